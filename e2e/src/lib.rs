@@ -1,0 +1,1 @@
+//! althing-e2e

@@ -1,0 +1,1 @@
+//! althing-operator
