@@ -1,0 +1,60 @@
+# Althing: everything a person or CI runs. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/althing
+# Compiled dependencies live outside the checkout, keyed by what decides them: lock file, flags, compiler.
+BUILD_KEY := $(shell cat Cargo.lock .cargo/config.toml Cargo.toml 2>/dev/null | sha256sum | cut -c1-12)-$(shell rustc --version 2>/dev/null | sha256sum | cut -c1-6)
+export CARGO_BUILD_BUILD_DIR := $(CACHE)/cargo-$(BUILD_KEY)
+export ALTHING_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+BIN_CI := target/x86_64-unknown-linux-gnu/ci
+BIN_RELEASE := target/x86_64-unknown-linux-gnu/release
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: preflight
+preflight:
+	@tools/preflight
+
+.PHONY: demo
+demo: preflight ## four validators on a local Kubernetes cluster finalise 100 transactions (CONTEXT=name REGISTRY=host/path: on your own cluster)
+	@tools/demo $(if $(CONTEXT),--context "$(CONTEXT)") $(if $(REGISTRY),--registry "$(REGISTRY)")
+
+.PHONY: demo-down
+demo-down: ## remove what `make demo` made
+	@tools/demo --down $(if $(CONTEXT),--context "$(CONTEXT)")
+
+.PHONY: test
+test: preflight ## everything CI runs: format, tidy, clippy, unit, simulation, e2e
+	@tools/test
+
+.PHONY: fmt
+fmt: ## format the code
+	@cargo fmt --all
+
+.PHONY: gen
+gen: ## regenerate what is generated: CRDs, chart CRDs
+	@cargo run -q --profile ci -p althing-crds --bin crdgen
+
+.PHONY: unit
+unit: ## unit, golden and adapter tests
+	@tools/test unit
+
+.PHONY: sim
+sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
+	@ALTHING_SIM_SEEDS="$(SEEDS)" tools/test simulation
+
+.PHONY: e2e
+e2e: preflight ## the cases on a local cluster; CASE=name runs one
+	@ALTHING_E2E_CASE="$(CASE)" tools/test e2e
+
+.PHONY: cluster
+cluster: preflight ## the local Kubernetes cluster alone, kept running; NODES=n
+	@cargo build -q --profile ci -p althing-cluster && $(BIN_CI)/cluster up --nodes $(or $(NODES),4)
+
+.PHONY: cluster-down
+cluster-down: ## end the local cluster
+	@cargo build -q --profile ci -p althing-cluster && $(BIN_CI)/cluster down

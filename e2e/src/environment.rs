@@ -1,0 +1,228 @@
+//! The cluster under test: brought up or taken as given, with images loaded and the operator installed.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::process::Call;
+
+/// Namespace of the operator.
+pub const OPERATOR_NAMESPACE: &str = "althing-system";
+/// Cargo's folder for our target below `target/`.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Which of the two cargo profiles the images are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Tests and their images.
+    Ci,
+    /// The demo and benchmarks.
+    Release,
+}
+
+impl Profile {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Ci => "ci",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// What `cluster up` writes to `.cluster/env.json`.
+#[derive(Debug, Clone, Deserialize)]
+struct ClusterFile {
+    kubeconfig: PathBuf,
+    relay: PathBuf,
+    bin: PathBuf,
+}
+
+/// A running cluster and the programs to work with it.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Top of the checkout.
+    pub root: PathBuf,
+    /// Administrator's kubeconfig of the cluster.
+    pub kubeconfig: PathBuf,
+    /// Unix socket that dials inside the local cluster; absent on a cluster that we did not make.
+    pub relay: Option<PathBuf>,
+    /// Context of the kubeconfig; absent for the local cluster.
+    pub context: Option<String>,
+    kubectl: PathBuf,
+    helm: PathBuf,
+    binaries: PathBuf,
+}
+
+/// The two images as the cluster knows them.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// Image of the operator, `repository:tag`.
+    pub operator: String,
+    /// Image of the node, `repository:tag`.
+    pub node: String,
+}
+
+/// Top of the checkout, from where this crate was compiled.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().expect("the crate lies one folder below the top").to_path_buf()
+}
+
+impl Environment {
+    /// Brings the local cluster up with so many nodes, or finds it running.
+    ///
+    /// # Errors
+    /// When the cluster tool fails; its own output says why.
+    pub async fn local(profile: Profile, nodes: u8) -> Result<Self> {
+        let root = root();
+        let binaries = root.join("target").join(TARGET).join(profile.folder());
+        let nodes = nodes.to_string();
+        Call::new(binaries.join("cluster"), &["up", "--nodes", &nodes]).inside(&root).within(3600).shown().await?;
+        let path = root.join(".cluster/env.json");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        let file: ClusterFile =
+            serde_json::from_str(&text).with_context(|| format!("failed to parse {}", path.display()))?;
+        Ok(Self {
+            root,
+            kubeconfig: file.kubeconfig,
+            relay: Some(file.relay),
+            context: None,
+            kubectl: file.bin.join("kubectl"),
+            helm: file.bin.join("helm"),
+            binaries,
+        })
+    }
+
+    /// Takes a cluster that exists: a named context of the user's kubeconfig, with the user's kubectl and helm.
+    ///
+    /// # Errors
+    /// When the context does not exist.
+    pub async fn existing(profile: Profile, context: &str) -> Result<Self> {
+        let root = root();
+        let kubeconfig = std::env::var_os("KUBECONFIG").map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".kube/config"),
+            PathBuf::from,
+        );
+        let environment = Self {
+            binaries: root.join("target").join(TARGET).join(profile.folder()),
+            root,
+            kubeconfig,
+            relay: None,
+            context: Some(context.to_string()),
+            kubectl: PathBuf::from("kubectl"),
+            helm: PathBuf::from("helm"),
+        };
+        let names = environment.kubectl(&["config", "get-contexts", "-o", "name"]).await?;
+        ensure!(names.lines().any(|name| name == context), "kubeconfig has no context {context}; it has:\n{names}");
+        Ok(environment)
+    }
+
+    /// Builds the image archives from the binaries and loads them into every node of the local cluster.
+    ///
+    /// The tag is the hash of the binary, so that a node never runs an older one under the same name.
+    ///
+    /// # Errors
+    /// When a binary is missing or the import fails.
+    pub async fn load_images(&self) -> Result<Images> {
+        let operator = self.load_image("operator", "althing-operator").await?;
+        let node = self.load_image("node", "althing-node").await?;
+        Ok(Images { operator, node })
+    }
+
+    async fn load_image(&self, name: &str, binary: &str) -> Result<String> {
+        let path = self.binaries.join(binary);
+        let bytes = std::fs::read(&path).with_context(|| format!("failed to read {}; build it first", path.display()))?;
+        let digest: String = Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let image = format!("docker.io/althing/{name}:{digest}");
+        let folder = self.root.join("target/images");
+        std::fs::create_dir_all(&folder)?;
+        let archive = folder.join(format!("{name}-{digest}.tar"));
+        let entrypoint = format!("/{binary}");
+        let file = format!("{entrypoint}={}", path.display());
+        let archive_text = archive.display().to_string();
+        if !archive.exists() {
+            let arguments =
+                ["image", "--name", &image, "--entrypoint", &entrypoint, "--file", &file, "--output", &archive_text];
+            self.cluster(&arguments).await?;
+        }
+        self.cluster(&["load-image", &archive_text]).await?;
+        Ok(image)
+    }
+
+    /// Calls the cluster tool.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn cluster(&self, arguments: &[&str]) -> Result<String> {
+        Call::new(self.binaries.join("cluster"), arguments).inside(&self.root).within(300).stdout().await
+    }
+
+    /// Calls the node binary on this machine.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn node(&self, arguments: &[&str]) -> Result<String> {
+        Call::new(self.binaries.join("althing-node"), arguments).within(120).stdout().await
+    }
+
+    /// Calls kubectl.
+    ///
+    /// # Errors
+    /// When it fails; the error shows what it printed.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_call(arguments).stdout().await
+    }
+
+    /// A kubectl call to be completed with input or another deadline.
+    pub fn kubectl_call(&self, arguments: &[&str]) -> Call {
+        let mut all = vec![];
+        if let Some(context) = &self.context {
+            all.extend(["--context", context.as_str()]);
+        }
+        all.extend(arguments);
+        Call::new(&self.kubectl, &all).env("KUBECONFIG", &self.kubeconfig)
+    }
+
+    /// Calls helm.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let mut all = vec![];
+        if let Some(context) = &self.context {
+            all.extend(["--kube-context", context.as_str()]);
+        }
+        all.extend(arguments);
+        Call::new(&self.helm, &all).env("KUBECONFIG", &self.kubeconfig).inside(&self.root).within(180).stdout().await
+    }
+
+    /// Installs the chart, or upgrades it, and waits until the operator is ready.
+    ///
+    /// # Errors
+    /// When helm fails or the operator does not become ready.
+    pub async fn install_operator(&self, image: &str) -> Result<()> {
+        let (repository, tag) = image.rsplit_once(':').context("an image has a tag")?;
+        let repository = format!("image.repository={repository}");
+        let tag = format!("image.tag={tag}");
+        self.helm(&[
+            "upgrade", "--install", "althing", "charts/althing", "--namespace", OPERATOR_NAMESPACE, "--create-namespace",
+            "--set", &repository, "--set", &tag, "--wait", "--timeout", "120s",
+        ])
+        .await?;
+        Ok(())
+    }
+
+    /// A client of the cluster's API.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let options =
+            kube::config::KubeConfigOptions { context: self.context.clone(), ..Default::default() };
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        Ok(kube::Client::try_from(config)?)
+    }
+}
