@@ -1,1 +1,13 @@
-//! althing-node
+//! The Althing node: the shell around the consensus core of `node-core`, and the program that runs it.
+//!
+//! - [`commands`]: the subcommands of `althing-node` and its exit codes.
+//! - [`shell`]: the main loop; it owns the engine and performs its effects strictly in order.
+//! - [`adapters`]: disk, network and HTTP.
+//! - [`services`]: the gRPC services that `node-api` describes.
+//! - [`devnet`]: a development network of real processes on one machine.
+//! - [`metrics`]: everything that `/metrics` shows.
+
+pub mod adapters;
+pub mod commands;
+pub mod metrics;
+pub mod shell;
