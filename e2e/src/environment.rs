@@ -133,7 +133,8 @@ impl Environment {
 
     async fn load_image(&self, name: &str, binary: &str) -> Result<String> {
         let path = self.binaries.join(binary);
-        let bytes = std::fs::read(&path).with_context(|| format!("failed to read {}; build it first", path.display()))?;
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("failed to read {}; build it first", path.display()))?;
         let digest: String = Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         let image = format!("docker.io/althing/{name}:{digest}");
         let folder = self.root.join("target/images");
@@ -207,8 +208,20 @@ impl Environment {
         let repository = format!("image.repository={repository}");
         let tag = format!("image.tag={tag}");
         self.helm(&[
-            "upgrade", "--install", "althing", "charts/althing", "--namespace", OPERATOR_NAMESPACE, "--create-namespace",
-            "--set", &repository, "--set", &tag, "--wait", "--timeout", "120s",
+            "upgrade",
+            "--install",
+            "althing",
+            "charts/althing",
+            "--namespace",
+            OPERATOR_NAMESPACE,
+            "--create-namespace",
+            "--set",
+            &repository,
+            "--set",
+            &tag,
+            "--wait",
+            "--timeout",
+            "120s",
         ])
         .await?;
         Ok(())
@@ -220,8 +233,7 @@ impl Environment {
     /// When the kubeconfig cannot be used.
     pub async fn client(&self) -> Result<kube::Client> {
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
-        let options =
-            kube::config::KubeConfigOptions { context: self.context.clone(), ..Default::default() };
+        let options = kube::config::KubeConfigOptions { context: self.context.clone(), ..Default::default() };
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
         Ok(kube::Client::try_from(config)?)
     }

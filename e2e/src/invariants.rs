@@ -1,0 +1,261 @@
+//! The safety rules that every cluster case watches, as a pure collection of observations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// A step of a round in which a validator signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// A proposal.
+    Proposal,
+    /// A prevote.
+    Prevote,
+    /// A precommit.
+    Precommit,
+}
+
+/// A signed message as some node received it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SignedMessage {
+    /// Identity of the signer, hex.
+    pub identity: String,
+    /// Session key that signed, hex.
+    pub session_key: String,
+    /// Height it speaks of.
+    pub height: u64,
+    /// Round it speaks of.
+    pub round: u32,
+    /// Step it speaks of.
+    pub step: Step,
+    /// Exactly the bytes that were signed.
+    pub signed_bytes: Vec<u8>,
+}
+
+/// A rule that was broken, with what was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Two hashes of one height.
+    Fork {
+        /// The height.
+        height: u64,
+        /// Which node has which hash.
+        hashes: BTreeMap<String, BTreeSet<String>>,
+    },
+    /// Two different messages of one session key for one step.
+    ConflictingSignatures {
+        /// The signer's identity.
+        identity: String,
+        /// Height, round, step.
+        at: (u64, u32, Step),
+    },
+    /// Two session keys of one identity at one height.
+    TwoKeys {
+        /// The signer's identity.
+        identity: String,
+        /// The height.
+        height: u64,
+    },
+    /// A transaction that was answered `Final` is not in the chain of a node.
+    LostTransaction {
+        /// The transaction.
+        id: String,
+        /// The node that lacks it.
+        node: String,
+    },
+    /// More voting power was silent at once than the case allows.
+    BudgetExceeded {
+        /// Voters that did not sign.
+        silent: u64,
+        /// Voters that the case may take.
+        allowed: u64,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fork { height, hashes } => write!(formatter, "fork at height {height}: {hashes:?}"),
+            Self::ConflictingSignatures { identity, at: (height, round, step) } => {
+                write!(formatter, "{identity} signed two messages for height {height}, round {round}, {step:?}")
+            }
+            Self::TwoKeys { identity, height } => {
+                write!(formatter, "{identity} signed with two session keys at height {height}")
+            }
+            Self::LostTransaction { id, node } => write!(formatter, "transaction {id} is missing on {node}"),
+            Self::BudgetExceeded { silent, allowed } => {
+                write!(formatter, "{silent} voters were silent at once, the case allows {allowed}")
+            }
+        }
+    }
+}
+
+/// Everything seen so far.
+#[derive(Debug, Default)]
+pub struct Observations {
+    hashes: BTreeMap<u64, BTreeMap<String, BTreeSet<String>>>,
+    transactions: BTreeMap<String, BTreeSet<String>>,
+    messages: BTreeMap<(String, u64, u32, Step, String), BTreeSet<Vec<u8>>>,
+    keys: BTreeMap<(String, u64), BTreeSet<String>>,
+    acknowledged: BTreeSet<String>,
+    silent_max: u64,
+}
+
+/// How much was seen; a case whose figures are zero has watched nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Heights of which at least one block was seen.
+    pub heights: usize,
+    /// Different signed messages.
+    pub messages: usize,
+    /// Transactions that were answered `Final`.
+    pub acknowledged: usize,
+    /// Most voters that were silent at the same time.
+    pub silent_max: u64,
+}
+
+impl Observations {
+    /// A node shows a finalised block and the transactions in it.
+    pub fn block(&mut self, node: &str, height: u64, hash: &str, transactions: &[String]) {
+        let at_height = self.hashes.entry(height).or_default();
+        at_height.entry(hash.to_string()).or_default().insert(node.to_string());
+        let present = self.transactions.entry(node.to_string()).or_default();
+        present.extend(transactions.iter().cloned());
+    }
+
+    /// Some node received a signed message.
+    pub fn message(&mut self, message: SignedMessage) {
+        let SignedMessage { identity, session_key, height, round, step, signed_bytes } = message;
+        self.keys.entry((identity.clone(), height)).or_default().insert(session_key.clone());
+        let at = (identity, height, round, step, session_key);
+        self.messages.entry(at).or_default().insert(signed_bytes);
+    }
+
+    /// A client was told that a transaction is final.
+    pub fn acknowledged(&mut self, id: &str) {
+        self.acknowledged.insert(id.to_string());
+    }
+
+    /// So many voters are not signing at this moment.
+    pub fn silent(&mut self, voters: u64) {
+        self.silent_max = self.silent_max.max(voters);
+    }
+
+    /// How much was seen.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            heights: self.hashes.len(),
+            messages: self.messages.values().map(BTreeSet::len).sum(),
+            acknowledged: self.acknowledged.len(),
+            silent_max: self.silent_max,
+        }
+    }
+
+    /// Highest height of which a block was seen.
+    pub fn height_max(&self) -> u64 {
+        self.hashes.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// The rules that were broken. `nodes` must all hold every acknowledged transaction; `silent_allowed` voters may
+    /// have been silent at once.
+    pub fn violations(&self, nodes: &[String], silent_allowed: u64) -> Vec<Violation> {
+        let mut found = vec![];
+        for (height, hashes) in &self.hashes {
+            if hashes.len() > 1 {
+                found.push(Violation::Fork { height: *height, hashes: hashes.clone() });
+            }
+        }
+        for ((identity, height, round, step, _), bytes) in &self.messages {
+            if bytes.len() > 1 {
+                let at = (*height, *round, *step);
+                found.push(Violation::ConflictingSignatures { identity: identity.clone(), at });
+            }
+        }
+        for ((identity, height), keys) in &self.keys {
+            if keys.len() > 1 {
+                found.push(Violation::TwoKeys { identity: identity.clone(), height: *height });
+            }
+        }
+        for node in nodes {
+            let present = self.transactions.get(node);
+            for id in &self.acknowledged {
+                if !present.is_some_and(|present| present.contains(id)) {
+                    found.push(Violation::LostTransaction { id: id.clone(), node: node.clone() });
+                }
+            }
+        }
+        if self.silent_max > silent_allowed {
+            found.push(Violation::BudgetExceeded { silent: self.silent_max, allowed: silent_allowed });
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vote(session_key: &str, signed_bytes: &[u8]) -> SignedMessage {
+        SignedMessage {
+            identity: "a".into(),
+            session_key: session_key.into(),
+            height: 7,
+            round: 0,
+            step: Step::Precommit,
+            signed_bytes: signed_bytes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_clean_run_has_no_violation() {
+        let mut seen = Observations::default();
+        seen.block("one", 7, "h", &["t".into()]);
+        seen.block("two", 7, "h", &["t".into()]);
+        seen.message(vote("k", b"x"));
+        seen.message(vote("k", b"x"));
+        seen.acknowledged("t");
+        seen.silent(1);
+        assert_eq!(seen.violations(&["one".into(), "two".into()], 1), vec![]);
+        assert_eq!(seen.counts(), Counts { heights: 1, messages: 1, acknowledged: 1, silent_max: 1 });
+    }
+
+    #[test]
+    fn two_hashes_of_one_height_are_a_fork() {
+        let mut seen = Observations::default();
+        seen.block("one", 7, "h", &[]);
+        seen.block("two", 7, "g", &[]);
+        assert!(matches!(seen.violations(&[], 0).as_slice(), [Violation::Fork { height: 7, .. }]));
+    }
+
+    #[test]
+    fn two_messages_of_one_step_conflict() {
+        let mut seen = Observations::default();
+        seen.message(vote("k", b"x"));
+        seen.message(vote("k", b"y"));
+        let expected = Violation::ConflictingSignatures { identity: "a".into(), at: (7, 0, Step::Precommit) };
+        assert_eq!(seen.violations(&[], 0), vec![expected]);
+    }
+
+    #[test]
+    fn two_keys_at_one_height_are_found() {
+        let mut seen = Observations::default();
+        seen.message(vote("k", b"x"));
+        seen.message(vote("l", b"x"));
+        assert_eq!(seen.violations(&[], 0), vec![Violation::TwoKeys { identity: "a".into(), height: 7 }]);
+    }
+
+    #[test]
+    fn an_acknowledged_transaction_must_be_on_every_node() {
+        let mut seen = Observations::default();
+        seen.block("one", 7, "h", &["t".into()]);
+        seen.acknowledged("t");
+        let expected = Violation::LostTransaction { id: "t".into(), node: "two".into() };
+        assert_eq!(seen.violations(&["one".into(), "two".into()], 0), vec![expected]);
+    }
+
+    #[test]
+    fn more_silent_voters_than_allowed_are_found() {
+        let mut seen = Observations::default();
+        seen.silent(2);
+        assert_eq!(seen.violations(&[], 1), vec![Violation::BudgetExceeded { silent: 2, allowed: 1 }]);
+    }
+}

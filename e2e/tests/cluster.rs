@@ -1,0 +1,180 @@
+//! The cluster cases: one shared local cluster, a namespace each, invariants watched in all of them, node loss last.
+//!
+//! `cargo test -p althing-e2e --test cluster -- NAME` runs the cases whose name contains NAME; `--list` names them.
+//! `ALTHING_E2E_KEEP=1` leaves cluster and namespaces for a look around.
+
+#[path = "cases/mod.rs"]
+mod cases;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use althing_e2e::environment::{Environment, Images, OPERATOR_NAMESPACE, Profile};
+use anyhow::{Context, Result, bail};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+/// Nodes of the local cluster: one voter each where nodes are lost.
+const NODES: u8 = 4;
+const CASE_DEADLINE: Duration = Duration::from_secs(420);
+
+/// What a case works with.
+pub struct Scene {
+    /// The shared cluster.
+    pub environment: Environment,
+    /// The images under test.
+    pub images: Images,
+    /// Client of the API server.
+    pub client: kube::Client,
+    /// This case's own namespace.
+    pub namespace: String,
+}
+
+/// A named case.
+pub struct Case {
+    /// Name, also of its namespace.
+    pub name: &'static str,
+    /// What it does.
+    pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, Result<()>>,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| !word.is_empty()).collect();
+    if arguments.iter().any(|word| word == "--list") {
+        for case in cases::all() {
+            println!("{}: test", case.name);
+        }
+        return;
+    }
+    let filter = arguments.into_iter().find(|word| !word.starts_with('-'));
+    let selected: Vec<Case> =
+        cases::all().into_iter().filter(|case| filter.as_ref().is_none_or(|part| case.name.contains(part))).collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let code = match runtime.block_on(run_until_interrupted(selected)) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            1
+        }
+    };
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    std::process::exit(code);
+}
+
+async fn run_until_interrupted(selected: Vec<Case>) -> Result<()> {
+    if selected.is_empty() {
+        bail!("no case has such a name; --list names them");
+    }
+    let environment = Environment::local(Profile::Ci, NODES).await?;
+    let outcome = tokio::select! {
+        outcome = run_all(&environment, selected) => outcome,
+        _ = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if std::env::var_os("ALTHING_E2E_KEEP").is_none() {
+        environment.cluster(&["down"]).await.context("failed to take the cluster down")?;
+    }
+    outcome
+}
+
+async fn interrupted() {
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("a handler installs");
+    tokio::select! { _ = tokio::signal::ctrl_c() => {}, _ = terminate.recv() => {} }
+}
+
+async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
+    let images = environment.load_images().await?;
+    environment.install_operator(&images.operator).await.inspect_err(|_| eprintln!("the operator did not start"))?;
+    let client = environment.client().await?;
+    let mut seconds = BTreeMap::new();
+    let mut failed = vec![];
+    let count = selected.len();
+    println!("running {count} cases");
+    for case in selected {
+        let begin = Instant::now();
+        let scene = Scene {
+            environment: environment.clone(),
+            images: images.clone(),
+            client: client.clone(),
+            namespace: case.name.replace('_', "-"),
+        };
+        let outcome = run_one(&case, &scene).await;
+        let took = begin.elapsed().as_secs();
+        seconds.insert(case.name, took);
+        match outcome {
+            Ok(()) => println!("case {} ... ok ({took} s)", case.name),
+            Err(error) => {
+                println!("case {} ... FAILED ({took} s)\n{error:#}", case.name);
+                diagnose(&scene).await;
+                failed.push(case.name);
+            }
+        }
+        if std::env::var_os("ALTHING_E2E_KEEP").is_none() {
+            clean(&scene).await?;
+        }
+    }
+    write_times(&environment.root, &seconds)?;
+    println!("{} passed, {} failed", count - failed.len(), failed.len());
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+async fn run_one(case: &Case, scene: &Scene) -> Result<()> {
+    scene.environment.kubectl(&["create", "namespace", &scene.namespace]).await?;
+    let work = std::panic::AssertUnwindSafe((case.run)(scene)).catch_unwind();
+    match tokio::time::timeout(CASE_DEADLINE, work).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => bail!("the case panicked"),
+        Err(_) => bail!("the case did not end within {} s", CASE_DEADLINE.as_secs()),
+    }
+}
+
+/// Removes the networks first, while the operator is there, then the namespace with what is kept.
+async fn clean(scene: &Scene) -> Result<()> {
+    let namespace = scene.namespace.as_str();
+    let environment = &scene.environment;
+    let networks = ["delete", "bcn,cgrp,vnode", "--all", "--namespace", namespace, "--timeout=60s"];
+    environment.kubectl_call(&networks).within(90).stdout().await?;
+    let all = ["delete", "namespace", namespace, "--timeout=90s"];
+    environment.kubectl_call(&all).within(120).stdout().await?;
+    Ok(())
+}
+
+/// Writes what a person needs to understand a failure to `target/e2e/<case>/`.
+async fn diagnose(scene: &Scene) {
+    let folder = scene.environment.root.join("target/e2e").join(&scene.namespace);
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        eprintln!("failed to create {}: {error}", folder.display());
+        return;
+    }
+    let namespace = scene.namespace.as_str();
+    let calls: &[(&str, &[&str])] = &[
+        ("objects.txt", &["get", "bcn,cgrp,vnode,all,pvc,netpol,pdb,secrets,cm", "-n", namespace, "-o", "wide"]),
+        ("resources.yaml", &["get", "bcn,cgrp,vnode", "-n", namespace, "-o", "yaml"]),
+        ("pods.yaml", &["get", "pods", "-n", namespace, "-o", "yaml"]),
+        ("events.txt", &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"]),
+        ("nodes.log", &["logs", "-n", namespace, "-l", "app.kubernetes.io/part-of=althing", "--prefix", "--tail=300"]),
+        (
+            "operator.log",
+            &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=althing", "--prefix", "--tail=800"],
+        ),
+    ];
+    for (file, arguments) in calls {
+        let text = match scene.environment.kubectl_call(arguments).within(20).output().await {
+            Ok(output) => format!("{}{}", output.stdout, output.stderr),
+            Err(error) => format!("{error:#}"),
+        };
+        if let Err(error) = std::fs::write(folder.join(file), text) {
+            eprintln!("failed to write {file}: {error}");
+        }
+    }
+    eprintln!("diagnosis is in {}", folder.display());
+}
+
+fn write_times(root: &Path, seconds: &BTreeMap<&str, u64>) -> Result<()> {
+    let text = serde_json::to_string_pretty(&serde_json::json!({ "case_seconds": seconds }))?;
+    std::fs::write(root.join("target/e2e.json"), text).context("failed to write target/e2e.json")
+}
