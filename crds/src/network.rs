@@ -1,0 +1,132 @@
+//! `BlockchainNetwork`: one trust domain with its chains, the only kind that a person has to write.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::chain::Chain;
+use crate::conditions::Condition;
+use crate::template::NodeTemplate;
+
+/// What a network shall be.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "althing.dev",
+    version = "v1alpha1",
+    kind = "BlockchainNetwork",
+    plural = "blockchainnetworks",
+    shortname = "bcn",
+    category = "althing",
+    namespaced,
+    status = "BlockchainNetworkStatus",
+    derive = "PartialEq",
+    doc = "A network of validators: one certificate authority, common defaults, and one or more chains.",
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be lower-case letters, digits and '-', and begin with a letter: Services are named after it"),
+    validation = Rule::new("self.spec.groups.all(group, size(self.metadata.name) + size(group.name) <= 41)")
+        .message("metadata.name and the name of a group may have 41 characters together: pods are named after both"),
+    printcolumn(name = "Available", type_ = "string", json_path = r#".status.conditions[?(@.type=="Available")].status"#, description = "Every chain has a quorum that signs and makes blocks"),
+    printcolumn(name = "Signing", type_ = "string", json_path = ".status.signing", description = "Voters that sign, of all voters"),
+    printcolumn(name = "Margin", type_ = "integer", json_path = ".status.margin", description = "How many more voters may fail before a quorum is lost"),
+    printcolumn(name = "Height", type_ = "integer", json_path = ".status.height", description = "Height of the last block; the lowest of all chains"),
+    printcolumn(name = "Block-Age", type_ = "string", json_path = ".status.blockAge", description = "Age of the last block; the oldest of all chains"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "Version that the nodes run"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockchainNetworkSpec {
+    /// The chains of this network. Each one gets its own voters.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub groups: Vec<NetworkGroup>,
+    /// Defaults for the nodes of all groups.
+    #[serde(default)]
+    pub node: NodeTemplate,
+    /// Whether the operator restricts who may talk to the nodes.
+    #[serde(default)]
+    pub network_policy: NetworkPolicyMode,
+}
+
+/// One chain of the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.identitySecrets) || (has(self.replicas) && size(self.identitySecrets) == self.replicas)")
+        .message("identitySecrets needs replicas, and one Secret for each of them"),
+    validation = Rule::new("has(self.identitySecrets) == has(oldSelf.identitySecrets) && (!has(self.identitySecrets) || self.identitySecrets == oldSelf.identitySecrets)")
+        .message("identitySecrets cannot be changed, set later or removed")
+)]
+pub struct NetworkGroup {
+    /// Name of the group within the network. The ConsensusGroup is called `<network>-<name>`.
+    #[schemars(length(min = 1, max = 20), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// How many voters: 1 for development, or 4 and more. Set here, this number holds and a scale of the ConsensusGroup
+    /// is undone. Unset: 4 at first, then `kubectl scale cgrp/<name>` decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    #[x_kube(validation = Rule::new("self == 1 || self >= 4")
+        .message("replicas must be 1 (development) or at least 4: 2 or 3 voters stop as soon as one fails"))]
+    pub replicas: Option<i32>,
+    /// What makes this chain: its name, genesis, protocol. It cannot be changed.
+    #[serde(default)]
+    pub chain: Chain,
+    /// Secrets with identities that you bring yourself, the n-th for the n-th voter (key `identity.pem`, PKCS#8). Unset:
+    /// the operator makes them. It cannot be changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub identity_secrets: Vec<String>,
+    /// Settings for the nodes of this group.
+    #[serde(default)]
+    pub node: NodeTemplate,
+}
+
+/// Whether the operator makes NetworkPolicies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NetworkPolicyMode {
+    /// Everything is denied but the paths that nodes, operator and clients need.
+    #[default]
+    Managed,
+    /// No policies are made: somebody else does it.
+    Unmanaged,
+}
+
+/// What the network is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockchainNetworkStatus {
+    /// Generation of the spec that this status speaks about; -1 until the operator has seen the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Reconciling, Stalled, Available, QuorumAtRisk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
+    pub conditions: Vec<Condition>,
+    /// Voters that sign, of all voters, for example `4/4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub signing: Option<String>,
+    /// How many more voters may fail before a chain loses its quorum; the lowest of all chains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<i32>,
+    /// Height of the last block; the lowest of all chains. Refreshed at most once a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<i64>,
+    /// Age of the last block as a range, for example `<10s`; the oldest of all chains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub block_age: Option<String>,
+    /// When height and block age were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub observed_at: Option<String>,
+    /// Version that the nodes run, or several separated by commas during an upgrade.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub version: Option<String>,
+    /// SHA-256 of the certificate authority's certificate, made once; hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub certificate_authority_hash: Option<String>,
+}
