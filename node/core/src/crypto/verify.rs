@@ -1,0 +1,193 @@
+//! Verification of whole documents: which keys must have signed which bytes.
+
+use thiserror::Error;
+
+use super::{RotationTerms, SignatureCheck, SigningBytes, verify, verify_all, verify_each};
+use crate::types::{
+    AccountId, CommitCertificate, CommitCertificateError, Genesis, GenesisError, GenesisVoter, Identity, Incarnation,
+    KeepSession, Payload, Proposal, RotateSession, Transaction, TransactionId, Vote, VoterEntry, VoterSet,
+};
+
+/// A signature that is not what it should be.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum InvalidSignature {
+    /// The signer is not a voter of the height.
+    #[error("{identity} is not a voter")]
+    NotAVoter {
+        /// Who claims to have signed.
+        identity: Identity,
+    },
+    /// Signed with a key of another epoch than that of the height.
+    #[error("{identity} did not sign with its session key of this height")]
+    WrongEpoch {
+        /// Who signed.
+        identity: Identity,
+    },
+    /// The signature does not verify.
+    #[error("the signature of {identity} does not verify")]
+    Vote {
+        /// Who claims to have signed.
+        identity: Identity,
+    },
+    /// A transaction has a wrong signature, or not those that its payload asks for.
+    #[error("transaction {id} is not signed by the right keys")]
+    Transaction {
+        /// The transaction.
+        id: TransactionId,
+    },
+}
+
+/// A transaction whose signatures verify and are those that its payload asks for, as far as can be told without state:
+/// that a session key is the current one is for execution to say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VerifiedTransaction {
+    transaction: Transaction,
+    id: TransactionId,
+}
+
+impl VerifiedTransaction {
+    /// The transaction.
+    #[must_use]
+    pub fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+
+    /// Its id, computed once.
+    #[must_use]
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// The transaction without the mark.
+    #[must_use]
+    pub fn into_transaction(self) -> Transaction {
+        self.transaction
+    }
+}
+
+fn entry_of<'a>(
+    voters: &'a VoterSet,
+    identity: &Identity,
+    epoch: crate::types::Epoch,
+) -> Result<&'a VoterEntry, InvalidSignature> {
+    let entry = voters.get(identity).ok_or(InvalidSignature::NotAVoter { identity: *identity })?;
+    if entry.epoch == epoch { Ok(entry) } else { Err(InvalidSignature::WrongEpoch { identity: *identity }) }
+}
+
+/// A vote by a voter of its height.
+pub fn verify_vote(incarnation: &Incarnation, voters: &VoterSet, vote: &Vote) -> Result<(), InvalidSignature> {
+    let Vote { vote: unsigned, epoch, signature } = vote;
+    let entry = entry_of(voters, &unsigned.voter, *epoch)?;
+    verify(entry.session_key.as_bytes(), &SigningBytes::vote(incarnation, *epoch, unsigned), signature)
+        .map_err(|_| InvalidSignature::Vote { identity: unsigned.voter })
+}
+
+/// A proposal by a voter of its height. Whether it is that voter's turn is for consensus to say.
+pub fn verify_proposal(
+    incarnation: &Incarnation,
+    voters: &VoterSet,
+    proposal: &Proposal,
+) -> Result<(), InvalidSignature> {
+    let Proposal { proposal: unsigned, epoch, signature } = proposal;
+    let entry = entry_of(voters, &unsigned.proposer, *epoch)?;
+    verify(entry.session_key.as_bytes(), &SigningBytes::proposal(incarnation, *epoch, unsigned), signature)
+        .map_err(|_| InvalidSignature::Vote { identity: unsigned.proposer })
+}
+
+/// A certificate: signed by a quorum of the voters of its height, every signature included verifies.
+pub fn verify_certificate(
+    incarnation: &Incarnation,
+    voters: &VoterSet,
+    certificate: &CommitCertificate,
+) -> Result<(), CommitCertificateError> {
+    certificate.check_power(voters)?;
+    let checks: Vec<SignatureCheck> = certificate
+        .votes()
+        .filter_map(|Vote { vote, epoch, signature }| {
+            let entry = voters.get(&vote.voter)?;
+            let bytes = SigningBytes::vote(incarnation, epoch, &vote);
+            Some(SignatureCheck { key: *entry.session_key.as_bytes(), bytes, signature })
+        })
+        .collect();
+    let height = certificate.height();
+    if verify_all(&checks) { Ok(()) } else { Err(CommitCertificateError::BadSignature { height }) }
+}
+
+/// Every voter of a genesis proves that it holds its session key.
+pub fn verify_genesis(genesis: &Genesis) -> Result<(), GenesisError> {
+    for GenesisVoter { entry: VoterEntry { identity, power: _, session_key, epoch: _ }, possession } in &genesis.voters
+    {
+        let bytes = SigningBytes::genesis_possession(&genesis.chain_id, &genesis.ceremony, identity, session_key);
+        verify(session_key.as_bytes(), &bytes, possession)
+            .map_err(|_| GenesisError::Possession { identity: *identity })?;
+    }
+    Ok(())
+}
+
+/// Verifies many transactions in batches. The answers are in the order of the transactions.
+#[must_use]
+pub fn verify_transactions(transactions: Vec<Transaction>) -> Vec<Result<VerifiedTransaction, InvalidSignature>> {
+    let mut checks = Vec::with_capacity(transactions.len());
+    let counts: Vec<Option<usize>> =
+        transactions.iter().map(|transaction| add_checks(transaction, &mut checks)).collect();
+    let mut valid = verify_each(&checks).into_iter();
+    transactions
+        .into_iter()
+        .zip(counts)
+        .map(|(transaction, count)| {
+            let id = transaction.id();
+            // Every answer of this transaction is taken, also after a bad one: the next transaction's come after them.
+            let all_valid = count.is_some_and(|count| valid.by_ref().take(count).fold(true, |all, one| all && one));
+            if all_valid {
+                Ok(VerifiedTransaction { transaction, id })
+            } else {
+                Err(InvalidSignature::Transaction { id })
+            }
+        })
+        .collect()
+}
+
+/// Verifies one transaction.
+pub fn verify_transaction(transaction: Transaction) -> Result<VerifiedTransaction, InvalidSignature> {
+    let id = transaction.id();
+    verify_transactions(vec![transaction]).pop().unwrap_or(Err(InvalidSignature::Transaction { id }))
+}
+
+/// Adds what must verify for this transaction; nothing if its signatures are by other keys than its payload asks for.
+/// Signatures by a *current* session key (co-signature, objection) are checked at execution, where the key is known.
+fn add_checks(transaction: &Transaction, checks: &mut Vec<SignatureCheck>) -> Option<usize> {
+    let body = transaction.body();
+    let signers: Vec<[u8; 32]> = transaction.signatures().iter().map(|signature| signature.key).collect();
+    let before = checks.len();
+    match &body.payload {
+        Payload::Transfer(_) => {
+            if signers != [*body.sender.as_bytes()] {
+                return None;
+            }
+        }
+        Payload::RotateSession(RotateSession { identity, epoch, new_key, possession, co_signature: _ }) => {
+            if signers != [*identity.as_bytes()] || body.sender != AccountId::from(*identity) || body.nonce.get() != 0 {
+                return None;
+            }
+            let terms = RotationTerms {
+                incarnation: body.incarnation,
+                identity: *identity,
+                epoch: *epoch,
+                new_key: *new_key,
+                valid_until: body.valid_until,
+            };
+            let bytes = SigningBytes::rotation_possession(&terms);
+            checks.push(SignatureCheck { key: *new_key.as_bytes(), bytes, signature: *possession });
+        }
+        Payload::KeepSession(KeepSession { identity, .. }) => {
+            if !signers.is_empty() || body.sender != AccountId::from(*identity) || body.nonce.get() != 0 {
+                return None;
+            }
+        }
+    }
+    let bytes = SigningBytes::transaction(body);
+    for signature in transaction.signatures() {
+        checks.push(SignatureCheck { key: signature.key, bytes: bytes.clone(), signature: signature.signature });
+    }
+    Some(checks.len() - before)
+}

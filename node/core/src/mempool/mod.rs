@@ -1,0 +1,3 @@
+//! Transactions that wait for a block: bounded, in nonce order, deterministic.
+
+pub use crate::crypto::VerifiedTransaction;

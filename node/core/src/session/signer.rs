@@ -1,0 +1,174 @@
+//! The signer: signs with the cleared key that the voter set names, and only what the record allows.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::{RecordEntry, RecordError, SigningRecord, Slot};
+use crate::{
+    crypto::{KeyPair, SigningBytes},
+    types::{
+        Epoch, Identity, Incarnation, Proposal, SessionKey, Step, UnsignedProposal, UnsignedVote, Vote, VoterEntry,
+        VoterSet,
+    },
+};
+
+/// A session key that this process may use: it made the key, or took it over by the rules.
+#[derive(Clone, Debug)]
+pub struct ClearedKey {
+    pub(super) pair: KeyPair,
+}
+
+impl ClearedKey {
+    /// The public key.
+    #[must_use]
+    pub fn session_key(&self) -> SessionKey {
+        SessionKey::new(self.pair.public())
+    }
+}
+
+/// Why nothing was signed.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum SignRefusal {
+    /// The identity does not vote at this height.
+    #[error("{identity} is not a voter of this height")]
+    NotAVoter {
+        /// The identity.
+        identity: Identity,
+    },
+    /// The session key of this height is not cleared for this process.
+    #[error("session key {session_key} of this height is not cleared")]
+    NotCleared {
+        /// The key that the voter set names.
+        session_key: SessionKey,
+    },
+    /// The statement is of another voter.
+    #[error("asked to sign for {found}, not for {identity}")]
+    OtherVoter {
+        /// The identity of this node.
+        identity: Identity,
+        /// The identity in the statement.
+        found: Identity,
+    },
+    /// The record refuses.
+    #[error("the signing record refuses: {0}")]
+    Record(#[from] RecordError),
+    /// Signing was stopped for the rest of this process.
+    #[error("signing is stopped")]
+    Stopped,
+}
+
+/// A signed statement, and the entry that must be durable before the statement leaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Signed<T> {
+    /// What may leave once the entry is durable.
+    pub statement: T,
+    /// For the log.
+    pub entry: RecordEntry,
+}
+
+/// Signs for one identity on one chain.
+#[derive(Debug)]
+pub struct Signer {
+    incarnation: Incarnation,
+    identity: Identity,
+    keys: BTreeMap<SessionKey, ClearedKey>,
+    record: SigningRecord,
+    stopped: bool,
+}
+
+impl Signer {
+    /// A signer without keys, with the record of its volume.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, identity: Identity, record: SigningRecord) -> Self {
+        Self { incarnation, identity, keys: BTreeMap::new(), record, stopped: false }
+    }
+
+    /// Takes a key into use.
+    pub fn add_key(&mut self, key: ClearedKey) {
+        self.keys.insert(key.session_key(), key);
+    }
+
+    /// Stops using a key: it is retired.
+    pub fn remove_key(&mut self, session_key: &SessionKey) {
+        self.keys.remove(session_key);
+    }
+
+    /// Signs nothing more in this process: somebody else uses the key, or the disk failed.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// The identity that it signs for.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The incarnation that it signs for.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// What was signed.
+    #[must_use]
+    pub fn record(&self) -> &SigningRecord {
+        &self.record
+    }
+
+    /// Whether this key is cleared.
+    #[must_use]
+    pub fn is_cleared(&self, session_key: &SessionKey) -> bool {
+        self.keys.contains_key(session_key)
+    }
+
+    /// Whether it can sign at the height of this set: consensus runs the height with `enabled` set to this.
+    #[must_use]
+    pub fn can_sign(&self, voters: &VoterSet) -> bool {
+        self.key_of(voters).is_ok()
+    }
+
+    /// Signs a vote.
+    pub fn sign_vote(&mut self, voters: &VoterSet, vote: UnsignedVote) -> Result<Signed<Vote>, SignRefusal> {
+        self.check_voter(vote.voter)?;
+        let (epoch, pair) = self.key_of(voters)?;
+        let bytes = SigningBytes::vote(&self.incarnation, epoch, &vote);
+        let entry = RecordEntry::new(Slot { height: vote.height, round: vote.round, step: vote.kind.step() }, &bytes);
+        self.record.check(&entry)?;
+        let signature = pair.sign(&bytes);
+        self.record.add(entry)?;
+        Ok(Signed { statement: Vote { vote, epoch, signature }, entry })
+    }
+
+    /// Signs a proposal.
+    pub fn sign_proposal(
+        &mut self,
+        voters: &VoterSet,
+        proposal: UnsignedProposal,
+    ) -> Result<Signed<Proposal>, SignRefusal> {
+        self.check_voter(proposal.proposer)?;
+        let (epoch, pair) = self.key_of(voters)?;
+        let bytes = SigningBytes::proposal(&self.incarnation, epoch, &proposal);
+        let slot = Slot { height: proposal.height, round: proposal.round, step: Step::Propose };
+        let entry = RecordEntry::new(slot, &bytes);
+        self.record.check(&entry)?;
+        let signature = pair.sign(&bytes);
+        self.record.add(entry)?;
+        Ok(Signed { statement: Proposal { proposal, epoch, signature }, entry })
+    }
+
+    fn check_voter(&self, found: Identity) -> Result<(), SignRefusal> {
+        if found == self.identity { Ok(()) } else { Err(SignRefusal::OtherVoter { identity: self.identity, found }) }
+    }
+
+    fn key_of(&self, voters: &VoterSet) -> Result<(Epoch, &KeyPair), SignRefusal> {
+        if self.stopped {
+            return Err(SignRefusal::Stopped);
+        }
+        let identity = self.identity;
+        let VoterEntry { session_key, epoch, .. } = voters.get(&identity).ok_or(SignRefusal::NotAVoter { identity })?;
+        let key = self.keys.get(session_key).ok_or(SignRefusal::NotCleared { session_key: *session_key })?;
+        Ok((*epoch, &key.pair))
+    }
+}

@@ -1,0 +1,243 @@
+//! What nodes say to each other over the peer stream.
+
+use super::{
+    Block, CeremonyNonce, CommitCertificate, Epoch, Hash, Height, Identity, Proposal, Round, Signature, Transaction,
+    VOTERS_MAX, Vote, VoteKind,
+};
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+
+/// The most transactions that one message carries.
+pub const TRANSACTIONS_PER_MESSAGE_MAX: usize = 1_000;
+/// The most blocks that one answer carries.
+pub const BLOCKS_PER_RESPONSE_MAX: usize = 64;
+
+/// A proposal with the block that it names, whole.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProposedBlock {
+    /// The signed proposal.
+    pub proposal: Proposal,
+    /// The block with the proposed hash.
+    pub block: Block,
+}
+
+/// One voter's part of a [`RoundCertificate`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RoundSignature {
+    /// First or second vote.
+    pub kind: VoteKind,
+    /// The header hash voted for; nothing is a vote for nil.
+    pub value: Option<Hash>,
+    /// The voter.
+    pub voter: Identity,
+    /// The number of the session key that signed.
+    pub epoch: Epoch,
+    /// Over the vote.
+    pub signature: Signature,
+}
+
+/// Votes of one round that together let others follow: a quorum of prevotes, or enough votes of a later round.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RoundCertificate {
+    /// The height voted on.
+    pub height: Height,
+    /// The round voted in.
+    pub round: Round,
+    /// The votes, at most two for each voter.
+    pub signatures: Vec<RoundSignature>,
+}
+
+/// A block with the proof that it is final.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertifiedBlock {
+    /// The block.
+    pub block: Block,
+    /// A quorum's precommits for it.
+    pub certificate: CommitCertificate,
+}
+
+/// What nodes say to each other.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PeerMessage {
+    /// The proposal of a round, with its block.
+    Proposal(Box<ProposedBlock>),
+    /// A vote.
+    Vote(Vote),
+    /// Votes that let a node in an earlier round follow.
+    RoundCertificate(RoundCertificate),
+    /// The last height that the sender has decided.
+    Status {
+        /// That height.
+        height: Height,
+    },
+    /// Asks for final blocks.
+    BlocksRequest {
+        /// The first height wanted.
+        from: Height,
+        /// How many at most.
+        count: u32,
+    },
+    /// Final blocks in ascending order of height, maybe none.
+    BlocksResponse {
+        /// The blocks.
+        blocks: Vec<CertifiedBlock>,
+    },
+    /// Transactions for the mempool.
+    Transactions(Vec<Transaction>),
+    /// Asks for the newest vote of a voter that the receiver knows (the tripwire against rolled-back volumes).
+    NewestVoteRequest {
+        /// Fresh for every question.
+        nonce: CeremonyNonce,
+        /// The voter asked about.
+        voter: Identity,
+    },
+    /// The newest vote of a voter that the sender knows.
+    NewestVoteResponse {
+        /// From the question.
+        nonce: CeremonyNonce,
+        /// The vote, if any is known.
+        vote: Option<Vote>,
+        /// The last height that the sender has decided.
+        height: Height,
+    },
+}
+
+impl Encode for ProposedBlock {
+    fn encode_to(&self, writer: &mut Writer) {
+        self.proposal.encode_to(writer);
+        self.block.encode_to(writer);
+    }
+}
+
+impl Decode for ProposedBlock {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let proposed = Self { proposal: Proposal::decode_from(reader)?, block: Block::decode_from(reader)? };
+        if proposed.proposal.proposal.value != proposed.block.hash() {
+            return Err(DecodeError::invalid("ProposedBlock", "the block is not the one proposed"));
+        }
+        Ok(proposed)
+    }
+}
+
+impl Encode for RoundSignature {
+    fn encode_to(&self, writer: &mut Writer) {
+        self.kind.encode_to(writer);
+        writer.option(self.value.as_ref());
+        self.voter.encode_to(writer);
+        self.epoch.encode_to(writer);
+        self.signature.encode_to(writer);
+    }
+}
+
+impl Decode for RoundSignature {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            kind: VoteKind::decode_from(reader)?,
+            value: reader.option("round signature value")?,
+            voter: Identity::decode_from(reader)?,
+            epoch: Epoch::decode_from(reader)?,
+            signature: Signature::decode_from(reader)?,
+        })
+    }
+}
+
+impl Encode for RoundCertificate {
+    fn encode_to(&self, writer: &mut Writer) {
+        self.height.encode_to(writer);
+        self.round.encode_to(writer);
+        writer.list(&self.signatures);
+    }
+}
+
+impl Decode for RoundCertificate {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            height: Height::decode_from(reader)?,
+            round: Round::decode_from(reader)?,
+            signatures: reader.list("round signatures", 2 * VOTERS_MAX)?,
+        })
+    }
+}
+
+impl Encode for CertifiedBlock {
+    fn encode_to(&self, writer: &mut Writer) {
+        self.block.encode_to(writer);
+        self.certificate.encode_to(writer);
+    }
+}
+
+impl Decode for CertifiedBlock {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { block: Block::decode_from(reader)?, certificate: CommitCertificate::decode_from(reader)? })
+    }
+}
+
+impl Encode for PeerMessage {
+    fn encode_to(&self, writer: &mut Writer) {
+        match self {
+            Self::Proposal(proposed) => {
+                writer.u8(1);
+                proposed.encode_to(writer);
+            }
+            Self::Vote(vote) => {
+                writer.u8(2);
+                vote.encode_to(writer);
+            }
+            Self::RoundCertificate(certificate) => {
+                writer.u8(3);
+                certificate.encode_to(writer);
+            }
+            Self::Status { height } => {
+                writer.u8(4);
+                height.encode_to(writer);
+            }
+            Self::BlocksRequest { from, count } => {
+                writer.u8(5);
+                from.encode_to(writer);
+                writer.u32(*count);
+            }
+            Self::BlocksResponse { blocks } => {
+                writer.u8(6);
+                writer.list(blocks);
+            }
+            Self::Transactions(transactions) => {
+                writer.u8(7);
+                writer.list(transactions);
+            }
+            Self::NewestVoteRequest { nonce, voter } => {
+                writer.u8(8);
+                nonce.encode_to(writer);
+                voter.encode_to(writer);
+            }
+            Self::NewestVoteResponse { nonce, vote, height } => {
+                writer.u8(9);
+                nonce.encode_to(writer);
+                writer.option(vote.as_ref());
+                height.encode_to(writer);
+            }
+        }
+    }
+}
+
+impl Decode for PeerMessage {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.u8("peer message tag")? {
+            1 => Ok(Self::Proposal(Box::new(ProposedBlock::decode_from(reader)?))),
+            2 => Ok(Self::Vote(Vote::decode_from(reader)?)),
+            3 => Ok(Self::RoundCertificate(RoundCertificate::decode_from(reader)?)),
+            4 => Ok(Self::Status { height: Height::decode_from(reader)? }),
+            5 => Ok(Self::BlocksRequest { from: Height::decode_from(reader)?, count: reader.u32("block count")? }),
+            6 => Ok(Self::BlocksResponse { blocks: reader.list("certified blocks", BLOCKS_PER_RESPONSE_MAX)? }),
+            7 => Ok(Self::Transactions(reader.list("transactions", TRANSACTIONS_PER_MESSAGE_MAX)?)),
+            8 => Ok(Self::NewestVoteRequest {
+                nonce: CeremonyNonce::decode_from(reader)?,
+                voter: Identity::decode_from(reader)?,
+            }),
+            9 => Ok(Self::NewestVoteResponse {
+                nonce: CeremonyNonce::decode_from(reader)?,
+                vote: reader.option("newest vote")?,
+                height: Height::decode_from(reader)?,
+            }),
+            found => Err(DecodeError::UnknownTag { field: "peer message tag", found }),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The nouns of the chain: identifiers and quantities, blocks, transactions, votes, voter sets, genesis, peer messages.
+
+mod block;
+mod certificate;
+mod genesis;
+mod hash;
+mod identifiers;
+mod message;
+mod parameters;
+mod quantities;
+mod receipt;
+mod transaction;
+mod vote;
+mod voters;
+
+pub use block::{
+    BATCH_TRANSACTIONS_MAX, BLOCK_BATCHES_MAX, BLOCK_BYTES_CEILING, Batch, Block, Header, OperationsRange, Results,
+    StateRoots,
+};
+pub use certificate::{CommitCertificate, CommitCertificateError, CommitSignature};
+pub use genesis::{
+    GENESIS_ACCOUNTS_MAX, GENESIS_KEYS_MAX, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
+};
+pub use hash::{Hash, Hasher, merkle_root};
+pub use identifiers::{
+    AccountId, CeremonyNonce, ChainId, GovernanceKey, Identity, Incarnation, InvalidIdentifier, SessionKey, Signature,
+    TransactionId, Uid,
+};
+pub use message::{
+    BLOCKS_PER_RESPONSE_MAX, CertifiedBlock, PeerMessage, ProposedBlock, RoundCertificate, RoundSignature,
+    TRANSACTIONS_PER_MESSAGE_MAX,
+};
+pub use parameters::{Parameters, ParametersDraft, ParametersError, Timeout};
+pub use quantities::{Amount, Epoch, Height, Nonce, Power, Round, TimeMs};
+pub use receipt::{FailureReason, Receipt, ReceiptStatus};
+pub use transaction::{
+    KeepSession, Payload, RotateSession, TRANSACTION_SIGNATURES_MAX, Transaction, TransactionBody, TransactionError,
+    TransactionSignature, Transfer,
+};
+pub use vote::{Proposal, Step, UnsignedProposal, UnsignedVote, Vote, VoteKind};
+pub use voters::{PendingSets, VOTERS_MAX, VoterEntry, VoterSet, VoterSetError, voters_hash};
