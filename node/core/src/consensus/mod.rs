@@ -1,0 +1,25 @@
+//! Agreement on blocks: Tendermint, driven from outside, with a signing log and one session key for each height.
+//!
+//! [`Engine::step`] takes what happened and returns what to do. Around the protocol itself (the crate
+//! `arc-malachitebft-core-consensus`) it keeps four rules that the protocol leaves to its user:
+//!
+//! - *Disk before wire*: every message of this node is in the signing log, flushed, before it is sent.
+//! - *One key a height*: it signs at `h` only with the key that the voter set of `h` names, if this process is cleared
+//!   for it; consensus starts at `h` only after `h - 3` was executed, and votes for a block only after `h - 2` was.
+//! - *Nothing unverified is kept*: votes are verified against the voters of their height before the protocol sees them.
+//! - *No second word*: after a restart, or when the key is cleared late, the protocol is rebuilt from the log.
+
+pub mod boot;
+mod context;
+pub mod effect;
+mod engine;
+pub mod input;
+mod proposer;
+pub mod timers;
+
+pub use boot::{Boot, ExecutedState, SigningLog};
+pub use effect::{Alarm, DropReason, Effect, Equivocation, HaltReason};
+pub use engine::{Engine, EngineStatus, SessionState};
+pub use input::{Execution, Input, Origin, PendingRotation};
+pub use proposer::proposer_at;
+pub use timers::{TimeoutKind, TimerId};

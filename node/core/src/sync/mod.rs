@@ -1,0 +1,1 @@
+//! How a node that is behind catches up.
