@@ -10,10 +10,11 @@ use std::{
     str::FromStr,
 };
 
+use node_core::types::{ChainId, Identity, Uid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::roles::{Role, is_chain_id};
+use crate::roles::NodeRole;
 
 /// The only version of the file that this program reads and writes.
 pub const CONFIG_VERSION: u32 = 1;
@@ -35,7 +36,8 @@ pub struct NodeConfig {
     /// Version of the file's form: 1.
     pub config_version: u32,
     /// Chain id: 1 to 63 of a-z, 0-9 and `-`. Certificates of another chain are refused.
-    pub chain_id: String,
+    #[serde(with = "chain_id_text")]
+    pub chain_id: ChainId,
     /// What this node is.
     pub role: NodeRole,
     /// The identity key, PKCS#8 PEM.
@@ -58,25 +60,6 @@ pub struct NodeConfig {
     /// Least important log lines to write.
     #[serde(default)]
     pub log_level: LogLevel,
-}
-
-/// Roles that a node can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeRole {
-    /// Votes when the voter set names it.
-    Validator,
-    /// Follows the chain and never votes.
-    Observer,
-}
-
-impl From<NodeRole> for Role {
-    fn from(role: NodeRole) -> Self {
-        match role {
-            NodeRole::Validator => Self::Validator,
-            NodeRole::Observer => Self::Observer,
-        }
-    }
 }
 
 /// Addresses to listen on; port 0 takes a free one.
@@ -103,65 +86,10 @@ impl Default for Listen {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Peer {
     /// Its identity key; the certificate at the other end must name it.
-    pub identity: IdentityHex,
+    #[serde(with = "identity_text")]
+    pub identity: Identity,
     /// Where it listens; a name is resolved anew at every dial.
     pub address: PeerAddress,
-}
-
-/// An identity public key, written as 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct IdentityHex([u8; 32]);
-
-impl IdentityHex {
-    /// From the bytes of the public key. Whether they are a point on the curve is checked where the key is used.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes of the public key.
-    pub const fn to_bytes(self) -> [u8; 32] {
-        self.0
-    }
-}
-
-impl fmt::Display for IdentityHex {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for IdentityHex {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
-    }
-}
-
-impl FromStr for IdentityHex {
-    type Err = ConfigValueError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; 32];
-        let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
-        match hex::decode_to_slice(text, &mut bytes) {
-            Ok(()) if lower => Ok(Self(bytes)),
-            _ => Err(ConfigValueError::Identity { text: cut(text) }),
-        }
-    }
-}
-
-impl TryFrom<String> for IdentityHex {
-    type Error = ConfigValueError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<IdentityHex> for String {
-    fn from(identity: IdentityHex) -> Self {
-        identity.to_string()
-    }
 }
 
 /// `host:port`; the host is a DNS name, an IPv4 address, or an IPv6 address in brackets.
@@ -208,15 +136,15 @@ impl From<PeerAddress> for String {
 }
 
 /// What tells one running copy of a node from another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "InstanceKeys", into = "InstanceKeys")]
 pub enum Instance {
     /// In Kubernetes: the pod's UID comes from the environment (`POD_UID`), the claim's UID from the operator's grant.
     Kubernetes,
-    /// Elsewhere: this id, which no other node or copy of a volume may have. It stands for the claim.
+    /// Elsewhere: this id, which no other node or copy of a volume may have. It stands for the pod and for the claim.
     Standalone {
-        /// 1 to 64 of a-z, A-Z, 0-9 and `-`; a UUID is a good choice.
-        id: String,
+        /// A UUID.
+        id: Uid,
     },
 }
 
@@ -253,6 +181,12 @@ impl LogLevel {
 /// Why a value in the file is not usable.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConfigValueError {
+    /// Not a chain id.
+    #[error("{text:?} is not a chain id: use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends")]
+    ChainId {
+        /// The text, cut to 100 characters.
+        text: String,
+    },
     /// Not an identity.
     #[error("{text:?} is not an identity: write the 64 lower-case hex digits that `althing-node keygen` prints")]
     Identity {
@@ -347,10 +281,6 @@ impl NodeConfig {
         if self.config_version != CONFIG_VERSION {
             return version_error(self.config_version.to_string());
         }
-        if !is_chain_id(&self.chain_id) {
-            let problem = format!("{:?} is not a chain id", cut(&self.chain_id));
-            return value("chainId", problem, "use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends");
-        }
         let paths = [
             ("identityFile", &self.identity_file),
             ("tlsDirectory", &self.tls_directory),
@@ -396,18 +326,15 @@ impl TryFrom<InstanceKeys> for Instance {
     type Error = ConfigValueError;
 
     fn try_from(keys: InstanceKeys) -> Result<Self, Self::Error> {
-        let id_is_valid = |id: &str| {
-            (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
         match (keys.kind, keys.id) {
             (InstanceKind::Kubernetes, None) => Ok(Self::Kubernetes),
             (InstanceKind::Kubernetes, Some(_)) => {
                 Err(ConfigValueError::Instance { problem: "kind kubernetes takes no id, the pod's UID is used" })
             }
-            (InstanceKind::Standalone, Some(id)) if id_is_valid(&id) => Ok(Self::Standalone { id }),
-            (InstanceKind::Standalone, Some(_)) => {
-                Err(ConfigValueError::Instance { problem: "the id is not 1 to 64 of a-z, A-Z, 0-9 and -" })
-            }
+            (InstanceKind::Standalone, Some(id)) => match Uid::parse(&id) {
+                Ok(id) => Ok(Self::Standalone { id }),
+                Err(_) => Err(ConfigValueError::Instance { problem: "the id is not a UUID" }),
+            },
             (InstanceKind::Standalone, None) => {
                 Err(ConfigValueError::Instance { problem: "kind standalone needs an id" })
             }
@@ -419,7 +346,7 @@ impl From<Instance> for InstanceKeys {
     fn from(instance: Instance) -> Self {
         match instance {
             Instance::Kubernetes => Self { kind: InstanceKind::Kubernetes, id: None },
-            Instance::Standalone { id } => Self { kind: InstanceKind::Standalone, id: Some(id) },
+            Instance::Standalone { id } => Self { kind: InstanceKind::Standalone, id: Some(id.hyphenated()) },
         }
     }
 }
@@ -440,6 +367,45 @@ fn check_version(text: &str) -> Result<(), ConfigError> {
 fn version_error(found: String) -> Result<(), ConfigError> {
     let advice = "write `configVersion: 1`, or use the program version that the file was made for";
     Err(ConfigError::Version { found, advice })
+}
+
+mod chain_id_text {
+    //! A chain id as text.
+
+    use node_core::types::ChainId;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{ConfigValueError, cut};
+
+    pub(super) fn serialize<S: Serializer>(chain_id: &ChainId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(chain_id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChainId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ChainId::new(text.as_str()).map_err(|_| D::Error::custom(ConfigValueError::ChainId { text: cut(&text) }))
+    }
+}
+
+mod identity_text {
+    //! An identity as 64 lower-case hex digits.
+
+    use node_core::types::Identity;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{ConfigValueError, cut};
+
+    pub(super) fn serialize<S: Serializer>(identity: &Identity, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(identity)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.parse::<Identity>() {
+            Ok(identity) if identity.to_string() == text => Ok(identity),
+            _ => Err(D::Error::custom(ConfigValueError::Identity { text: cut(&text) })),
+        }
+    }
 }
 
 fn is_host(host: &str) -> bool {

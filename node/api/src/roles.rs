@@ -6,6 +6,7 @@
 
 use std::{fmt, str::FromStr};
 
+use node_core::types::{ChainId, Identity};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -23,6 +24,25 @@ pub enum Role {
     Operator,
     /// A user or program that submits transactions and reads.
     Client,
+}
+
+/// Roles that a node can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// Votes when the voter set names it.
+    Validator,
+    /// Follows the chain and never votes.
+    Observer,
+}
+
+impl From<NodeRole> for Role {
+    fn from(role: NodeRole) -> Self {
+        match role {
+            NodeRole::Validator => Self::Validator,
+            NodeRole::Observer => Self::Observer,
+        }
+    }
 }
 
 /// One row of the table.
@@ -107,13 +127,11 @@ impl FromStr for Role {
 
 /// Most bytes in the name part of an id.
 pub const NAME_BYTES_MAX: usize = 128;
-/// Most bytes in the chain id part of an id: what a DNS label may hold.
-pub const CHAIN_ID_BYTES_MAX: usize = 63;
 
 /// Who somebody is on one chain: `spiffe://<chain id>/<role>/<id>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffeId {
-    chain_id: String,
+    chain_id: ChainId,
     role: Role,
     name: String,
 }
@@ -129,7 +147,8 @@ pub enum SpiffeIdError {
     },
     /// The chain id has a character that is not allowed, or a wrong length.
     #[error(
-        "{chain_id:?} is not a chain id: 1 to {CHAIN_ID_BYTES_MAX} of a-z, 0-9 and -, with a letter or digit at both ends"
+        "{chain_id:?} is not a chain id: 1 to {max} of a-z, 0-9 and -, with a letter or digit at both ends",
+        max = ChainId::LENGTH_MAX
     )]
     ChainId {
         /// The text, cut to 128 characters.
@@ -159,22 +178,29 @@ pub enum SpiffeIdError {
 
 impl SpiffeId {
     /// An id from its parts. A validator's or observer's name must be its identity in 64 lower-case hex digits.
-    pub fn new(chain_id: &str, role: Role, name: &str) -> Result<Self, SpiffeIdError> {
-        if !is_chain_id(chain_id) {
-            return Err(SpiffeIdError::ChainId { chain_id: cut(chain_id) });
-        }
+    pub fn new(chain_id: &ChainId, role: Role, name: &str) -> Result<Self, SpiffeIdError> {
         if role.is_node() && !is_identity(name) {
             return Err(SpiffeIdError::Identity { role, name: cut(name) });
         }
         if !is_name(name) {
             return Err(SpiffeIdError::Name { name: cut(name) });
         }
-        Ok(Self { chain_id: chain_id.to_owned(), role, name: name.to_owned() })
+        Ok(Self { chain_id: chain_id.clone(), role, name: name.to_owned() })
+    }
+
+    /// The id of a node.
+    pub fn node(chain_id: &ChainId, role: NodeRole, identity: &Identity) -> Self {
+        Self { chain_id: chain_id.clone(), role: role.into(), name: identity.to_string() }
     }
 
     /// The chain that the id belongs to.
-    pub fn chain_id(&self) -> &str {
+    pub const fn chain_id(&self) -> &ChainId {
         &self.chain_id
+    }
+
+    /// The identity of a node; nothing for the other roles.
+    pub fn identity(&self) -> Option<Identity> {
+        if self.role.is_node() { self.name.parse().ok() } else { None }
     }
 
     /// The role.
@@ -202,16 +228,14 @@ impl FromStr for SpiffeId {
         let rest = uri.strip_prefix("spiffe://").ok_or_else(form)?;
         let mut parts = rest.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(chain_id), Some(role), Some(name), None) => Self::new(chain_id, role.parse()?, name),
+            (Some(chain_id), Some(role), Some(name), None) => {
+                let chain_id =
+                    ChainId::new(chain_id).map_err(|_| SpiffeIdError::ChainId { chain_id: cut(chain_id) })?;
+                Self::new(&chain_id, role.parse()?, name)
+            }
             _ => Err(form()),
         }
     }
-}
-
-/// Whether a text may be a chain id.
-pub(crate) fn is_chain_id(text: &str) -> bool {
-    let inner = text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-    (1..=CHAIN_ID_BYTES_MAX).contains(&text.len()) && inner && !text.starts_with('-') && !text.ends_with('-')
 }
 
 fn is_identity(text: &str) -> bool {

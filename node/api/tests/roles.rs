@@ -6,6 +6,7 @@ use node_api::{
     proto::FILE_DESCRIPTOR_SET,
     roles::{METHODS, ROLES, Role, SpiffeId, may_call},
 };
+use node_core::types::ChainId;
 use prost_types::FileDescriptorSet;
 use tonic_prost::prost::Message;
 
@@ -77,9 +78,10 @@ fn an_id_reads_back_as_it_was_written() {
     for (role, name) in
         [(Role::Validator, identity.as_str()), (Role::Observer, &identity), (Role::Client, "demo.user_1-a")]
     {
-        let id = SpiffeId::new("demo-main", role, name).expect("valid");
+        let chain_id = ChainId::new("demo-main").expect("a chain id");
+        let id = SpiffeId::new(&chain_id, role, name).expect("valid");
         assert_eq!(id.to_string().parse(), Ok(id.clone()));
-        assert_eq!((id.chain_id(), id.role(), id.name()), ("demo-main", role, name));
+        assert_eq!((id.chain_id(), id.role(), id.name()), (&chain_id, role, name));
     }
 }
 

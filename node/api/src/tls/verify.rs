@@ -1,0 +1,228 @@
+//! The check of a peer's certificate: chain to a trusted authority, then the SPIFFE id. Nothing else in it counts.
+
+use std::sync::Arc;
+
+use node_core::types::{ChainId, Identity};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use thiserror::Error as ThisError;
+
+use super::TlsError;
+use crate::{
+    pki::LeafFacts,
+    roles::{ROLES, Role, SpiffeId},
+};
+
+/// Who may be at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    chain_id: ChainId,
+    roles: &'static [Role],
+    name: Option<String>,
+}
+
+/// The peer's certificate is good, and names somebody else than expected.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+#[error("the peer is {found}, expected {expected}")]
+pub struct PeerMismatch {
+    /// Whom the certificate names.
+    pub found: SpiffeId,
+    /// Who was expected, for people.
+    pub expected: String,
+}
+
+const NODES: &[Role] = &[Role::Validator, Role::Observer];
+const SERVERS: &[Role] = &[Role::Validator, Role::Observer, Role::Gateway];
+
+impl Expected {
+    /// The node with this identity, whether it is a validator or an observer.
+    pub fn node(chain_id: &ChainId, identity: &Identity) -> Self {
+        Self { chain_id: chain_id.clone(), roles: NODES, name: Some(identity.to_string()) }
+    }
+
+    /// Whichever node or gateway of the chain answers.
+    pub fn any_server(chain_id: &ChainId) -> Self {
+        Self { chain_id: chain_id.clone(), roles: SERVERS, name: None }
+    }
+
+    /// Anybody of the chain.
+    pub(super) fn anybody(chain_id: &ChainId) -> Self {
+        Self { chain_id: chain_id.clone(), roles: &ROLES, name: None }
+    }
+
+    /// Checks an id.
+    pub fn check(&self, found: &SpiffeId) -> Result<(), PeerMismatch> {
+        let named = self.name.as_deref().is_none_or(|name| name == found.name());
+        if *found.chain_id() == self.chain_id && self.roles.contains(&found.role()) && named {
+            return Ok(());
+        }
+        Err(PeerMismatch { found: found.clone(), expected: self.describe() })
+    }
+
+    fn describe(&self) -> String {
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.as_str()).collect();
+        format!("spiffe://{}/{}/{}", self.chain_id, roles.join("|"), self.name.as_deref().unwrap_or("*"))
+    }
+}
+
+/// Checks certificates of servers and of clients.
+#[derive(Debug)]
+pub(super) struct PeerVerifier {
+    expected: Expected,
+    roots: Arc<RootCertStore>,
+    clients: Arc<dyn ClientCertVerifier>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl PeerVerifier {
+    /// For a listener: anybody of the chain may connect; what they may call is decided by role.
+    pub(super) fn for_clients(
+        chain_id: &ChainId,
+        roots: &Arc<RootCertStore>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        Self::new(Expected::anybody(chain_id), roots, provider)
+    }
+
+    /// For a dialer.
+    pub(super) fn new(
+        expected: Expected,
+        roots: &Arc<RootCertStore>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
+            .build()
+            .map_err(|error| TlsError::Setup { source: Error::General(error.to_string()) })?;
+        Ok(Self { expected, roots: Arc::clone(roots), clients, provider: Arc::clone(provider) })
+    }
+
+    fn check_id(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        let other = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(error)));
+        let facts = LeafFacts::from_der(certificate).map_err(|error| other(Arc::new(error)))?;
+        self.expected.check(&facts.id).map_err(|error| other(Arc::new(error)))
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        self.check_id(end_entity)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.clients.verify_client_cert(end_entity, intermediates, now)?;
+        self.check_id(end_entity)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.clients.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients.supported_verify_schemes()
+    }
+}
+
+/// Whether a leaf chains directly to one of the authorities at this time.
+pub(crate) fn chain_is_valid(leaf: &CertificateDer<'_>, roots: &RootCertStore, now: UnixTime) -> bool {
+    let provider = rustls::crypto::ring::default_provider();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::new(provider)).build();
+    verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, &[], now).is_ok())
+}
+
+/// Presents one certificate, whatever the other side asks for.
+#[derive(Debug)]
+pub(super) struct SingleKey(Arc<CertifiedKey>);
+
+impl SingleKey {
+    pub(super) const fn new(certified: Arc<CertifiedKey>) -> Self {
+        Self(certified)
+    }
+}
+
+impl ResolvesServerCert for SingleKey {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+impl ResolvesClientCert for SingleKey {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
