@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub struct Chain {
     /// Name of the chain, part of everything it signs; `<network>-<group>` if unset. It cannot be changed or set later.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub id: Option<String>,
     /// How the voters agree.
     #[serde(default)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
 use crate::conditions::Condition;
-use crate::network::NetworkPolicyMode;
+use crate::network::NetworkAccess;
 use crate::template::NodeTemplate;
 
 /// Voters that a group has when nobody says how many.
@@ -73,9 +73,9 @@ pub struct ConsensusGroupSpec {
     /// Settings for the nodes of this group.
     #[serde(default)]
     pub node: NodeTemplate,
-    /// Whether the operator restricts who may talk to the nodes.
+    /// Who may talk to the nodes.
     #[serde(default)]
-    pub network_policy: NetworkPolicyMode,
+    pub network_policy: NetworkAccess,
 }
 
 /// What a chain and its voters are.

@@ -42,9 +42,9 @@ pub struct BlockchainNetworkSpec {
     /// Defaults for the nodes of all groups.
     #[serde(default)]
     pub node: NodeTemplate,
-    /// Whether the operator restricts who may talk to the nodes.
+    /// Who may talk to the nodes.
     #[serde(default)]
-    pub network_policy: NetworkPolicyMode,
+    pub network_policy: NetworkAccess,
 }
 
 /// One chain of the network.
@@ -79,6 +79,22 @@ pub struct NetworkGroup {
     /// Settings for the nodes of this group.
     #[serde(default)]
     pub node: NodeTemplate,
+}
+
+/// Who may talk to the nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkAccess {
+    /// `Managed`: everything is denied but the paths that nodes, operator and clients need.
+    #[serde(default)]
+    pub mode: NetworkPolicyMode,
+    /// Addresses outside of the cluster's pods that may reach the nodes' gRPC port, as CIDR. Pods of the namespace that
+    /// carry the label `althing.dev/client: "true"` always may. Either way a client certificate decides what they can do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))")
+        .message("networkPolicy.clientCidrs must be address ranges such as 10.0.0.0/8"))]
+    pub client_cidrs: Vec<String>,
 }
 
 /// Whether the operator makes NetworkPolicies.

@@ -36,7 +36,8 @@ pub struct NodeTemplate {
     /// The volume that holds the chain's data and the session key.
     #[serde(default)]
     pub storage: Storage,
-    /// Spread over nodes and zones: `Preferred` starts the node anywhere if need be, `Required` waits for a free one.
+    /// How the voters of a chain are kept apart: `Preferred` spreads them over machines and zones where it can,
+    /// `Required` never puts two on one machine and lets a voter wait for a free one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
     /// Labels that a Kubernetes node must have to run this node.
@@ -170,7 +171,7 @@ pub enum Placement {
     /// Apart where possible.
     #[default]
     Preferred,
-    /// Never two on one machine; zones evenly filled.
+    /// Never two on one machine; over zones where possible.
     Required,
 }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
-use crate::network::NetworkPolicyMode;
+use crate::network::NetworkAccess;
 use crate::template::NodeTemplate;
 
 /// What one node shall be.
@@ -47,7 +47,7 @@ pub struct ValidatorNodeSpec {
     #[schemars(length(min = 1, max = 42))]
     pub group: String,
     /// Name of the chain. It cannot be changed.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub chain_id: String,
     /// Whether the node votes or only follows. It cannot be changed.
     #[serde(default)]
@@ -60,9 +60,9 @@ pub struct ValidatorNodeSpec {
     /// How the pod and the volume are made.
     #[serde(default)]
     pub node: NodeTemplate,
-    /// Whether the operator restricts who may talk to the node.
+    /// Who may talk to the nodes.
     #[serde(default)]
-    pub network_policy: NetworkPolicyMode,
+    pub network_policy: NetworkAccess,
 }
 
 /// What a node does.
