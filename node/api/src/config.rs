@@ -14,7 +14,7 @@ use node_core::types::{ChainId, Identity, Uid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::roles::NodeRole;
+pub use crate::roles::NodeRole;
 
 /// The only version of the file that this program reads and writes.
 pub const CONFIG_VERSION: u32 = 1;

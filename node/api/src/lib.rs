@@ -3,15 +3,24 @@
 //! | module | holds |
 //! |---|---|
 //! | [`proto`] | messages, clients and servers of the gRPC services, made from `proto/` |
-//! | [`roles`] | who may make which call, and the SPIFFE id that says who somebody is |
-//! | [`config`] | `node.yaml` |
-//! | [`pki`] | certificates: making and reading them |
-//! | [`tls`] | mutual TLS by chain and SPIFFE id, files replaced while running |
+//! | [`client`] | the typed client: one connection, deadlines, trace |
+//! | [`roles`], [`authorize`] | who may make which call; the SPIFFE id that says who somebody is; the layer that enforces it |
+//! | [`tls`], [`pki`] | mutual TLS by chain and SPIFFE id, files replaced while running; making and reading certificates |
+//! | [`config`], [`genesis`], [`keys`] | `node.yaml`, the genesis document, key files |
+//! | [`transactions`] | building and signing transactions |
+//! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
 
 #![deny(missing_docs)]
 
+pub mod authorize;
+pub mod client;
 pub mod config;
+pub mod fields;
+pub mod genesis;
+pub mod keys;
 pub mod pki;
 pub mod proto;
 pub mod roles;
 pub mod tls;
+pub mod trace;
+pub mod transactions;

@@ -1,7 +1,7 @@
 //! Messages, clients and servers of the gRPC services, generated from `proto/`.
 //!
-//! Identities, keys, hashes and signatures are raw bytes here; the builders of this crate turn them into the types of
-//! `node-core` and back.
+//! Identities, keys, hashes and signatures are raw bytes here; [`crate::fields`] turns them into the types of
+//! `node-core`.
 
 #![expect(missing_docs, reason = "generated: the documentation of messages and fields is in the proto files")]
 
