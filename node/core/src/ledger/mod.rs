@@ -1,11 +1,26 @@
 //! Execution of blocks: from genesis and decided blocks to accounts, voter sets and receipts, on a store behind a trait.
 //!
 //! Everything that execution reads is in the store, so the state root commits to it, and a restart is a replay.
+//! [`execute_block`] is a pure function of the state and the block; [`apply_block`] makes its writes durable, once for
+//! each height. Changes of voters in block `h` count from `h + 3`: nobody can vote above `h + 2` without having executed
+//! `h`, which is what keeps an old session key and its successor from meeting at a height.
 
+mod accounts;
+mod apply;
+pub mod contract;
+mod documents;
+mod execute;
 mod keys;
 mod memory;
+mod rotation;
 mod store;
 
+pub use apply::{Applied, ApplyError, Snapshot, account, apply_block, apply_genesis, highest_epoch, snapshot};
+pub use documents::{
+    Account, CHANGE_DELAY_BLOCKS, Chain, Consent, OBJECTION_BLOCKS, PendingRotation, PendingRotations, Progress,
+    SESSION_VALIDITY_BLOCKS_MAX,
+};
+pub use execute::{ExecuteError, Outcome, execute_block};
 pub use keys::{StateKey, StateSpace};
 pub use memory::{MemoryStore, MemoryStoreError};
 pub use store::{ReadError, StateProof, StateRead, StateStore, StateValue, WriteSet};

@@ -4,8 +4,17 @@
 //! took over on proof that its former owner has ended, is *cleared*; only a cleared key signs, and only above or equal
 //! to what the record on the same volume holds. Everything here is pure: bytes for the disk come out and go in.
 
+mod clearance;
+mod keylist;
 mod record;
 mod signer;
+mod tripwire;
 
+pub use clearance::{
+    Never, NotCleared, OwnerEnded, OwnerStatement, SigningLog, StartGrant, Surroundings, TakeOver, VolumeKind,
+    VolumeLock, Waiting, decide,
+};
+pub use keylist::{KeyEntry, KeyList, KeyListError, KeyState, NewKey, Owner};
 pub use record::{RecordEntry, RecordError, Sighting, SigningRecord, Slot};
-pub use signer::{ClearedKey, SignRefusal, Signed, Signer};
+pub use signer::{ClearedKey, SessionStatement, SignRefusal, Signed, Signer};
+pub use tripwire::{Tripwire, TripwireAnswer, TripwireQuestion, TripwireResult};

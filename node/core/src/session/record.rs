@@ -72,6 +72,9 @@ pub enum Sighting {
 /// What the keys of this volume have signed. One record for all of them: the order of steps is one order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SigningRecord {
+    /// The last step that is not remembered with its bytes any more.
+    forgotten: Option<Slot>,
+    /// The later steps: those of the last height, at most [`SLOTS_MAX`].
     slots: BTreeMap<Slot, Hash>,
 }
 
@@ -85,7 +88,7 @@ impl SigningRecord {
     /// The last step that was signed.
     #[must_use]
     pub fn last(&self) -> Option<Slot> {
-        self.slots.last_key_value().map(|(slot, _)| *slot)
+        self.slots.last_key_value().map(|(slot, _)| *slot).or(self.forgotten)
     }
 
     /// Whether this may be signed: above the last signature, or the very bytes that were signed before.
@@ -102,14 +105,14 @@ impl SigningRecord {
     /// Checks and remembers. The entry must be durable before the signature leaves.
     pub fn add(&mut self, entry: RecordEntry) -> Result<(), RecordError> {
         self.check(&entry)?;
-        let height = entry.slot.height;
         // Lower heights are refused by `last` alone; of this height the newest steps are kept.
-        if self.last().is_some_and(|last| last.height < height) {
+        if self.last().is_some_and(|last| last.height < entry.slot.height) {
+            self.forgotten = self.last();
             self.slots.clear();
         }
         self.slots.insert(entry.slot, entry.bytes_hash);
         while self.slots.len() > SLOTS_MAX {
-            self.slots.pop_first();
+            self.forgotten = self.slots.pop_first().map(|(slot, _)| slot);
         }
         Ok(())
     }
@@ -125,7 +128,7 @@ impl SigningRecord {
         match self.slots.get(&entry.slot) {
             Some(recorded) if *recorded == entry.bytes_hash => Sighting::Recorded,
             Some(_) => Sighting::NotRecorded,
-            None if self.slots.first_key_value().is_some_and(|(first, _)| entry.slot < *first) => Sighting::TooOld,
+            None if self.forgotten.is_some_and(|forgotten| entry.slot <= forgotten) => Sighting::TooOld,
             None => Sighting::NotRecorded,
         }
     }
@@ -165,6 +168,7 @@ impl Decode for RecordEntry {
 impl Encode for SigningRecord {
     fn encode_to(&self, writer: &mut Writer) {
         writer.u8(RECORD_VERSION);
+        writer.option(self.forgotten.as_ref());
         writer.length(self.slots.len());
         for (slot, bytes_hash) in &self.slots {
             RecordEntry { slot: *slot, bytes_hash: *bytes_hash }.encode_to(writer);
@@ -175,16 +179,18 @@ impl Encode for SigningRecord {
 impl Decode for SigningRecord {
     fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.version("SigningRecord", RECORD_VERSION)?;
+        let forgotten: Option<Slot> = reader.option("forgotten step")?;
         let entries: Vec<RecordEntry> = reader.list("signing record", SLOTS_MAX)?;
+        let height = entries.first().map(|entry| entry.slot.height);
         let mut slots = BTreeMap::new();
-        let mut previous: Option<Slot> = None;
+        let mut previous = forgotten;
         for RecordEntry { slot, bytes_hash } in entries {
-            if previous.is_some_and(|previous| slot <= previous || slot.height != previous.height) {
+            if previous.is_some_and(|previous| slot <= previous) || Some(slot.height) != height {
                 return Err(DecodeError::invalid("SigningRecord", "entries are not ascending steps of one height"));
             }
             previous = Some(slot);
             slots.insert(slot, bytes_hash);
         }
-        Ok(Self { slots })
+        Ok(Self { forgotten, slots })
     }
 }

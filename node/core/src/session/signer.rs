@@ -6,10 +6,10 @@ use thiserror::Error;
 
 use super::{RecordEntry, RecordError, SigningRecord, Slot};
 use crate::{
-    crypto::{KeyPair, SigningBytes},
+    crypto::{KeyPair, RotationTerms, SigningBytes},
     types::{
-        Epoch, Identity, Incarnation, Proposal, SessionKey, Step, UnsignedProposal, UnsignedVote, Vote, VoterEntry,
-        VoterSet,
+        CeremonyNonce, ChainId, Epoch, Hash, Height, Identity, Incarnation, Proposal, SessionKey, Signature, Step,
+        UnsignedProposal, UnsignedVote, Vote, VoterEntry, VoterSet,
     },
 };
 
@@ -17,6 +17,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ClearedKey {
     pub(super) pair: KeyPair,
+    pub(super) nothing_up_to: Height,
 }
 
 impl ClearedKey {
@@ -24,6 +25,63 @@ impl ClearedKey {
     #[must_use]
     pub fn session_key(&self) -> SessionKey {
         SessionKey::new(self.pair.public())
+    }
+
+    /// It signs nothing at this height or below: peers have seen the chain that far.
+    #[must_use]
+    pub fn nothing_up_to(&self) -> Height {
+        self.nothing_up_to
+    }
+
+    /// Signs something that is not about a height: possession, agreement with or objection to a rotation, acceptance of
+    /// a genesis.
+    #[must_use]
+    pub fn sign(&self, statement: &SessionStatement) -> Signature {
+        self.pair.sign(&statement.bytes)
+    }
+}
+
+/// What a session key signs beside proposals and votes. Has no constructor that takes bytes, so that nobody can have a
+/// vote signed behind the record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SessionStatement {
+    bytes: Vec<u8>,
+}
+
+impl SessionStatement {
+    /// The key is in the hands of its maker, for a genesis ceremony.
+    #[must_use]
+    pub fn genesis_possession(
+        chain_id: &ChainId,
+        ceremony: &CeremonyNonce,
+        identity: &Identity,
+        key: &SessionKey,
+    ) -> Self {
+        Self { bytes: SigningBytes::genesis_possession(chain_id, ceremony, identity, key) }
+    }
+
+    /// This genesis is durably accepted.
+    #[must_use]
+    pub fn genesis_acceptance(genesis: &Hash, identity: &Identity, key: &SessionKey) -> Self {
+        Self { bytes: SigningBytes::genesis_acceptance(genesis, identity, key) }
+    }
+
+    /// The new key is in the hands of its maker.
+    #[must_use]
+    pub fn rotation_possession(terms: &RotationTerms) -> Self {
+        Self { bytes: SigningBytes::rotation_possession(terms) }
+    }
+
+    /// The current key agrees with a rotation.
+    #[must_use]
+    pub fn rotate_session(terms: &RotationTerms) -> Self {
+        Self { bytes: SigningBytes::rotate_session(terms) }
+    }
+
+    /// The current key objects to a rotation.
+    #[must_use]
+    pub fn keep_session(terms: &RotationTerms) -> Self {
+        Self { bytes: SigningBytes::keep_session(terms) }
     }
 }
 
@@ -41,6 +99,12 @@ pub enum SignRefusal {
     NotCleared {
         /// The key that the voter set names.
         session_key: SessionKey,
+    },
+    /// The chain had reached this height when the key was taken over.
+    #[error("the session key signs nothing up to height {nothing_up_to}")]
+    TooEarly {
+        /// The last height at which it signs nothing.
+        nothing_up_to: Height,
     },
     /// The statement is of another voter.
     #[error("asked to sign for {found}, not for {identity}")]
@@ -84,6 +148,12 @@ impl Signer {
         Self { incarnation, identity, keys: BTreeMap::new(), record, stopped: false }
     }
 
+    /// The cleared key, for statements that are not about a height.
+    #[must_use]
+    pub fn key(&self, session_key: &SessionKey) -> Option<&ClearedKey> {
+        self.keys.get(session_key)
+    }
+
     /// Takes a key into use.
     pub fn add_key(&mut self, key: ClearedKey) {
         self.keys.insert(key.session_key(), key);
@@ -123,16 +193,16 @@ impl Signer {
         self.keys.contains_key(session_key)
     }
 
-    /// Whether it can sign at the height of this set: consensus runs the height with `enabled` set to this.
+    /// Whether it can sign at a height with these voters: consensus runs the height with `enabled` set to this.
     #[must_use]
-    pub fn can_sign(&self, voters: &VoterSet) -> bool {
-        self.key_of(voters).is_ok()
+    pub fn can_sign(&self, height: Height, voters: &VoterSet) -> bool {
+        self.key_of(height, voters).is_ok()
     }
 
     /// Signs a vote.
     pub fn sign_vote(&mut self, voters: &VoterSet, vote: UnsignedVote) -> Result<Signed<Vote>, SignRefusal> {
         self.check_voter(vote.voter)?;
-        let (epoch, pair) = self.key_of(voters)?;
+        let (epoch, pair) = self.key_of(vote.height, voters)?;
         let bytes = SigningBytes::vote(&self.incarnation, epoch, &vote);
         let entry = RecordEntry::new(Slot { height: vote.height, round: vote.round, step: vote.kind.step() }, &bytes);
         self.record.check(&entry)?;
@@ -148,7 +218,7 @@ impl Signer {
         proposal: UnsignedProposal,
     ) -> Result<Signed<Proposal>, SignRefusal> {
         self.check_voter(proposal.proposer)?;
-        let (epoch, pair) = self.key_of(voters)?;
+        let (epoch, pair) = self.key_of(proposal.height, voters)?;
         let bytes = SigningBytes::proposal(&self.incarnation, epoch, &proposal);
         let slot = Slot { height: proposal.height, round: proposal.round, step: Step::Propose };
         let entry = RecordEntry::new(slot, &bytes);
@@ -162,13 +232,17 @@ impl Signer {
         if found == self.identity { Ok(()) } else { Err(SignRefusal::OtherVoter { identity: self.identity, found }) }
     }
 
-    fn key_of(&self, voters: &VoterSet) -> Result<(Epoch, &KeyPair), SignRefusal> {
+    fn key_of(&self, height: Height, voters: &VoterSet) -> Result<(Epoch, &KeyPair), SignRefusal> {
         if self.stopped {
             return Err(SignRefusal::Stopped);
         }
         let identity = self.identity;
         let VoterEntry { session_key, epoch, .. } = voters.get(&identity).ok_or(SignRefusal::NotAVoter { identity })?;
         let key = self.keys.get(session_key).ok_or(SignRefusal::NotCleared { session_key: *session_key })?;
+        let nothing_up_to = key.nothing_up_to;
+        if height <= nothing_up_to {
+            return Err(SignRefusal::TooEarly { nothing_up_to });
+        }
         Ok((*epoch, &key.pair))
     }
 }
