@@ -1,0 +1,68 @@
+//! ConfigMaps: what a node is told before it starts, and the copy of a chain's genesis.
+
+use althing_crds::names;
+use k8s_openapi::api::core::v1::ConfigMap;
+use node_api::config::{CONFIG_VERSION, ConfigError, NodeConfig};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::context::{GroupContext, NodeContext, PeerPlace};
+
+/// The node's `node.yaml`.
+///
+/// # Errors
+/// When the configuration is one that the node would refuse.
+pub fn node_config(node: &NodeContext) -> Result<ConfigMap, ConfigError> {
+    let text = config(node, &node.peers)?;
+    Ok(ConfigMap {
+        metadata: node.metadata(&node.name),
+        data: Some([(names::FILE_CONFIG.to_string(), text)].into()),
+        ..ConfigMap::default()
+    })
+}
+
+/// Hash of what a restart is needed for. Peers are left out: nodes tell each other of newcomers, so that a voter more
+/// restarts nobody.
+///
+/// # Errors
+/// When the configuration is one that the node would refuse.
+pub fn config_hash(node: &NodeContext) -> Result<String, ConfigError> {
+    let digest = Sha256::digest(config(node, &[])?);
+    Ok(hex::encode(digest))
+}
+
+/// The copy of a chain's genesis, made once. `document` is the genesis as JSON.
+#[must_use]
+pub fn genesis(group: &GroupContext, document: &str, genesis_hash: &str) -> ConfigMap {
+    let mut metadata = group.metadata_kept(&names::genesis_config_map(&group.name));
+    metadata.annotations = Some([(names::ANNOTATION_GENESIS_HASH.to_string(), genesis_hash.to_string())].into());
+    ConfigMap {
+        metadata,
+        data: Some([(names::FILE_GENESIS.to_string(), document.to_string())].into()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// The file as the node's own reader writes it, so that nothing is mounted that the node would refuse.
+fn config(node: &NodeContext, peers: &[PeerPlace]) -> Result<String, ConfigError> {
+    let peers: Vec<_> =
+        peers.iter().map(|peer| json!({ "identity": peer.identity, "address": peer.address })).collect();
+    let document = json!({
+        "configVersion": CONFIG_VERSION,
+        "chainId": node.chain_id,
+        "role": node.role.as_str(),
+        "identityFile": format!("{}/{}", names::FOLDER_IDENTITY, names::FILE_IDENTITY),
+        "tlsDirectory": names::FOLDER_TLS,
+        "dataDirectory": names::FOLDER_DATA,
+        "listen": {
+            "p2p": format!("0.0.0.0:{}", names::PORT_P2P),
+            "grpc": format!("0.0.0.0:{}", names::PORT_GRPC),
+            "http": format!("0.0.0.0:{}", names::PORT_HTTP),
+        },
+        "peers": peers,
+        "instance": { "kind": "kubernetes" },
+        "logLevel": node.settings.log_level.as_str(),
+    });
+    NodeConfig::from_yaml(&document.to_string())?.to_yaml()
+}

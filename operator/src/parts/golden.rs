@@ -1,0 +1,139 @@
+//! Golden files: each builder's whole output as YAML, compared with `testdata/`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode, names};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::secrets::CertificatePem;
+use super::{
+    GroupContext, Installation, NetworkContext, NodeContext, PeerPlace, configmaps, networkpolicies,
+    poddisruptionbudget, secrets, serviceaccount, services, statefulset, storage,
+};
+
+fn testdata(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/parts/testdata").join(name)
+}
+
+fn input<T: DeserializeOwned>(name: &str) -> T {
+    let path = testdata(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn node(name: &str) -> NodeContext {
+    let installation =
+        Installation { operator_namespace: "althing-system".to_string(), node_image: "althing/node:1.2.3".to_string() };
+    let places = [
+        ("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "demo-main-0"),
+        ("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c", "demo-main-1"),
+    ];
+    let peers = places
+        .map(|(identity, name)| PeerPlace { identity: identity.to_string(), address: names::p2p_address(name, "demo") })
+        .into();
+    NodeContext::new(&input::<ValidatorNode>(name), peers, &installation).expect("placed")
+}
+
+fn group() -> GroupContext {
+    GroupContext::new(&input::<ConsensusGroup>("group.in.yaml")).expect("placed")
+}
+
+fn network() -> NetworkContext {
+    NetworkContext::new(&input::<BlockchainNetwork>("network.in.yaml")).expect("placed")
+}
+
+/// Compares the objects with the file; with ALTHING_BLESS set, writes the file instead.
+fn compare<T: Serialize>(file: &str, objects: &[T]) {
+    let documents: Vec<String> = objects.iter().map(|object| serde_yaml::to_string(object).expect("YAML")).collect();
+    let actual = documents.join("---\n");
+    let path = testdata(file);
+    if std::env::var_os("ALTHING_BLESS").is_some() {
+        std::fs::write(&path, &actual).expect("writable");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(actual, expected, "{file} differs: ALTHING_BLESS=1 cargo test -p althing-operator golden");
+}
+
+/// Two documents of different kinds in one file need one type.
+fn value<T: Serialize>(object: &T) -> serde_json::Value {
+    serde_json::to_value(object).expect("JSON")
+}
+
+fn children(node: &NodeContext) -> Vec<serde_json::Value> {
+    let hash = configmaps::config_hash(node).expect("a configuration that a node takes");
+    vec![
+        value(&serviceaccount::service_account(node)),
+        value(&configmaps::node_config(node).expect("a configuration that a node takes")),
+        value(&services::p2p(node)),
+        value(&services::node_rpc(node)),
+        value(&networkpolicies::node(node)),
+        value(&storage::claim(node)),
+        value(&statefulset::statefulset(node, &hash)),
+    ]
+}
+
+#[test]
+fn the_smallest_node_gets_safe_defaults() {
+    compare("node-smallest.out.yaml", &children(&node("node-smallest.in.yaml")));
+}
+
+#[test]
+fn every_setting_of_a_node_reaches_its_children() {
+    compare("node-full.out.yaml", &children(&node("node-full.in.yaml")));
+}
+
+#[test]
+fn a_group_has_a_budget_a_service_and_a_genesis() {
+    let group = group();
+    let hash = "ab".repeat(32);
+    compare(
+        "group.out.yaml",
+        &[
+            value(&services::group_rpc(&group)),
+            value(&poddisruptionbudget::budget(&group, 3)),
+            value(&configmaps::genesis(&group, "{}", &hash)),
+            value(&secrets::governance(&group, "PEM")),
+        ],
+    );
+}
+
+#[test]
+fn a_network_has_an_authority_a_client_and_a_closed_door() {
+    let network = network();
+    let pem = CertificatePem { certificate: "CERT".into(), key: "KEY".into(), authorities: "CA".into() };
+    let node = node("node-smallest.in.yaml");
+    compare(
+        "network.out.yaml",
+        &[
+            value(&networkpolicies::default_deny(&network)),
+            value(&secrets::certificate_authority(&network, "CA", "KEY")),
+            value(&secrets::client(&network, &pem)),
+            value(&secrets::identity(&node, "PEM")),
+            value(&secrets::node_tls(&node, &pem)),
+        ],
+    );
+}
+
+#[test]
+fn a_new_peer_or_a_new_client_restarts_nobody() {
+    let before = node("node-full.in.yaml");
+    let mut after = before.clone();
+    after.peers.clear();
+    after.access.client_cidrs.clear();
+    let template = |node: &NodeContext| {
+        let hash = configmaps::config_hash(node).expect("a configuration that a node takes");
+        statefulset::statefulset(node, &hash).spec.map(|spec| spec.template)
+    };
+    assert_eq!(template(&before), template(&after));
+}
+
+#[test]
+fn labels_of_the_user_never_replace_ours() {
+    let mut node = node("node-full.in.yaml");
+    node.settings.template.pod_labels = BTreeMap::from([("althing.dev/node".to_string(), "other".to_string())]);
+    let template = statefulset::statefulset(&node, "hash").spec.expect("a spec").template;
+    let labels = template.metadata.and_then(|metadata| metadata.labels).expect("labels");
+    assert_eq!(labels.get("althing.dev/node"), Some(&node.name));
+}

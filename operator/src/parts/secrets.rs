@@ -1,0 +1,77 @@
+//! Secrets: identities, certificates, the certificate authority and the governance key.
+//!
+//! The bytes are made elsewhere; here they get their name, type and labels. Only certificates have an owner: they can
+//! be issued again, the others are made once.
+
+use std::collections::BTreeMap;
+
+use althing_crds::names;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::context::{GroupContext, NetworkContext, NodeContext};
+
+/// A certificate with its key and the authorities to trust, each as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CertificatePem {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
+    /// The authorities.
+    pub authorities: String,
+}
+
+/// The identity of a node, made once.
+#[must_use]
+pub fn identity(node: &NodeContext, pem: &str) -> Secret {
+    let name = names::identity_secret(&node.name);
+    once(node.metadata_kept(&name), [(names::FILE_IDENTITY, pem)].into())
+}
+
+/// The certificate of a node.
+#[must_use]
+pub fn node_tls(node: &NodeContext, certificate: &CertificatePem) -> Secret {
+    tls(node.metadata(&names::tls_secret(&node.name)), certificate)
+}
+
+/// The client certificate for the users of a network.
+#[must_use]
+pub fn client(network: &NetworkContext, certificate: &CertificatePem) -> Secret {
+    tls(network.metadata(&names::client_secret(&network.name)), certificate)
+}
+
+/// The certificate authority of a network, made once.
+#[must_use]
+pub fn certificate_authority(network: &NetworkContext, certificate: &str, key: &str) -> Secret {
+    let name = names::ca_secret(&network.name);
+    let data = [("tls.crt", certificate), ("tls.key", key), ("ca.crt", certificate)].into();
+    Secret { type_: Some(TYPE_TLS.to_string()), ..once(network.metadata_kept(&name), data) }
+}
+
+/// The governance key of a chain, made once.
+#[must_use]
+pub fn governance(group: &GroupContext, pem: &str) -> Secret {
+    let name = names::governance_secret(&group.name);
+    once(group.metadata_kept(&name), [(names::FILE_GOVERNANCE, pem)].into())
+}
+
+const TYPE_TLS: &str = "kubernetes.io/tls";
+
+fn tls(metadata: ObjectMeta, pem: &CertificatePem) -> Secret {
+    let data =
+        [("tls.crt", pem.certificate.as_str()), ("tls.key", pem.key.as_str()), ("ca.crt", pem.authorities.as_str())];
+    Secret { immutable: None, type_: Some(TYPE_TLS.to_string()), ..once(metadata, data.into()) }
+}
+
+fn once(metadata: ObjectMeta, data: BTreeMap<&str, &str>) -> Secret {
+    let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
+    Secret {
+        metadata,
+        type_: Some("Opaque".to_string()),
+        immutable: Some(true),
+        data: Some(data.into_iter().map(|(key, text)| (key.to_string(), bytes(text))).collect()),
+        string_data: None,
+    }
+}

@@ -1,0 +1,60 @@
+//! Services: how nodes find each other, and how clients find one node or all nodes of a chain.
+
+use std::collections::BTreeMap;
+
+use althing_crds::names;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::context::{GroupContext, NodeContext};
+use super::labels;
+
+/// The headless Service by which other nodes find this one. It publishes the address of a pod that is not ready: nodes
+/// must meet before any of them can be ready.
+#[must_use]
+pub fn p2p(node: &NodeContext) -> Service {
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_string()),
+        publish_not_ready_addresses: Some(true),
+        ..spec(labels::node_selector(&node.name), vec![port(names::PORT_NAME_P2P, names::PORT_P2P)])
+    };
+    service(node.metadata(&names::p2p_service(&node.name)), spec)
+}
+
+/// The Service for clients of this node.
+#[must_use]
+pub fn node_rpc(node: &NodeContext) -> Service {
+    let spec = spec(labels::node_selector(&node.name), vec![port(names::PORT_NAME_GRPC, names::PORT_GRPC)]);
+    service(node.metadata(&names::rpc_service(&node.name)), spec)
+}
+
+/// The Service for clients of a chain: any of its nodes that is ready.
+#[must_use]
+pub fn group_rpc(group: &GroupContext) -> Service {
+    let spec = spec(labels::group_selector(&group.name), vec![port(names::PORT_NAME_GRPC, names::PORT_GRPC)]);
+    service(group.metadata(&names::rpc_service(&group.name)), spec)
+}
+
+fn service(metadata: ObjectMeta, spec: ServiceSpec) -> Service {
+    Service { metadata, spec: Some(spec), status: None }
+}
+
+fn spec(selector: BTreeMap<String, String>, ports: Vec<ServicePort>) -> ServiceSpec {
+    ServiceSpec {
+        type_: Some("ClusterIP".to_string()),
+        selector: Some(selector),
+        ports: Some(ports),
+        ..ServiceSpec::default()
+    }
+}
+
+fn port(name: &str, number: u16) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_string()),
+        port: i32::from(number),
+        target_port: Some(IntOrString::String(name.to_string())),
+        protocol: Some("TCP".to_string()),
+        ..ServicePort::default()
+    }
+}
