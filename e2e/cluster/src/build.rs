@@ -15,6 +15,8 @@ use crate::{packages, preflight};
 const CALICO_VERSION: &str = "v3.28.5";
 const LOCAL_PATH_VERSION: &str = "v0.0.30";
 const STRIP: &str = "-s -w";
+/// A long step says this often that it goes on.
+const TICK: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// A part that is built only when asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -164,7 +166,7 @@ impl Module {
         let folder = checkout.modules().join(self.folder);
         let output = scratch.join(self.folder);
         std::fs::create_dir_all(&output).doing("create", &output)?;
-        // `go build -o folder/` names a program after its package, which fails for a main package in `.`.
+        // One program gets its name from us, several get the names of their packages.
         let target = match self.programs {
             [program] => output.join(program),
             _ => PathBuf::from(format!("{}/", output.display())),
@@ -229,10 +231,23 @@ fn write_calico_crds(folder: &Path, output: &Path) -> Result<()> {
     std::fs::write(output, text).doing("write", output)
 }
 
+/// Says what is being done, that it still is, and how long it took.
 fn timed(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    eprintln!("  {what} ...");
     let start = Instant::now();
-    work()?;
-    eprintln!("  {what}: {:.1} s", start.elapsed().as_secs_f64());
-    Ok(())
+    eprintln!("  {what} ...");
+    let (done, still_at_work) = std::sync::mpsc::channel::<()>();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while still_at_work.recv_timeout(TICK) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("  {what} ... {:.0} s", start.elapsed().as_secs_f64());
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    });
+    if result.is_ok() {
+        eprintln!("  {what}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    result
 }

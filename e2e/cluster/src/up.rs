@@ -1,0 +1,207 @@
+//! `cluster up`: from nothing, or from what is there, to a cluster with so many nodes.
+
+use std::path::Path;
+
+use crate::build::Addon;
+use crate::checkout::{Checkout, Node};
+use crate::error::{Doing, Error, Result};
+use crate::kubectl::kubectl;
+use crate::progress::Progress;
+use crate::state::Environment;
+use crate::{addons, build, calico, control_plane, down, interrupt, membership, pki, preflight, relay, sandbox, worker};
+
+/// Brings the cluster up. Does nothing when it runs; starts what is missing when it runs with fewer nodes. A failed or
+/// interrupted start from nothing leaves only the logs.
+///
+/// # Errors
+/// Why it cannot be brought up.
+pub fn up(checkout: &Checkout, nodes: u8, with: &[Addon]) -> Result<Environment> {
+    let _lock = checkout.lock()?;
+    let mut progress = Progress::start();
+    if let Some(environment) = running(checkout) {
+        return complete(checkout, environment, nodes, with, &mut progress);
+    }
+    preflight::check(checkout)?;
+    progress.done("machine checked");
+    build::build(checkout, with)?;
+    progress.done("programs and images are in the cache");
+    if checkout.state().exists() || checkout.runtime().exists() {
+        down::remove(checkout)?;
+        progress.done("remains of an earlier cluster removed");
+    }
+    match make(checkout, nodes, with, &mut progress) {
+        Ok(environment) => Ok(environment),
+        Err(error) => {
+            interrupt::shield();
+            eprintln!("removing what was begun, because: {error}");
+            down::remove_but_logs(checkout)?;
+            Err(error)
+        }
+    }
+}
+
+/// The cluster that a finished `up` left, if its first node still runs.
+pub fn running(checkout: &Checkout) -> Option<Environment> {
+    let environment = Environment::read(checkout)?;
+    sandbox::first_process(checkout, Node::FIRST).map(|_| environment)
+}
+
+fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress) -> Result<Environment> {
+    make_folders(checkout)?;
+    pki::make(&checkout.pki())?;
+    progress.done("keys and certificates");
+
+    sandbox::make(checkout, Node::FIRST)?;
+    progress.done("node1: namespaces, network, cgroups");
+    control_plane::start_api_server(checkout)?;
+    relay::start(checkout, Node::FIRST)?;
+    let api_port = relay::start_api_listener(checkout)?;
+    pki::write_host_kubeconfig(&checkout.pki(), api_port, &checkout.kubeconfig())?;
+    progress.done("etcd, API server, relay started");
+
+    let all: Vec<Node> = Node::first(nodes).collect();
+    std::thread::scope(|scope| {
+        // Nodes start beside the API server; a kubelet that comes first just retries.
+        let workers = scope.spawn(|| worker::on_each(&all, |node| start_node(checkout, node)));
+        let control = start_control_plane(checkout, !all.is_empty(), progress);
+        let workers = workers.join().unwrap_or_else(|_| Err(Error::Refused("a thread died".into())));
+        control.and(workers)
+    })?;
+    progress.done("containerd, images, kubelet, kube-proxy started");
+    if !all.is_empty() {
+        finish_nodes(checkout, &all, progress)?;
+    }
+    for addon in with {
+        addons::start(checkout, *addon)?;
+        progress.done("metrics-server answers");
+    }
+    let environment = Environment::new(checkout, nodes, api_port);
+    environment.write(checkout)?;
+    Ok(environment)
+}
+
+fn start_control_plane(checkout: &Checkout, has_nodes: bool, progress: &mut Progress) -> Result<()> {
+    control_plane::wait_until_ready(checkout)?;
+    progress.done("API server ready");
+    control_plane::start_controllers(checkout)?;
+    if has_nodes {
+        calico::prepare_datastore(checkout)?;
+        addons::apply_base(checkout)?;
+        progress.done("Calico's resources, DNS and provisioner applied");
+    }
+    Ok(())
+}
+
+/// Everything of one node that needs no API server.
+fn start_node(checkout: &Checkout, node: Node) -> Result<()> {
+    if sandbox::first_process(checkout, node).is_none() {
+        sandbox::make(checkout, node)?;
+    }
+    relay::start(checkout, node)?;
+    worker::start(checkout, node)
+}
+
+/// Policy enforcement, then the wait until the nodes are ready.
+fn finish_nodes(checkout: &Checkout, nodes: &[Node], progress: &mut Progress) -> Result<()> {
+    worker::on_each(nodes, |node| calico::start_felix(checkout, node))?;
+    membership::wait_until_ready(checkout, nodes)?;
+    progress.done("nodes Ready");
+    addons::wait_for_base(checkout)?;
+    progress.done("DNS and volumes ready");
+    Ok(())
+}
+
+/// What is missing in a cluster that runs: nodes that crashed or were never there, add-ons.
+fn complete(
+    checkout: &Checkout,
+    mut environment: Environment,
+    nodes: u8,
+    with: &[Addon],
+    progress: &mut Progress,
+) -> Result<Environment> {
+    if !control_plane::is_ready(checkout) {
+        return Err(Error::Refused(format!(
+            "the cluster runs, but its API server does not answer; see {}, or start anew: cluster down && cluster up",
+            checkout.log().display()
+        )));
+    }
+    let missing: Vec<Node> =
+        Node::first(nodes).filter(|node| sandbox::first_process(checkout, *node).is_none() || !is_worker(checkout, *node)).collect();
+    if missing.is_empty() && with.is_empty() {
+        eprintln!("the cluster is up already, with {} nodes: nothing to do", environment.nodes);
+        return Ok(environment);
+    }
+    if !missing.is_empty() {
+        build::build(checkout, with)?;
+        if environment.nodes == 0 {
+            calico::prepare_datastore(checkout)?;
+            addons::apply_base(checkout)?;
+        }
+        worker::on_each(&missing, |node| start_node(checkout, node))?;
+        finish_nodes(checkout, &missing, progress)?;
+    }
+    for addon in with {
+        build::build(checkout, with)?;
+        addons::start(checkout, *addon)?;
+        progress.done("metrics-server answers");
+    }
+    environment = Environment::new(checkout, environment.nodes.max(nodes), environment.api_port);
+    environment.write(checkout)?;
+    Ok(environment)
+}
+
+/// Node 1 of a cluster without nodes carries the control plane only.
+fn is_worker(checkout: &Checkout, node: Node) -> bool {
+    checkout.node(node).join("daemons/kubelet.json").exists()
+}
+
+/// Starts one node of a cluster that runs: a new one, or one that crashed (with the disk it had).
+///
+/// # Errors
+/// When the cluster does not run or the node does not get ready.
+pub fn add_node(checkout: &Checkout, node: Node) -> Result<()> {
+    let environment = membership::expect_running(checkout)?;
+    if sandbox::first_process(checkout, node).is_some() && is_worker(checkout, node) {
+        eprintln!("{node} runs already: nothing to do");
+        return Ok(());
+    }
+    if environment.nodes == 0 {
+        return Err(Error::Refused("the cluster has no nodes yet; use `cluster up --nodes N`".into()));
+    }
+    let mut progress = Progress::start();
+    let added = start_node(checkout, node).and_then(|()| finish_nodes(checkout, &[node], &mut progress));
+    if let Err(error) = added {
+        interrupt::shield();
+        sandbox::remove(checkout, node)?;
+        return Err(error);
+    }
+    Environment::new(checkout, environment.nodes.max(node.number()), environment.api_port).write(checkout)
+}
+
+fn make_folders(checkout: &Checkout) -> Result<()> {
+    for folder in [checkout.log(), checkout.loaded_images(), checkout.runtime(), checkout.state().join("nodes")] {
+        std::fs::create_dir_all(&folder).doing("create", &folder)?;
+    }
+    let bin = checkout.state().join("bin");
+    if !bin.is_symlink() {
+        std::os::unix::fs::symlink(checkout.bin(), &bin).doing("link", &bin)?;
+    }
+    Ok(())
+}
+
+/// What a person wants to read when the cluster is up.
+pub fn describe(checkout: &Checkout, environment: &Environment) -> String {
+    let short = |path: &Path| path.strip_prefix(checkout.root()).unwrap_or(path).display().to_string();
+    let kubectl = short(&environment.bin.join("kubectl"));
+    format!(
+        "API server  https://127.0.0.1:{}\nkubeconfig  {}\nlook        {kubectl} --kubeconfig {} get pods -A\nend         cluster down",
+        environment.api_port,
+        environment.kubeconfig.display(),
+        short(&environment.kubeconfig),
+    )
+}
+
+/// Does the cluster answer at all? For `status`.
+pub fn nodes_table(checkout: &Checkout) -> Result<String> {
+    kubectl(checkout, &["get", "nodes", "-o", "wide", "--request-timeout=5s"])
+}
