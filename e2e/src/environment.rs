@@ -37,6 +37,7 @@ struct ClusterFile {
     kubeconfig: PathBuf,
     relay: PathBuf,
     bin: PathBuf,
+    volumes: Vec<PathBuf>,
 }
 
 /// A running cluster and the programs to work with it.
@@ -53,6 +54,7 @@ pub struct Environment {
     kubectl: PathBuf,
     helm: PathBuf,
     binaries: PathBuf,
+    volumes: Vec<PathBuf>,
 }
 
 /// The two images as the cluster knows them.
@@ -92,6 +94,7 @@ impl Environment {
             kubectl: file.bin.join("kubectl"),
             helm: file.bin.join("helm"),
             binaries,
+            volumes: file.volumes,
         })
     }
 
@@ -113,6 +116,7 @@ impl Environment {
             context: Some(context.to_string()),
             kubectl: PathBuf::from("kubectl"),
             helm: PathBuf::from("helm"),
+            volumes: vec![],
         };
         let names = environment.kubectl(&["config", "get-contexts", "-o", "name"]).await?;
         ensure!(names.lines().any(|name| name == context), "kubeconfig has no context {context}; it has:\n{names}");
@@ -203,10 +207,11 @@ impl Environment {
     ///
     /// # Errors
     /// When helm fails or the operator does not become ready.
-    pub async fn install_operator(&self, image: &str) -> Result<()> {
-        let (repository, tag) = image.rsplit_once(':').context("an image has a tag")?;
+    pub async fn install_operator(&self, images: &Images) -> Result<()> {
+        let (repository, tag) = images.operator.rsplit_once(':').context("an image has a tag")?;
         let repository = format!("image.repository={repository}");
         let tag = format!("image.tag={tag}");
+        let node = format!("nodeImage={}", images.node);
         self.helm(&[
             "upgrade",
             "--install",
@@ -225,6 +230,22 @@ impl Environment {
         ])
         .await?;
         Ok(())
+    }
+
+    /// Where the local cluster keeps the files of a PersistentVolume.
+    ///
+    /// # Errors
+    /// When no node has such a folder.
+    pub fn volume_folder(&self, volume: &str) -> Result<PathBuf> {
+        for folder in &self.volumes {
+            for entry in std::fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(volume) {
+                    return Ok(entry.path());
+                }
+            }
+        }
+        anyhow::bail!("no folder holds volume {volume}")
     }
 
     /// A client of the cluster's API.

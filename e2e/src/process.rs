@@ -62,6 +62,11 @@ impl Call {
         self
     }
 
+    /// The call as a command, for a program that goes on until it is killed.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Runs it to its end, whatever the exit code.
     ///
     /// # Errors

@@ -85,7 +85,7 @@ async fn interrupted() {
 
 async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
     let images = environment.load_images().await?;
-    environment.install_operator(&images.operator).await.inspect_err(|_| eprintln!("the operator did not start"))?;
+    environment.install_operator(&images).await.inspect_err(|_| eprintln!("the operator did not start"))?;
     let client = environment.client().await?;
     let mut seconds = BTreeMap::new();
     let mut failed = vec![];

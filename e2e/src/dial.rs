@@ -1,0 +1,113 @@
+//! Connections to the nodes of a network: through the local cluster's relay, or through `kubectl port-forward`.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use node_api::client::{Client, ClientOptions};
+use node_api::pki::{CertificateAuthority, Validity};
+use node_api::roles::{Role, SpiffeId};
+use node_api::tls::{Expected, RelayDialer, TcpDialer, TlsDialer, TlsPem, TlsStore};
+use node_core::types::ChainId;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+
+use crate::network::Network;
+
+const GRPC_PORT: u16 = althing_crds::names::PORT_GRPC;
+
+/// Who we are towards the nodes of one chain.
+#[derive(Clone)]
+pub struct Access {
+    chain_id: ChainId,
+    store: Arc<TlsStore>,
+}
+
+/// A forwarded port; dropped, it ends.
+pub struct Forward {
+    /// `127.0.0.1:port`.
+    pub address: String,
+    _child: Child,
+}
+
+impl Access {
+    /// As a watcher: a certificate of the operator's role, issued here from the network's authority, as only somebody
+    /// who may read that Secret can.
+    ///
+    /// # Errors
+    /// When the authority's Secret cannot be read.
+    pub async fn operator(network: &Network) -> Result<Self> {
+        let name = althing_crds::names::ca_secret(&network.name);
+        let certificate = network.secret_text(&name, "tls.crt").await?;
+        let key = network.secret_text(&name, "tls.key").await?;
+        let chain_id = ChainId::new(network.chain_id().await?)?;
+        let authority = CertificateAuthority::from_pem(&certificate, &key)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let id = SpiffeId::new(&chain_id, Role::Operator, "watcher")?;
+        let issued = authority.issue(&id, Validity::new(now - 60, now + 86_400)?)?;
+        let pem = TlsPem {
+            certificate: issued.certificate_pem,
+            key: issued.key_pem,
+            authorities: authority.certificate_pem().to_string(),
+        };
+        Ok(Self { chain_id, store: TlsStore::from_pem(&pem)? })
+    }
+
+    /// As a user: the client certificate that the operator made for this network.
+    ///
+    /// # Errors
+    /// When its Secret cannot be read.
+    pub async fn user(network: &Network) -> Result<Self> {
+        let name = althing_crds::names::client_secret(&network.name);
+        let pem = TlsPem {
+            certificate: network.secret_text(&name, "tls.crt").await?,
+            key: network.secret_text(&name, "tls.key").await?,
+            authorities: network.secret_text(&name, "ca.crt").await?,
+        };
+        Ok(Self { chain_id: ChainId::new(network.chain_id().await?)?, store: TlsStore::from_pem(&pem)? })
+    }
+
+    /// A client of the node behind `host:port` of this machine.
+    pub fn client_at(&self, address: &str) -> Client {
+        let expected = Expected::any_server(&self.chain_id);
+        Client::lazy(TlsDialer::new(TcpDialer::new(address), self.store.clone(), expected), ClientOptions::default())
+    }
+
+    /// A client of the node at this address inside the local cluster.
+    ///
+    /// # Errors
+    /// When the cluster has no relay.
+    pub fn client(&self, network: &Network, address: &str) -> Result<Client> {
+        let relay = network.environment.relay.as_ref().context("the cluster has no relay: it is not the local one")?;
+        ensure!(!address.is_empty(), "the pod has no address yet");
+        let dialer = RelayDialer::new(relay, format!("{address}:{GRPC_PORT}"));
+        let expected = Expected::any_server(&self.chain_id);
+        Ok(Client::lazy(TlsDialer::new(dialer, self.store.clone(), expected), ClientOptions::default()))
+    }
+}
+
+impl Forward {
+    /// Forwards a free local port to the gRPC port of a pod or Service (`pod/x`, `svc/y`).
+    ///
+    /// # Errors
+    /// When kubectl cannot forward.
+    pub async fn open(network: &Network, target: &str) -> Result<Self> {
+        let port = format!(":{GRPC_PORT}");
+        let arguments = ["--namespace", network.namespace.as_str(), "port-forward", target, &port];
+        let mut command = network.environment.kubectl_call(&arguments).into_command();
+        let mut child = command.stdout(Stdio::piped()).spawn().context("failed to start kubectl port-forward")?;
+        let stdout = child.stdout.take().context("kubectl has no output")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let first = tokio::time::timeout(std::time::Duration::from_secs(20), lines.next_line()).await;
+        let line = first.context("kubectl port-forward says nothing")??.context("kubectl port-forward ended")?;
+        let address = line
+            .strip_prefix("Forwarding from ")
+            .and_then(|rest| rest.split(' ').next())
+            .with_context(|| format!("kubectl port-forward says: {line}"))?;
+        let forward = Self { address: address.to_string(), _child: child };
+        // kubectl must not block on a full pipe while it goes on to report connections.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Ok(forward)
+    }
+}

@@ -1,0 +1,188 @@
+//! Load on a chain: signed transfers between development accounts, each one waited for until it is final.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_node::devnet::accounts;
+use anyhow::{Context, Result, bail};
+use node_api::client::Client;
+use node_api::proto::{self, submit_response::Answer};
+use node_api::transactions::{TransferTerms, transfer};
+use node_core::types::{Amount, Height, Incarnation, Nonce, Transaction, TransactionId};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::network::eventually;
+
+/// How many blocks a transfer may wait.
+const VALID_FOR: u64 = 200;
+
+/// A transfer that was answered `Final`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finalised {
+    /// The transaction.
+    pub id: String,
+    /// The block that holds it.
+    pub height: u64,
+    /// Whether it was applied; otherwise it failed, finally.
+    pub applied: bool,
+}
+
+/// One development account with its next nonce.
+pub struct Sender {
+    number: u32,
+    nonce: u64,
+    incarnation: Incarnation,
+}
+
+impl Sender {
+    /// Account `number` as the chain knows it.
+    ///
+    /// # Errors
+    /// When the node does not answer or has not executed genesis yet.
+    pub async fn new(client: &Client, number: u32) -> Result<Self> {
+        let status = client.status().await?;
+        let incarnation = Incarnation::try_from(status.incarnation.as_slice())?;
+        let account = client.account(&accounts::account(number)).await?;
+        Ok(Self { number, nonce: account.nonce, incarnation })
+    }
+
+    /// The next transfer of one unit to the next account.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn next(&mut self, client: &Client) -> Result<Transaction> {
+        let height = client.status().await?.height;
+        let terms = TransferTerms {
+            incarnation: self.incarnation,
+            nonce: Nonce::new(self.nonce),
+            valid_until: Height::new(height + VALID_FOR),
+            to: accounts::account((self.number + 1) % accounts::FUNDED),
+            amount: Amount::new(1),
+        };
+        self.nonce += 1;
+        Ok(transfer(&accounts::key(self.number), &terms))
+    }
+}
+
+/// Submits a transaction and waits until it is final.
+///
+/// # Errors
+/// When it expires or the node does not answer.
+pub async fn submit(client: &Client, transaction: &Transaction) -> Result<Finalised> {
+    let client = client.with_deadline(Duration::from_secs(60));
+    let answer = client.submit(transaction, proto::Wait::Final).await?;
+    let id = TransactionId::try_from(answer.transaction_id.as_slice())?.to_string();
+    match answer.answer.context("an answer is set")? {
+        Answer::Final(found) => {
+            let outcome = found.receipt.map(|receipt| receipt.outcome());
+            Ok(Finalised { id, height: found.height, applied: outcome == Some(proto::Outcome::Applied) })
+        }
+        Answer::Accepted(_) => bail!("{id} was only accepted"),
+        Answer::Expired(expired) => bail!("{id} expired at height {}", expired.valid_until),
+    }
+}
+
+/// Transfers that go on in the background until they are stopped.
+pub struct Load {
+    stop: CancellationToken,
+    senders: JoinSet<()>,
+    finalised: Arc<Mutex<Vec<Finalised>>>,
+}
+
+impl Load {
+    /// Starts one sender for each client. A sender whose node does not answer asks the next node for the same
+    /// transaction: a resubmitted one is never executed twice.
+    pub fn start(clients: &[Client], first_account: u32) -> Self {
+        let stop = CancellationToken::new();
+        let finalised = Arc::new(Mutex::new(vec![]));
+        let mut senders = JoinSet::new();
+        for (index, _) in clients.iter().enumerate() {
+            let clients = clients.to_vec();
+            let stop = stop.clone();
+            let finalised = finalised.clone();
+            let number = first_account + u32::try_from(index).unwrap_or(0);
+            senders.spawn(async move { send_until(stop, &clients, index, number, &finalised).await });
+        }
+        Self { stop, senders, finalised }
+    }
+
+    /// How many are final so far.
+    pub async fn count(&self) -> usize {
+        self.finalised.lock().await.len()
+    }
+
+    /// Waits until so many more are final.
+    ///
+    /// # Errors
+    /// When they are not within the time.
+    pub async fn wait_more(&self, more: usize, seconds: u64) -> Result<()> {
+        let target = self.count().await + more;
+        eventually(&format!("{more} more transactions are final"), seconds, || async {
+            let count = self.count().await;
+            if count >= target { Ok(()) } else { bail!("{count} of {target}") }
+        })
+        .await
+    }
+
+    /// Stops, and returns everything that was answered `Final`.
+    pub async fn stop(mut self) -> Vec<Finalised> {
+        self.stop.cancel();
+        while self.senders.join_next().await.is_some() {}
+        self.finalised.lock().await.clone()
+    }
+}
+
+async fn send_until(
+    stop: CancellationToken,
+    clients: &[Client],
+    first: usize,
+    number: u32,
+    finalised: &Mutex<Vec<Finalised>>,
+) {
+    let mut at = first;
+    let mut pending: Option<Transaction> = None;
+    let mut sender: Option<Sender> = None;
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !stop.is_cancelled() {
+        tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => break }
+        let Some(client) = clients.get(at % clients.len()) else { break };
+        let step = send_one(client, number, &mut sender, &mut pending);
+        let outcome = tokio::select! { outcome = step => outcome, () = stop.cancelled() => break };
+        match outcome {
+            Ok(done) => finalised.lock().await.push(done),
+            Err(error) if pending_is_lost(&error) => {
+                pending = None;
+                sender = None;
+            }
+            Err(_) => at += 1,
+        }
+    }
+}
+
+async fn send_one(
+    client: &Client,
+    number: u32,
+    sender: &mut Option<Sender>,
+    pending: &mut Option<Transaction>,
+) -> Result<Finalised> {
+    if sender.is_none() {
+        *sender = Some(Sender::new(client, number).await?);
+    }
+    let sender = sender.as_mut().context("a sender is set")?;
+    if pending.is_none() {
+        *pending = Some(sender.next(client).await?);
+    }
+    let transaction = pending.as_ref().context("a transaction is set")?;
+    let done = submit(client, transaction).await?;
+    *pending = None;
+    Ok(done)
+}
+
+/// Whether the chain will never take this transaction, so that the sender starts anew from the chain's nonce.
+fn pending_is_lost(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    text.contains("expired") || text.contains("refused")
+}

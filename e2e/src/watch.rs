@@ -1,0 +1,234 @@
+//! Watches a network during a case: every finalised block of every node, every vote any node received, who is silent,
+//! and what was acknowledged; at the end it reads the blocks once more from every node and from the volumes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use node_api::client::Client;
+use node_api::proto::vote_event::Event;
+use node_api::proto::{self, VoteKind};
+use node_core::codec::Decode;
+use node_core::types::{Block, Height};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::dial::Access;
+use crate::invariants::{Counts, Observations, SignedMessage, Step};
+use crate::load::Finalised;
+use crate::network::{Network, eventually};
+
+/// A voter without a precommit in so many newest heights is silent.
+const SILENT_AFTER_HEIGHTS: u64 = 10;
+
+/// The watcher of one network.
+pub struct Watch {
+    network: Network,
+    access: Access,
+    seen: Arc<Mutex<Observations>>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Watch {
+    /// Starts watching; ends with [`Watch::report`].
+    ///
+    /// # Errors
+    /// When the network's authority cannot be read.
+    pub async fn start(network: &Network) -> Result<Self> {
+        let access = Access::operator(network).await?;
+        let mut watch = Self {
+            network: network.clone(),
+            access,
+            seen: Arc::default(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        for voter in network.voters().await? {
+            watch.follow(voter.node);
+        }
+        watch.sample_silence();
+        Ok(watch)
+    }
+
+    /// Follows one node's blocks and votes, through restarts of its pod.
+    fn follow(&mut self, node: String) {
+        let (network, access) = (self.network.clone(), self.access.clone());
+        let (seen, stop) = (self.seen.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let mut pace = interval(Duration::from_millis(300));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut next = 1;
+            loop {
+                tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => return }
+                let Ok(client) = client_of(&network, &access, &node).await else { continue };
+                let streams = follow_once(&client, &node, &mut next, &seen);
+                tokio::select! { _ = streams => {}, () = stop.cancelled() => return }
+            }
+        });
+    }
+
+    fn sample_silence(&mut self) {
+        let (network, access) = (self.network.clone(), self.access.clone());
+        let (seen, stop) = (self.seen.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let mut pace = interval(Duration::from_secs(1));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => return }
+                if let Ok(Some(silent)) = silent_voters(&network, &access).await {
+                    lock(&seen).silent(silent);
+                }
+            }
+        });
+    }
+
+    /// Tells the watcher what a client was told.
+    pub fn acknowledged(&self, finalised: &[Finalised]) {
+        let mut seen = lock(&self.seen);
+        for transaction in finalised {
+            seen.acknowledged(&transaction.id);
+        }
+    }
+
+    /// How much was seen so far.
+    pub fn counts(&self) -> Counts {
+        lock(&self.seen).counts()
+    }
+
+    /// Ends the watch: reads every node's chain once more from its first block, then judges. `silent_allowed` voters may
+    /// have been silent at once.
+    ///
+    /// # Errors
+    /// Every rule that was broken; or that nothing was seen.
+    pub async fn report(mut self, silent_allowed: u64) -> Result<Counts> {
+        let target = lock(&self.seen).height_max();
+        let mut nodes = vec![];
+        for voter in self.network.voters().await? {
+            self.read_whole_chain(&voter.node, target)
+                .await
+                .with_context(|| format!("final read of {}", voter.node))?;
+            nodes.push(voter.node);
+        }
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        let seen = lock(&self.seen);
+        let counts = seen.counts();
+        ensure!(counts.heights > 0, "the watcher saw no block");
+        ensure!(counts.messages > 0, "the watcher saw no vote");
+        let violations = seen.violations(&nodes, silent_allowed);
+        if !violations.is_empty() {
+            let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+            bail!("{} safety rules broken:\n{}", violations.len(), lines.join("\n"));
+        }
+        println!(
+            "    watched {} heights, {} signed messages, {} acknowledged, at most {} silent",
+            counts.heights, counts.messages, counts.acknowledged, counts.silent_max
+        );
+        Ok(counts)
+    }
+
+    async fn read_whole_chain(&self, node: &str, target: u64) -> Result<()> {
+        eventually(&format!("{node} reaches height {target}"), 90, || async {
+            let client = client_of(&self.network, &self.access, node).await?;
+            let status = client.status().await?;
+            ensure!(status.height >= target, "is at {}", status.height);
+            let mut blocks = client.blocks(Some(Height::new(status.lowest_height.max(1)))).await?;
+            while let Some(block) = timeout(Duration::from_secs(10), blocks.message()).await?? {
+                let height = block.height;
+                observe_block(&self.seen, node, &block)?;
+                if height >= target {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn lock(seen: &Mutex<Observations>) -> std::sync::MutexGuard<'_, Observations> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A client of a node's present pod.
+///
+/// # Errors
+/// When it has no pod with an address.
+pub async fn client_of(network: &Network, access: &Access, node: &str) -> Result<Client> {
+    let voters = network.voters().await?;
+    let voter = voters.into_iter().find(|voter| voter.node == node).with_context(|| format!("{node} has no pod"))?;
+    access.client(network, &voter.address)
+}
+
+/// Follows until one of the two streams ends.
+async fn follow_once(client: &Client, node: &str, next: &mut u64, seen: &Mutex<Observations>) -> Result<()> {
+    let mut blocks = client.blocks(Some(Height::new(*next))).await?;
+    let mut votes = client.votes().await?;
+    loop {
+        tokio::select! {
+            block = blocks.message() => {
+                let Some(block) = block? else { return Ok(()) };
+                observe_block(seen, node, &block)?;
+                *next = block.height + 1;
+            }
+            event = votes.message() => {
+                let Some(event) = event? else { return Ok(()) };
+                if let Some(Event::Vote(vote)) = event.event {
+                    observe_vote(seen, &vote)?;
+                }
+            }
+        }
+    }
+}
+
+fn observe_block(seen: &Mutex<Observations>, node: &str, block: &proto::Block) -> Result<()> {
+    let decoded = Block::decode(&block.block).context("failed to decode a block")?;
+    let transactions: Vec<String> = decoded.transactions().map(|transaction| transaction.id().to_string()).collect();
+    lock(seen).block(node, block.height, &hex::encode(decoded.hash().as_bytes()), &transactions);
+    Ok(())
+}
+
+fn observe_vote(seen: &Mutex<Observations>, vote: &proto::SeenVote) -> Result<()> {
+    if !vote.verified {
+        return Ok(());
+    }
+    let step = match vote.kind() {
+        VoteKind::Proposal => Step::Proposal,
+        VoteKind::Prevote => Step::Prevote,
+        VoteKind::Precommit => Step::Precommit,
+        VoteKind::Unspecified => bail!("a vote without a kind"),
+    };
+    lock(seen).message(SignedMessage {
+        identity: hex::encode(&vote.voter),
+        session_key: hex::encode(&vote.session_key),
+        height: vote.height,
+        round: vote.round,
+        step,
+        signed_bytes: vote.vote.clone(),
+    });
+    Ok(())
+}
+
+/// How many voters nobody has seen signing in the newest heights; nothing while the chain is too young to say.
+async fn silent_voters(network: &Network, access: &Access) -> Result<Option<u64>> {
+    let mut newest: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut height = 0;
+    for voter in network.voters().await? {
+        let Ok(client) = access.client(network, &voter.address) else { continue };
+        let client = client.with_deadline(Duration::from_secs(2));
+        let Ok(view) = client.validators().await else { continue };
+        height = height.max(view.height);
+        for voter in view.voters {
+            let last = newest.entry(voter.identity).or_default();
+            *last = (*last).max(voter.last_precommit_height);
+        }
+    }
+    if height <= SILENT_AFTER_HEIGHTS {
+        return Ok(None);
+    }
+    let silent = newest.values().filter(|last| **last + SILENT_AFTER_HEIGHTS < height).count();
+    Ok(Some(u64::try_from(silent)?))
+}

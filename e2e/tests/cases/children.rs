@@ -1,0 +1,73 @@
+//! Children that a person deletes: remade within seconds, or `Stalled` for what is made once.
+
+use althing_e2e::network::{Network, eventually};
+use althing_e2e::watch::Watch;
+use anyhow::{Result, ensure};
+
+use super::running_alpha;
+use crate::Scene;
+
+/// One child of every kind that the operator remakes.
+const REMADE: &[(&str, &str)] = &[
+    ("service", "alpha-main-0-p2p"),
+    ("service", "alpha-main-0-rpc"),
+    ("service", "alpha-main-rpc"),
+    ("configmap", "alpha-main-0"),
+    ("serviceaccount", "alpha-main-0"),
+    ("secret", "alpha-main-0-tls"),
+    ("secret", "alpha-client"),
+    ("networkpolicy", "alpha-default-deny"),
+    ("networkpolicy", "alpha-main-0"),
+    ("poddisruptionbudget", "alpha-main"),
+    ("statefulset", "alpha-main-1"),
+    ("vnode", "alpha-main-2"),
+];
+
+/// What stalls its owner: the child, the owner's kind and name.
+const MADE_ONCE: &[(&str, &str, &str, &str)] = &[
+    ("secret", "alpha-main-3-identity", "ValidatorNode", "alpha-main-3"),
+    ("configmap", "alpha-main-genesis", "ConsensusGroup", "alpha-main"),
+    ("secret", "alpha-ca", "BlockchainNetwork", "alpha"),
+];
+
+/// Every kind of child comes back under a new UID, and the chain stays inside its budget.
+pub async fn deleted_children_come_back(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    for (kind, name) in REMADE {
+        let before = uid(&network, kind, name).await?;
+        network.kubectl(&["delete", kind, name, "--wait=false"]).await?;
+        eventually(&format!("{kind}/{name} is remade"), 60, || async {
+            let now = uid(&network, kind, name).await?;
+            ensure!(now != before, "it is still the old one");
+            Ok(())
+        })
+        .await?;
+        network.wait_all_signing(4, 120).await?;
+    }
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// What is made once stalls its owner when it is gone, and is not made again; the chain goes on.
+pub async fn what_is_made_once_is_never_remade(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    for (kind, name, owner_kind, owner) in MADE_ONCE {
+        let saved = network.kubectl(&["get", kind, name, "-o", "yaml"]).await?;
+        network.kubectl(&["delete", kind, name]).await?;
+        let stalled = network.wait_condition(owner_kind, owner, "Stalled", "True", 60).await?;
+        ensure!(stalled.message.contains(name), "the message does not name {name}: {stalled:?}");
+        let listed = network.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "name"]).await?;
+        ensure!(listed.trim().is_empty(), "{kind}/{name} was made again");
+        network.apply(&saved).await?;
+        network.wait_condition(owner_kind, owner, "Stalled", "False", 60).await?;
+    }
+    network.wait_all_signing(4, 60).await?;
+    watch.report(0).await?;
+    Ok(())
+}
+
+async fn uid(network: &Network, kind: &str, name: &str) -> Result<String> {
+    network.kubectl(&["get", kind, name, "-o", "jsonpath={.metadata.uid}"]).await
+}

@@ -1,0 +1,124 @@
+//! A copy of a voter's volume, started beside the living voter with the same identity.
+
+use althing_e2e::dial::Access;
+use althing_e2e::network::{Network, Voter, eventually};
+use althing_e2e::watch::Watch;
+use anyhow::{Context, Result, ensure};
+use node_api::proto::{OwnerEnded, StartGrant, VolumeKind};
+use serde_json::{Value, json};
+
+use super::running_alpha;
+use crate::Scene;
+
+/// The copy has the identity and the session key, and a grant that somebody fakes for it; it signs nothing, and the
+/// living voter stays.
+pub async fn a_copied_volume_never_signs(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    let original = network.voters().await?.into_iter().next().context("a voter exists")?;
+    make_claim_with_copy(scene, &network, &original).await?;
+    let copy = start_copy(&network, &original).await?;
+    let access = Access::operator(&network).await?;
+    let client = access.client(&network, &copy.address)?;
+    let request = eventually("the copy asks whether it may start", 60, || async {
+        let request = client.start_request().await?;
+        ensure!(request.asking, "it does not ask");
+        Ok(request)
+    })
+    .await?;
+    let claim_uid = network.kubectl(&["get", "pvc", "copy", "-o", "jsonpath={.metadata.uid}"]).await?;
+    let grant = StartGrant {
+        pod_uid: copy.uid.clone(),
+        claim_uid,
+        volume_kind: VolumeKind::NodeLocal.into(),
+        owner: request.owner,
+        owner_ended: OwnerEnded::TerminatedByKubelet.into(),
+    };
+    let answer = client.grant_start(grant).await?;
+    ensure!(!answer.cleared, "the copy took the key over");
+    let height = watch.counts().heights;
+    eventually("twenty more blocks beside the copy", 90, || async {
+        ensure!(watch.counts().heights >= height + 20, "{:?}", watch.counts());
+        Ok(())
+    })
+    .await?;
+    ensure!(!client.status().await?.signing_enabled, "the copy signs");
+    network.kubectl(&["delete", "pod", "copy", "--grace-period=0", "--force"]).await?;
+    network.wait_all_signing(4, 90).await?;
+    watch.report(0).await?;
+    Ok(())
+}
+
+/// A claim on the same Kubernetes node, bound by a pod that ends at once, filled with what the original holds.
+async fn make_claim_with_copy(scene: &Scene, network: &Network, original: &Voter) -> Result<()> {
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "copy"}, "spec": {
+                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "binder"}, "spec": {
+                "restartPolicy": "Never", "nodeName": original.host.clone(),
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "fsGroup": 65532},
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "copy"}}],
+                "containers": [{"name": "binder", "image": "docker.io/local/busybox:1", "command": ["true"],
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}}]});
+    let annotated = with_selected_node(manifest, &original.host);
+    network.apply(&annotated.to_string()).await?;
+    eventually("the claim is bound and its pod has ended", 60, || async {
+        let phase = network.kubectl(&["get", "pod", "binder", "-o", "jsonpath={.status.phase}"]).await?;
+        ensure!(phase == "Succeeded", "the pod is {phase}");
+        Ok(())
+    })
+    .await?;
+    let from = volume_folder(scene, network, &format!("{}-data", original.node)).await?;
+    let to = volume_folder(scene, network, "copy").await?;
+    let script = format!("cp -a {from}/. {to}/");
+    althing_e2e::process::Call::new("sh", &["-c", &script]).stdout().await?;
+    Ok(())
+}
+
+/// Tells the provisioner which node to use: a pod with a node name bypasses the scheduler that normally does.
+fn with_selected_node(mut manifest: Value, host: &str) -> Value {
+    if let Some(metadata) = manifest.pointer_mut("/items/0/metadata") {
+        metadata["annotations"] = json!({"volume.kubernetes.io/selected-node": host});
+    }
+    manifest
+}
+
+/// Where a claim's volume lies on this machine.
+async fn volume_folder(scene: &Scene, network: &Network, claim: &str) -> Result<String> {
+    let volume = network.kubectl(&["get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}"]).await?;
+    let folder = scene.environment.volume_folder(&volume)?;
+    Ok(folder.display().to_string())
+}
+
+/// A pod like the original's on the copied claim.
+async fn start_copy(network: &Network, original: &Voter) -> Result<Voter> {
+    let text = network.kubectl(&["get", "pod", &original.pod, "-o", "json"]).await?;
+    let pod: Value = serde_json::from_str(&text)?;
+    let mut spec = pod.get("spec").cloned().context("a pod has a spec")?;
+    for key in ["hostname", "subdomain", "affinity", "topologySpreadConstraints"] {
+        spec.as_object_mut().context("a spec is an object")?.remove(key);
+    }
+    for volume in spec["volumes"].as_array_mut().context("a pod has volumes")? {
+        if volume.get("persistentVolumeClaim").is_some() {
+            volume["persistentVolumeClaim"] = json!({"claimName": "copy"});
+        }
+    }
+    let mut labels = pod.pointer("/metadata/labels").cloned().context("a pod has labels")?;
+    // Without the controller's labels no StatefulSet adopts it and no Service sends to it; the policies still fit.
+    for key in ["controller-revision-hash", "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"] {
+        labels.as_object_mut().context("labels are an object")?.remove(key);
+    }
+    labels["althing.dev/node"] = json!("copy");
+    let manifest =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy", "labels": labels}, "spec": spec});
+    network.apply(&manifest.to_string()).await?;
+    eventually("the copy has an address", 60, || async {
+        let read = |path: &'static str| network.kubectl(&["get", "pod", "copy", "-o", path]);
+        let address = read("jsonpath={.status.podIP}").await?;
+        ensure!(!address.is_empty(), "none yet");
+        let uid = read("jsonpath={.metadata.uid}").await?;
+        Ok(Voter { node: "copy".into(), pod: "copy".into(), address, uid, ..original.clone() })
+    })
+    .await
+}

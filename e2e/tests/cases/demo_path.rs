@@ -1,0 +1,91 @@
+//! What a new user does: apply an example, wait, send transactions, read the columns.
+
+use althing_e2e::dial::Access;
+use althing_e2e::load::{Sender, submit};
+use althing_e2e::network::{Network, eventually};
+use althing_e2e::watch::Watch;
+use anyhow::{Context, Result, ensure};
+use node_api::proto::get_transaction_response::Status;
+use node_core::types::TransactionId;
+
+use crate::Scene;
+
+const TRANSACTIONS: usize = 100;
+
+/// `examples/devnet.yaml` finalises a hundred transfers, readable from a validator that was not asked.
+pub async fn the_devnet_example_finalises(scene: &Scene) -> Result<()> {
+    let network = applied_example(scene, "devnet", "main", 4).await?;
+    let watch = Watch::start(&network).await?;
+    let access = Access::operator(&network).await?;
+    let voters = network.voters().await?;
+    let [first, second, ..] = voters.as_slice() else { anyhow::bail!("two voters exist") };
+    let asked = access.client(&network, &first.address)?;
+    let other = access.client(&network, &second.address)?;
+    let mut sender = Sender::new(&asked, 0).await?;
+    let mut finalised = vec![];
+    let mut sent = vec![];
+    for _ in 0..TRANSACTIONS {
+        let transaction = sender.next(&asked).await?;
+        let client = asked.clone();
+        sent.push(tokio::spawn(async move { submit(&client, &transaction).await }));
+    }
+    for task in sent {
+        finalised.push(task.await??);
+    }
+    for transaction in &finalised {
+        ensure!(transaction.applied, "{transaction:?} failed");
+        let id: TransactionId = transaction.id.parse()?;
+        eventually("the other validator has the receipt", 20, || async {
+            let found = other.transaction(&id).await?.status.context("a status is set")?;
+            let Status::Final(found) = found else { anyhow::bail!("it says {found:?}") };
+            ensure!(found.height == transaction.height, "heights differ");
+            Ok(())
+        })
+        .await?;
+    }
+    watch.acknowledged(&finalised);
+    columns_tell_the_truth(&network).await?;
+    watch.report(0).await?;
+    Ok(())
+}
+
+/// `examples/production.yaml` comes up as it stands.
+pub async fn the_production_example_finalises(scene: &Scene) -> Result<()> {
+    let network = applied_example(scene, "production", "main", 4).await?;
+    let watch = Watch::start(&network).await?;
+    let begin = watch.counts().heights;
+    eventually("five more blocks", 60, || async {
+        let now = watch.counts().heights;
+        ensure!(now >= begin + 5, "{now} heights seen");
+        Ok(())
+    })
+    .await?;
+    watch.report(0).await?;
+    Ok(())
+}
+
+/// Applies an example with the image under test and waits until all voters sign.
+async fn applied_example(scene: &Scene, name: &str, group: &str, voters: usize) -> Result<Network> {
+    let path = scene.environment.root.join(format!("examples/{name}.yaml"));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let network = Network::new(&scene.environment, &scene.client, &scene.namespace, name, group);
+    network.apply(&text).await?;
+    network.wait_all_signing(voters, 180).await?;
+    Ok(network)
+}
+
+async fn columns_tell_the_truth(network: &Network) -> Result<()> {
+    let expected = [
+        ("bcn", "NAME AVAILABLE SIGNING MARGIN HEIGHT BLOCK-AGE VERSION AGE"),
+        ("cgrp", "NAME AVAILABLE SIGNING MARGIN HEIGHT BLOCK-AGE DESIRED UPTODATE VERSION AGE"),
+        ("vnode", "NAME READY SIGNING SYNCED POWER VERSION AGE"),
+    ];
+    for (kind, columns) in expected {
+        let table = network.kubectl(&["get", kind]).await?;
+        let header: Vec<&str> = table.lines().next().unwrap_or_default().split_whitespace().collect();
+        ensure!(header.join(" ") == columns, "kubectl get {kind} shows {header:?}");
+    }
+    let table = network.kubectl(&["get", "cgrp", "--no-headers"]).await?;
+    ensure!(table.contains("True") && table.contains("4/4"), "kubectl get cgrp says {table}");
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! The cases in the order in which they run: what loses Kubernetes nodes comes last.
+
+mod children;
+mod copies;
+mod demo_path;
+mod disturbance;
+mod installation;
+mod policies;
+mod refusals;
+mod restarts;
+mod resume;
+
+use althing_e2e::network::Network;
+use anyhow::Result;
+
+use crate::{Case, Scene};
+
+macro_rules! case {
+    ($module:ident :: $name:ident) => {
+        Case { name: stringify!($name), run: |scene| Box::pin($module::$name(scene)) }
+    };
+}
+
+/// All cases.
+pub fn all() -> Vec<Case> {
+    vec![
+        case!(demo_path::the_devnet_example_finalises),
+        case!(demo_path::the_production_example_finalises),
+        case!(refusals::bad_resources_are_refused_or_stalled),
+        case!(children::deleted_children_come_back),
+        case!(children::what_is_made_once_is_never_remade),
+        case!(policies::only_peers_reach_the_p2p_port),
+        case!(restarts::an_operator_restart_in_mid_creation_is_resumed),
+        case!(restarts::the_chain_does_not_notice_an_api_server_restart),
+        case!(resume::a_deleted_network_resumes_its_chain),
+        case!(disturbance::a_killed_validator_catches_up),
+        case!(copies::a_copied_volume_never_signs),
+        case!(installation::networks_outlive_the_chart),
+        case!(disturbance::a_partitioned_validator_never_signs_twice),
+    ]
+}
+
+/// The manifest of a network with so many voters under test settings.
+pub fn manifest(scene: &Scene, name: &str, replicas: u32) -> String {
+    let accounts: String = (0..20)
+        .map(|number| {
+            let key = althing_node::devnet::accounts::account(number);
+            format!("          - {{key: \"{key}\", amount: 1000000}}\n")
+        })
+        .collect();
+    format!(
+        "apiVersion: althing.dev/v1alpha1
+kind: BlockchainNetwork
+metadata: {{name: {name}}}
+spec:
+  node:
+    image: {image}
+    resources: {{cpu: 300m, memory: 256Mi}}
+    storage: {{size: 1Gi}}
+    placement: Required
+  groups:
+    - name: main
+      replicas: {replicas}
+      chain:
+        accounts:
+{accounts}        parameters: {{blockIntervalMs: 500}}
+",
+        image = scene.images.node
+    )
+}
+
+/// The network `alpha` with its group `main` in the case's namespace.
+pub fn alpha(scene: &Scene) -> Network {
+    Network::new(&scene.environment, &scene.client, &scene.namespace, "alpha", "main")
+}
+
+/// Applies `alpha` with four voters and waits until all sign.
+pub async fn running_alpha(scene: &Scene) -> Result<Network> {
+    let network = alpha(scene);
+    network.apply(&manifest(scene, "alpha", 4)).await?;
+    network.wait_all_signing(4, 120).await?;
+    Ok(network)
+}
