@@ -7,11 +7,18 @@ use althing_crds::definitions;
 use anyhow::Context;
 
 fn main() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crds = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let chart = crds.join("../charts/althing/templates/crds");
+    fs::create_dir_all(&chart).with_context(|| format!("failed to make {}", chart.display()))?;
     for definition in definitions::all()? {
-        let path = root.join(&definition.file);
-        fs::write(&path, definition.yaml()?).with_context(|| format!("failed to write {}", path.display()))?;
-        println!("{}", path.display());
+        let files = [
+            (crds.join(&definition.file), definition.yaml()?),
+            (chart.join(&definition.file), definition.chart_template()?),
+        ];
+        for (path, text) in files {
+            fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+        }
+        println!("{}", definition.file);
     }
     Ok(())
 }

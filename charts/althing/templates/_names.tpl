@@ -1,0 +1,66 @@
+{{/* One name for everything of the operator: nodes let pods in by this label. */}}
+{{- define "althing.name" -}}althing-operator{{- end }}
+
+{{- define "althing.selector" -}}
+app.kubernetes.io/name: {{ include "althing.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "althing.labels" -}}
+{{ include "althing.selector" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: althing
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Cluster-scoped names carry the namespace, so that two installations do not share them. */}}
+{{- define "althing.clusterName" -}}{{ include "althing.name" . }}-{{ .Release.Namespace }}{{- end }}
+
+{{/* Rights in a namespace with networks, Secrets left out. */}}
+{{- define "althing.namespaceRules" -}}
+- apiGroups: [althing.dev]
+  resources: [blockchainnetworks]
+  verbs: [get, list, watch, patch]
+- apiGroups: [althing.dev]
+  resources: [consensusgroups, validatornodes]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [althing.dev]
+  resources: [blockchainnetworks/status, consensusgroups/status, validatornodes/status]
+  verbs: [get, update, patch]
+- apiGroups: [althing.dev]
+  resources: [blockchainnetworks/finalizers, consensusgroups/finalizers, validatornodes/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* Secrets are read by name: never listed, never watched. */}}
+{{- define "althing.secretRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, patch, delete]
+{{- end }}
