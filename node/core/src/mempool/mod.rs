@@ -1,3 +1,326 @@
-//! Transactions that wait for a block: bounded, in nonce order, deterministic.
+//! Transactions that wait for a block: bounded, in nonce order of each sender, with a lane of their own for sessions.
+//!
+//! Nothing is ever evicted: what does not fit is refused when it comes, so whatever was accepted stays until it is
+//! included or expires. A transaction leaves the queue when a block with it is decided, is remembered until it is
+//! executed, and returns if its nonce was ahead. Iteration is in order of keys and of arrival, so equal inputs give
+//! equal blocks.
+
+mod accounts;
+mod sessions;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use thiserror::Error;
+
+use accounts::AccountLane;
+use sessions::SessionLane;
+pub use sessions::{SESSION_TRANSACTIONS_PER_BLOCK_MAX, SESSION_TRANSACTIONS_PER_IDENTITY_MAX};
 
 pub use crate::crypto::VerifiedTransaction;
+use crate::{
+    codec::Encode,
+    types::{
+        AccountId, Block, FailureReason, Height, Incarnation, Nonce, Receipt, ReceiptStatus, Transaction,
+        TransactionId, VoterSet,
+    },
+};
+
+/// The bounds of a mempool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// The most transactions that wait.
+    pub transactions_max: usize,
+    /// The most bytes that they take.
+    pub bytes_max: usize,
+    /// The most transactions of one sender.
+    pub sender_transactions_max: usize,
+    /// How many included transactions are remembered, to know their echoes.
+    pub remembered_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            transactions_max: 100_000,
+            bytes_max: 64 * 1024 * 1024,
+            sender_transactions_max: 4_096,
+            remembered_max: 200_000,
+        }
+    }
+}
+
+/// Why a transaction was not accepted.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum Refusal {
+    /// It waits already, or was included lately.
+    #[error("the transaction is known already")]
+    Known,
+    /// It was made for another chain.
+    #[error("the transaction is for another incarnation")]
+    WrongIncarnation,
+    /// No block can include it any more.
+    #[error("the transaction has expired")]
+    Expired,
+    /// The sender's nonce has passed.
+    #[error("the nonce was used before")]
+    NonceUsed,
+    /// Another transaction with this nonce waits.
+    #[error("another transaction with this nonce waits")]
+    NonceTaken,
+    /// The nonce is further ahead than the sender may have transactions.
+    #[error("the nonce is too far ahead")]
+    TooFarAhead,
+    /// The sender has as many transactions as it may have.
+    #[error("the sender has too many waiting transactions")]
+    SenderFull,
+    /// The mempool is full.
+    #[error("the mempool is full")]
+    Full,
+    /// A session transaction that would fail if it were executed now.
+    #[error("the session transaction would fail: {0}")]
+    WouldFail(FailureReason),
+}
+
+/// How much a block may hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Space {
+    /// Transactions.
+    pub transactions_max: usize,
+    /// Bytes of encoded transactions.
+    pub bytes_max: usize,
+}
+
+/// One waiting transaction.
+#[derive(Clone, Debug)]
+struct Waiting {
+    transaction: VerifiedTransaction,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn new(transaction: VerifiedTransaction) -> Self {
+        let bytes = transaction.transaction().encode().len();
+        Self { transaction, bytes }
+    }
+
+    fn valid_until(&self) -> Height {
+        self.transaction.transaction().body().valid_until
+    }
+}
+
+/// One transaction of a decided block.
+#[derive(Clone, Debug)]
+struct Included {
+    sender: AccountId,
+    nonce: Nonce,
+    /// If it was waiting here.
+    waiting: Option<Waiting>,
+}
+
+/// Transactions that wait for a block.
+#[derive(Clone, Debug)]
+pub struct Mempool {
+    limits: Limits,
+    incarnation: Incarnation,
+    /// The last decided height: transactions wait for a later one.
+    decided: Height,
+    accounts: AccountLane,
+    sessions: SessionLane,
+    waiting: BTreeSet<TransactionId>,
+    /// What decided blocks include that are not executed yet, in their order.
+    included: BTreeMap<Height, Vec<Included>>,
+    remembered: BTreeSet<TransactionId>,
+    remembered_order: VecDeque<TransactionId>,
+}
+
+impl Mempool {
+    /// An empty mempool of a chain whose last decided height is `decided`.
+    #[must_use]
+    pub fn new(limits: Limits, incarnation: Incarnation, decided: Height) -> Self {
+        Self {
+            limits,
+            incarnation,
+            decided,
+            accounts: AccountLane::default(),
+            sessions: SessionLane::default(),
+            waiting: BTreeSet::new(),
+            included: BTreeMap::new(),
+            remembered: BTreeSet::new(),
+            remembered_order: VecDeque::new(),
+        }
+    }
+
+    /// How many transactions wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The bytes of what waits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.accounts.bytes() + self.sessions.bytes()
+    }
+
+    /// Whether this transaction waits.
+    #[must_use]
+    pub fn contains(&self, id: &TransactionId) -> bool {
+        self.waiting.contains(id)
+    }
+
+    /// Whether this very transaction waits, its signatures included: they were verified when it came.
+    #[must_use]
+    pub fn holds(&self, transaction: &Transaction) -> bool {
+        let body = transaction.body();
+        let waiting = self.accounts.get(&body.sender, body.nonce);
+        waiting.is_some_and(|waiting| waiting.transaction.transaction() == transaction)
+    }
+
+    /// Accepts a transaction of an account. `account_nonce` is the sender's nonce in the newest state that the caller
+    /// has read, if any: with it a transaction that was executed long ago is refused, and a gap is known from the start.
+    pub fn add(&mut self, transaction: VerifiedTransaction, account_nonce: Option<Nonce>) -> Result<(), Refusal> {
+        self.check(&transaction)?;
+        let id = transaction.id();
+        let waiting = Waiting::new(transaction);
+        self.accounts.add(waiting, account_nonce, self.limits.sender_transactions_max)?;
+        self.waiting.insert(id);
+        Ok(())
+    }
+
+    /// Accepts a session transaction that would succeed with these voters, the newest that are decided.
+    pub fn add_session(&mut self, transaction: VerifiedTransaction, voters: &VoterSet) -> Result<(), Refusal> {
+        self.check(&transaction)?;
+        let id = transaction.id();
+        self.sessions.add(Waiting::new(transaction), voters, self.decided)?;
+        self.waiting.insert(id);
+        Ok(())
+    }
+
+    /// What every transaction must fulfil.
+    fn check(&self, transaction: &VerifiedTransaction) -> Result<(), Refusal> {
+        let body = transaction.transaction().body();
+        if self.waiting.contains(&transaction.id()) || self.remembered.contains(&transaction.id()) {
+            return Err(Refusal::Known);
+        }
+        if body.incarnation != self.incarnation {
+            return Err(Refusal::WrongIncarnation);
+        }
+        if body.valid_until <= self.decided {
+            return Err(Refusal::Expired);
+        }
+        // Sessions have a bound of their own: a flood of transfers never keeps a rotation out.
+        if !body.payload.is_session()
+            && (self.accounts.len() >= self.limits.transactions_max || self.accounts.bytes() >= self.limits.bytes_max)
+        {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    /// The transactions for the next block, sessions first, then in order of arrival with each sender's in nonce order.
+    /// They go on waiting: only a decided block takes them out.
+    #[must_use]
+    pub fn pick(&self, space: Space) -> Vec<Transaction> {
+        let mut filling = Filling { space, picked: Vec::new() };
+        self.sessions.pick(&mut filling);
+        self.accounts.pick(&mut filling);
+        filling.picked
+    }
+
+    /// A block is decided: what it includes does not wait any more.
+    pub fn on_decided(&mut self, block: &Block) {
+        let height = block.header().height;
+        let mut included = Vec::new();
+        for transaction in block.transactions() {
+            let body = transaction.body();
+            let id = transaction.id();
+            let session = body.payload.is_session();
+            let waiting = if session { self.sessions.remove(&id) } else { self.accounts.on_included(body, &id) };
+            self.waiting.remove(&id);
+            self.remember(id);
+            included.push(Included { sender: body.sender, nonce: body.nonce, waiting });
+        }
+        self.included.insert(height, included);
+        self.decided = self.decided.max(height);
+    }
+
+    /// A decided block was executed, with receipts in the order of its transactions. What was deferred waits again.
+    /// Returns what expired without being included.
+    pub fn on_executed(&mut self, height: Height, receipts: &[Receipt]) -> Vec<TransactionId> {
+        let included = self.included.remove(&height).unwrap_or_default();
+        self.included = self.included.split_off(&height);
+        for (Included { sender, nonce, waiting }, receipt) in included.into_iter().zip(receipts) {
+            match receipt.status {
+                ReceiptStatus::Deferred => self.take_back(receipt.transaction, waiting),
+                ReceiptStatus::Executed
+                | ReceiptStatus::Failed(
+                    FailureReason::NonceUsed | FailureReason::BalanceTooSmall | FailureReason::BalanceOverflow,
+                ) => self.accounts.on_nonce(&sender, nonce.saturating_add(1)),
+                ReceiptStatus::Failed(_) | ReceiptStatus::Expired => {}
+            }
+        }
+        self.drop_expired()
+    }
+
+    /// A deferred transaction is no echo when it comes again, whether it had been waiting here or not.
+    fn take_back(&mut self, id: TransactionId, waiting: Option<Waiting>) {
+        self.remembered.remove(&id);
+        let Some(waiting) = waiting else { return };
+        if waiting.valid_until() > self.decided && self.accounts.take_back(waiting).is_ok() {
+            self.waiting.insert(id);
+        }
+    }
+
+    fn drop_expired(&mut self) -> Vec<TransactionId> {
+        let mut expired = self.accounts.drop_expired(self.decided);
+        expired.extend(self.sessions.drop_expired(self.decided));
+        for id in &expired {
+            self.waiting.remove(id);
+        }
+        expired
+    }
+
+    fn remember(&mut self, id: TransactionId) {
+        self.remembered.insert(id);
+        self.remembered_order.push_back(id);
+        while self.remembered_order.len() > self.limits.remembered_max {
+            if let Some(oldest) = self.remembered_order.pop_front() {
+                self.remembered.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// A block that is being filled.
+#[derive(Debug)]
+struct Filling {
+    space: Space,
+    picked: Vec<Transaction>,
+}
+
+/// Whether a transaction found its place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fit {
+    /// It is in the block.
+    Picked,
+    /// The block has no place for it.
+    Full,
+}
+
+impl Filling {
+    fn take(&mut self, waiting: &Waiting) -> Fit {
+        if self.space.transactions_max == 0 || self.space.bytes_max < waiting.bytes {
+            return Fit::Full;
+        }
+        self.space.transactions_max -= 1;
+        self.space.bytes_max -= waiting.bytes;
+        self.picked.push(waiting.transaction.transaction().clone());
+        Fit::Picked
+    }
+}

@@ -1,8 +1,8 @@
 //! What nodes say to each other over the peer stream.
 
 use super::{
-    Block, CeremonyNonce, CommitCertificate, Epoch, Hash, Height, Identity, Proposal, Round, Signature, Transaction,
-    VOTERS_MAX, Vote, VoteKind,
+    Block, CeremonyNonce, CommitCertificate, Epoch, Hash, Height, Identity, Proposal, Round, SessionKey, Signature,
+    Transaction, VOTERS_MAX, Vote, VoteKind,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 
@@ -83,21 +83,23 @@ pub enum PeerMessage {
     },
     /// Transactions for the mempool.
     Transactions(Vec<Transaction>),
-    /// Asks for the newest vote of a voter that the receiver knows (the tripwire against rolled-back volumes).
+    /// Asks for the newest vote of a session key that the receiver knows (the tripwire against rolled-back volumes).
     NewestVoteRequest {
         /// Fresh for every question.
         nonce: CeremonyNonce,
         /// The voter asked about.
         voter: Identity,
+        /// The key asked about.
+        session_key: SessionKey,
     },
-    /// The newest vote of a voter that the sender knows.
+    /// The newest vote of a session key that the sender knows.
     NewestVoteResponse {
         /// From the question.
         nonce: CeremonyNonce,
         /// The vote, if any is known.
         vote: Option<Vote>,
-        /// The last height that the sender has decided.
-        height: Height,
+        /// The newest certificate that the sender knows: how far the chain is.
+        certificate: Option<CommitCertificate>,
     },
 }
 
@@ -203,16 +205,17 @@ impl Encode for PeerMessage {
                 writer.u8(7);
                 writer.list(transactions);
             }
-            Self::NewestVoteRequest { nonce, voter } => {
+            Self::NewestVoteRequest { nonce, voter, session_key } => {
                 writer.u8(8);
                 nonce.encode_to(writer);
                 voter.encode_to(writer);
+                session_key.encode_to(writer);
             }
-            Self::NewestVoteResponse { nonce, vote, height } => {
+            Self::NewestVoteResponse { nonce, vote, certificate } => {
                 writer.u8(9);
                 nonce.encode_to(writer);
                 writer.option(vote.as_ref());
-                height.encode_to(writer);
+                writer.option(certificate.as_ref());
             }
         }
     }
@@ -231,11 +234,12 @@ impl Decode for PeerMessage {
             8 => Ok(Self::NewestVoteRequest {
                 nonce: CeremonyNonce::decode_from(reader)?,
                 voter: Identity::decode_from(reader)?,
+                session_key: SessionKey::decode_from(reader)?,
             }),
             9 => Ok(Self::NewestVoteResponse {
                 nonce: CeremonyNonce::decode_from(reader)?,
                 vote: reader.option("newest vote")?,
-                height: Height::decode_from(reader)?,
+                certificate: reader.option("newest certificate")?,
             }),
             found => Err(DecodeError::UnknownTag { field: "peer message tag", found }),
         }

@@ -1,0 +1,155 @@
+//! The lane of accounts: each sender's transactions in nonce order, all senders in order of arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Filling, Fit, Refusal, Waiting};
+use crate::types::{AccountId, Height, Nonce, TransactionBody, TransactionId};
+
+/// What waits of all accounts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AccountLane {
+    senders: BTreeMap<AccountId, Sender>,
+    /// In order of arrival: whose transaction with which nonce.
+    arrivals: BTreeMap<u64, (AccountId, Nonce)>,
+    /// By the last height at which they may be executed.
+    expiries: BTreeSet<(Height, AccountId, Nonce)>,
+    next_arrival: u64,
+    bytes: usize,
+}
+
+/// What waits of one account.
+#[derive(Clone, Debug, Default)]
+struct Sender {
+    waiting: BTreeMap<Nonce, (u64, Waiting)>,
+    /// The account's nonce is at least this.
+    floor: Nonce,
+    /// A transaction with this nonce was included too early: it waits until the one before it is included.
+    held_from: Option<Nonce>,
+}
+
+impl Sender {
+    /// The nonce to begin with: the lowest that can still be executed, unless that one is held.
+    fn first(&self) -> Option<Nonce> {
+        let (first, _) = self.waiting.range(self.floor..).next()?;
+        let held = self.held_from.is_some_and(|held| *first >= held);
+        if held { None } else { Some(*first) }
+    }
+}
+
+impl AccountLane {
+    pub(super) fn len(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn get(&self, account: &AccountId, nonce: Nonce) -> Option<&Waiting> {
+        self.senders.get(account)?.waiting.get(&nonce).map(|(_, waiting)| waiting)
+    }
+
+    pub(super) fn add(&mut self, waiting: Waiting, state: Option<Nonce>, sender_max: usize) -> Result<(), Refusal> {
+        let body = waiting.transaction.transaction().body();
+        let (account, nonce) = (body.sender, body.nonce);
+        let known = self.senders.get(&account);
+        let floor = known.map_or(Nonce::ZERO, |sender| sender.floor).max(state.unwrap_or_default());
+        let room = u64::try_from(sender_max).unwrap_or(u64::MAX);
+        if nonce < floor {
+            return Err(Refusal::NonceUsed);
+        }
+        if state.is_some() && nonce >= floor.saturating_add(room) {
+            return Err(Refusal::TooFarAhead);
+        }
+        if known.is_some_and(|sender| sender.waiting.contains_key(&nonce)) {
+            return Err(Refusal::NonceTaken);
+        }
+        if known.is_some_and(|sender| sender.waiting.len() >= sender_max) {
+            return Err(Refusal::SenderFull);
+        }
+        self.insert(account, nonce, waiting).floor = floor;
+        Ok(())
+    }
+
+    fn insert(&mut self, account: AccountId, nonce: Nonce, waiting: Waiting) -> &mut Sender {
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        self.bytes += waiting.bytes;
+        self.arrivals.insert(arrival, (account, nonce));
+        self.expiries.insert((waiting.valid_until(), account, nonce));
+        let sender = self.senders.entry(account).or_default();
+        sender.waiting.insert(nonce, (arrival, waiting));
+        sender
+    }
+
+    /// Fills a block. Of each sender only a run without gaps is taken.
+    pub(super) fn pick(&self, filling: &mut Filling) {
+        let mut nexts: BTreeMap<AccountId, Nonce> = BTreeMap::new();
+        for (account, nonce) in self.arrivals.values() {
+            let Some(sender) = self.senders.get(account) else { continue };
+            let Some(first) = sender.first() else { continue };
+            let next = nexts.entry(*account).or_insert(first);
+            // Everything up to the one that arrived now: it may have arrived before its predecessors.
+            while *next <= *nonce {
+                let Some((_, waiting)) = sender.waiting.get(next) else { break };
+                if filling.take(waiting) == Fit::Full {
+                    return;
+                }
+                *next = next.saturating_add(1);
+            }
+        }
+    }
+
+    /// A decided block includes a transaction with this body, maybe one that never waited here.
+    pub(super) fn on_included(&mut self, body: &TransactionBody, id: &TransactionId) -> Option<Waiting> {
+        let sender = self.senders.get_mut(&body.sender)?;
+        if sender.held_from.is_some_and(|held| body.nonce.saturating_add(1) >= held) {
+            sender.held_from = None;
+        }
+        let same = sender.waiting.get(&body.nonce).is_some_and(|(_, waiting)| waiting.transaction.id() == *id);
+        if same { self.remove(&body.sender, body.nonce) } else { None }
+    }
+
+    /// The account's nonce is at least this, says an executed block.
+    pub(super) fn on_nonce(&mut self, account: &AccountId, nonce: Nonce) {
+        if let Some(sender) = self.senders.get_mut(account) {
+            sender.floor = sender.floor.max(nonce);
+        }
+    }
+
+    /// A transaction was included whose nonce was ahead: it waits again, for the one before it.
+    pub(super) fn take_back(&mut self, waiting: Waiting) -> Result<(), Refusal> {
+        let body = waiting.transaction.transaction().body();
+        let (account, nonce) = (body.sender, body.nonce);
+        if self.senders.get(&account).is_some_and(|sender| sender.waiting.contains_key(&nonce)) {
+            return Err(Refusal::NonceTaken);
+        }
+        let sender = self.insert(account, nonce, waiting);
+        sender.held_from = Some(sender.held_from.map_or(nonce, |held| held.min(nonce)));
+        Ok(())
+    }
+
+    pub(super) fn drop_expired(&mut self, decided: Height) -> Vec<TransactionId> {
+        let mut expired = Vec::new();
+        while let Some((valid_until, account, nonce)) = self.expiries.first().copied() {
+            if valid_until > decided {
+                break;
+            }
+            expired.extend(self.remove(&account, nonce).map(|waiting| waiting.transaction.id()));
+        }
+        expired
+    }
+
+    /// A sender with nothing waiting is forgotten: the state knows its nonce.
+    fn remove(&mut self, account: &AccountId, nonce: Nonce) -> Option<Waiting> {
+        let sender = self.senders.get_mut(account)?;
+        let (arrival, waiting) = sender.waiting.remove(&nonce)?;
+        if sender.waiting.is_empty() {
+            self.senders.remove(account);
+        }
+        self.arrivals.remove(&arrival);
+        self.expiries.remove(&(waiting.valid_until(), *account, nonce));
+        self.bytes -= waiting.bytes;
+        Some(waiting)
+    }
+}
