@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::input::PendingRotation;
 use crate::{
     crypto::KeyPair,
-    types::{Genesis, Header, Height, Identity, PendingSets, Results},
+    ledger::Snapshot,
+    types::{CommitCertificate, Genesis, Header, Identity, SessionKey},
 };
 
 /// Everything that the shell has read from its disk before the engine starts.
@@ -17,27 +17,14 @@ pub struct Boot {
     pub identity: Identity,
     /// The identity's key, which signs rotations. Without it the node never asks for one.
     pub identity_key: Option<KeyPair>,
-    /// The header of the last block in the block log; nothing before block 1.
-    pub tip: Option<Header>,
+    /// The last block in the block log, its header with its certificate; nothing before block 1.
+    pub tip: Option<(Header, CommitCertificate)>,
     /// What is executed. It may be behind the tip: the engine then asks for the rest with [`super::Effect::Execute`].
-    pub executed: ExecutedState,
+    pub executed: Snapshot,
+    /// Keys of this volume that a voter set named, cleared for this process or not.
+    pub effective_keys: Vec<SessionKey>,
     /// The signing log.
     pub log: SigningLog,
-}
-
-/// The state of the last executed height.
-#[derive(Clone, Debug)]
-pub struct ExecutedState {
-    /// The height; 0 is genesis.
-    pub height: Height,
-    /// The voters of the next three heights.
-    pub sets: PendingSets,
-    /// The results of this height.
-    pub results: Results,
-    /// The results of the height before; at height 0 [`Results::NONE`].
-    pub previous_results: Results,
-    /// The rotation of this identity that is executed and does not count yet.
-    pub pending_rotation: Option<PendingRotation>,
 }
 
 /// The signing log as it was found.

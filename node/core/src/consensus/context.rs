@@ -7,8 +7,8 @@ use malachite::{NilOrVal, SignedExtension, SignedMessage, VoteType};
 
 use super::proposer::proposer_at;
 use crate::types::{
-    Epoch, Hash, Height, Identity, Proposal, Round, SessionKey, Signature, UnsignedProposal, UnsignedVote, Vote, VoteKind, VoterEntry,
-    VoterSet,
+    Epoch, Hash, Height, Identity, Proposal, Round, SessionKey, Signature, UnsignedProposal, UnsignedVote, Vote,
+    VoteKind, VoterEntry, VoterSet,
 };
 
 /// The chain as the protocol sees it: an address is an identity, a public key a session key, a value the hash of a
@@ -76,11 +76,23 @@ impl malachite::Context for Chain {
         ChainProposal { height, round, pol_round, value, proposer }
     }
 
-    fn new_prevote(&self, height: Height, round: malachite::Round, value: NilOrVal<Hash>, voter: Identity) -> ChainVote {
+    fn new_prevote(
+        &self,
+        height: Height,
+        round: malachite::Round,
+        value: NilOrVal<Hash>,
+        voter: Identity,
+    ) -> ChainVote {
         ChainVote { kind: VoteType::Prevote, height, round, value, voter }
     }
 
-    fn new_precommit(&self, height: Height, round: malachite::Round, value: NilOrVal<Hash>, voter: Identity) -> ChainVote {
+    fn new_precommit(
+        &self,
+        height: Height,
+        round: malachite::Round,
+        value: NilOrVal<Hash>,
+        voter: Identity,
+    ) -> ChainVote {
         ChainVote { kind: VoteType::Precommit, height, round, value, voter }
     }
 }

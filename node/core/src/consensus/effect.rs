@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::timers::TimerId;
-use crate::types::{
-    Block, CommitCertificate, Epoch, Height, Identity, PeerMessage, Proposal, SessionKey, TransactionId, Vote,
+use crate::{
+    mempool::Refusal,
+    types::{
+        Block, CommitCertificate, Epoch, Height, Identity, PeerMessage, Proposal, SessionKey, TransactionId, Vote,
+    },
 };
 
 /// One thing for the shell to do. The order is part of the meaning: a message never comes before the effect that makes
@@ -84,8 +87,17 @@ pub enum Effect {
         /// Why.
         reason: DropReason,
     },
-    /// Transactions that will never be executed, for whoever waits for them.
-    Refused(Vec<TransactionId>),
+    /// Transactions that were taken into the mempool, for whoever submitted them.
+    Accepted(Vec<TransactionId>),
+    /// A transaction that was not taken into the mempool, for whoever submitted it.
+    Refused {
+        /// The transaction.
+        id: TransactionId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Transactions that waited until no block could include them any more.
+    Expired(Vec<TransactionId>),
     /// Something that an operator must know; the node goes on.
     Alarm(Alarm),
     /// A rule that cannot be broken was broken: stop the process.

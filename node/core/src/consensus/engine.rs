@@ -1,12 +1,68 @@
 //! The engine: one state, one function, from what happened to what must be done.
 
-use super::{Boot, Effect, Input};
-use crate::types::{Epoch, Height, SessionKey};
+use super::{
+    Alarm, Boot, Effect, Faults, HaltReason, Input, SigningLog,
+    blocks::Blocks,
+    chain::ChainView,
+    core::Core,
+    gate::Gate,
+    log::{HeightLog, OpenedLog},
+    outbox::Outbox,
+    rotation::SessionKeeper,
+    timers::TimerId,
+};
+use crate::{
+    crypto::KeyPair,
+    mempool::{Limits, Mempool},
+    session::{ClearedKey, Signer, SigningRecord},
+    sync::BlockSync,
+    types::{CommitCertificate, Epoch, Hash, Height, Identity, PeerMessage, SessionKey},
+};
+
+/// How often the engine looks after sync and its session, and tells peers how far it is, milliseconds.
+pub const TICK_MS: u64 = 500;
 
 /// The deterministic heart of a node: the same inputs at the same times give the same effects on every machine.
 #[derive(Debug)]
 pub struct Engine {
-    boot: Boot,
+    pub(super) identity: Identity,
+    pub(super) identity_key: Option<KeyPair>,
+    pub(super) chain: ChainView,
+    /// The proof of the last final block.
+    pub(super) tip_certificate: Option<CommitCertificate>,
+    pub(super) signer: Signer,
+    pub(super) core: Option<Core>,
+    pub(super) log: HeightLog,
+    pub(super) blocks: Blocks,
+    pub(super) gate: Gate,
+    pub(super) out: Outbox,
+    pub(super) mempool: Mempool,
+    pub(super) sync: BlockSync,
+    pub(super) session: SessionKeeper,
+    /// The clock of the current step.
+    pub(super) now_ms: u64,
+    /// When the protocol started at the current height, or at the last one.
+    pub(super) height_started_ms: u64,
+    /// When the last block became final here.
+    pub(super) committed_ms: Option<u64>,
+    /// [`Input::Start`] came.
+    pub(super) started: bool,
+    /// The pace of an idle chain allows the next height.
+    pub(super) due: bool,
+    /// Sign nothing at this height or below: the log was there before the blocks.
+    pub(super) nothing_up_to: Height,
+    /// The height at which the signer refused or the protocol failed: it runs on without signing.
+    pub(super) disabled_at: Option<Height>,
+    /// The height at which the protocol failed even without signing: blocks come from peers.
+    pub(super) given_up_at: Option<Height>,
+    /// The last height whose execution was asked for.
+    pub(super) execution_asked: Height,
+    pub(super) halted: bool,
+    /// No key of before may be used: nobody knows what it signed.
+    pub(super) log_broken: bool,
+    pub(super) faults: Faults,
+    /// For tests that ignore the record.
+    pub(super) fault_keys: Vec<ClearedKey>,
 }
 
 /// What the engine says about itself, for metrics and status.
@@ -14,8 +70,14 @@ pub struct Engine {
 pub struct EngineStatus {
     /// The last final height.
     pub tip: Height,
+    /// The hash of its header; the genesis hash before block 1.
+    pub tip_hash: Hash,
+    /// The time of its header, milliseconds since the Unix epoch.
+    pub tip_time_ms: u64,
     /// The last executed height.
     pub executed: Height,
+    /// The round of the current height.
+    pub round: u32,
     /// No peer is known to be ahead by more than one height.
     pub synced: bool,
     /// It signs at the current height.
@@ -52,28 +114,158 @@ impl Engine {
     /// already before [`Input::Start`].
     #[must_use]
     pub fn new(boot: Boot) -> Self {
-        Self { boot }
+        Self::with_faults(boot, Faults::default())
+    }
+
+    /// An engine that breaks rules, for tests that prove that their checkers notice.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_faults(boot: Boot, faults: Faults) -> Self {
+        let Boot { genesis, identity, identity_key, tip, executed, effective_keys, log } = boot;
+        let chain = ChainView::new(&genesis, tip.as_ref().map(|(header, _)| header), &executed);
+        let mut out = Outbox::new(faults.log_not_flushed);
+        let (opened, log_broken) = open_log(log, &mut out);
+        let nothing_up_to = match opened.log.height() {
+            Some(height) if height > chain.next() => {
+                out.push(Effect::Alarm(Alarm::LogAhead { log: height, tip: chain.tip() }));
+                height
+            }
+            _ => Height::ZERO,
+        };
+        let mut gate = Gate::default();
+        if let Some((_, certificate)) = &tip {
+            gate.on_commit(&chain, certificate);
+        }
+        Self {
+            identity,
+            identity_key,
+            signer: Signer::new(*chain.incarnation(), identity, opened.record),
+            core: None,
+            log: if faults.replay_skipped { HeightLog::default() } else { opened.log },
+            blocks: Blocks::default(),
+            gate,
+            out,
+            mempool: Mempool::new(Limits::default(), *chain.incarnation(), chain.tip()),
+            sync: BlockSync::default(),
+            session: SessionKeeper::new(effective_keys),
+            now_ms: 0,
+            height_started_ms: 0,
+            committed_ms: None,
+            started: false,
+            due: true,
+            nothing_up_to,
+            disabled_at: None,
+            given_up_at: None,
+            execution_asked: chain.executed(),
+            halted: false,
+            log_broken,
+            faults,
+            fault_keys: Vec::new(),
+            tip_certificate: tip.map(|(_, certificate)| certificate),
+            chain,
+        }
     }
 
     /// Takes one input and returns what to do, in order. `now_ms` is the wall clock in milliseconds since the Unix
     /// epoch: it becomes the time of proposed blocks and bounds the time of others'.
     pub fn step(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
-        let _ = (now_ms, input, &mut self.boot);
-        Vec::new()
+        if self.halted {
+            return Vec::new();
+        }
+        self.now_ms = now_ms;
+        match input {
+            Input::Start => self.on_start(),
+            Input::Message { from, message } => self.on_message(from, message),
+            Input::Connected(peer) => self.on_connected(peer),
+            Input::Disconnected(peer) => {
+                self.sync.forget_peer(&peer);
+                self.gate.forget_peer(&peer);
+            }
+            Input::Timer(id) => self.on_timer(id),
+            Input::Submitted { origin, transactions } => self.on_submitted(origin, transactions),
+            Input::Executed { outcome, results } => self.on_executed(&outcome, results),
+            Input::Cleared(key) => self.on_cleared(key),
+            Input::Made { key, epoch } => self.on_made(key, epoch),
+        }
+        self.advance();
+        self.out.take()
+    }
+
+    fn on_start(&mut self) {
+        self.started = true;
+        self.out.push(Effect::SetTimer { id: TimerId::Tick, after_ms: TICK_MS });
+        self.tell_status();
+    }
+
+    fn on_connected(&mut self, peer: Identity) {
+        let message = PeerMessage::Status { height: self.chain.tip() };
+        self.out.push(Effect::Send { to: peer, message: message.into() });
+    }
+
+    /// Goes on as far as it can without another input.
+    fn advance(&mut self) {
+        while self.started && !self.halted {
+            self.ask_execution();
+            if !(self.commit_synced() || self.start_height() || self.judge_block() || self.propose()) {
+                break;
+            }
+        }
+    }
+
+    pub(super) fn tell_status(&mut self) {
+        let message = PeerMessage::Status { height: self.chain.tip() };
+        self.out.push(Effect::Broadcast(message.into()));
+    }
+
+    pub(super) fn halt(&mut self, reason: HaltReason) {
+        self.halted = true;
+        self.core = None;
+        self.out.push(Effect::Halt(reason));
     }
 
     /// What the engine says about itself.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
+        let next = self.chain.next();
+        let entry = self.chain.voters(next).and_then(|voters| voters.get(&self.identity));
         EngineStatus {
-            tip: Height::ZERO,
-            executed: self.boot.executed.height,
-            synced: false,
-            signing: false,
-            session_key: None,
-            epoch: None,
-            session: SessionState::NotAVoter,
-            mempool_transactions: 0,
+            tip: self.chain.tip(),
+            tip_hash: self.chain.tip_hash(),
+            tip_time_ms: self.chain.tip_time().get(),
+            executed: self.chain.executed(),
+            round: self.core.as_ref().map_or(0, |core| core.round().get()),
+            synced: self.sync.is_synced(self.chain.tip()),
+            signing: self.may_sign(next),
+            session_key: entry.map(|entry| entry.session_key),
+            epoch: entry.map(|entry| entry.epoch),
+            session: self.session_state(),
+            mempool_transactions: self.mempool.len(),
         }
     }
+
+    /// What the keys of this volume have signed, for the tripwire.
+    #[must_use]
+    pub fn signing_record(&self) -> &SigningRecord {
+        self.signer.record()
+    }
+
+    /// The voters of a height, if they are decided and not yet forgotten.
+    #[must_use]
+    pub fn voters(&self, height: Height) -> Option<&crate::types::VoterSet> {
+        self.chain.voters(height).map(AsRef::as_ref)
+    }
+}
+
+/// Opens the log, or starts without one.
+fn open_log(log: SigningLog, out: &mut Outbox) -> (OpenedLog, bool) {
+    let reason = match log {
+        SigningLog::Fresh => return (OpenedLog::default(), false),
+        SigningLog::Whole(entries) => match HeightLog::open(&entries) {
+            Ok(opened) => return (opened, false),
+            Err(error) => error.to_string(),
+        },
+        SigningLog::Broken(reason) => reason,
+    };
+    out.push(Effect::Alarm(Alarm::LogBroken { reason }));
+    (OpenedLog::default(), true)
 }

@@ -3,8 +3,9 @@
 use super::timers::TimerId;
 use crate::{
     crypto::VerifiedTransaction,
+    ledger::Outcome,
     session::ClearedKey,
-    types::{Epoch, Height, Identity, PeerMessage, Results, RotateSession, VoterSet},
+    types::{Epoch, Identity, PeerMessage, Results},
 };
 
 /// One thing that happened. The engine answers with effects and never waits.
@@ -33,16 +34,16 @@ pub enum Input {
         /// The transactions, in the order of their sender.
         transactions: Vec<VerifiedTransaction>,
     },
-    /// The answer to [`super::Effect::Execute`].
-    Executed(Box<Execution>),
+    /// The answer to [`super::Effect::Execute`]: what [`crate::ledger::apply_block`] returned.
+    Executed {
+        /// What the block did.
+        outcome: Box<Outcome>,
+        /// What header `height + 2` must name.
+        results: Results,
+    },
     /// It is proved that this process may use a session key of its volume, and the volume's list of keys names it as the
     /// owner, durably. The engine signs with the key from then on.
-    Cleared {
-        /// The key.
-        key: ClearedKey,
-        /// Sign nothing at this height or below: on a live chain the highest certificate that peers showed, plus two.
-        nothing_up_to: Height,
-    },
+    Cleared(ClearedKey),
     /// The answer to [`super::Effect::MakeKey`]: the key is in the volume's list, durably, with this process as its owner.
     Made {
         /// The key.
@@ -59,26 +60,4 @@ pub enum Origin {
     Client,
     /// A peer.
     Peer(Identity),
-}
-
-/// What the execution of one block decided.
-#[derive(Clone, Debug)]
-pub struct Execution {
-    /// The height executed.
-    pub height: Height,
-    /// What header `height + 2` must name.
-    pub results: Results,
-    /// The voters of `height + 3`.
-    pub voters: VoterSet,
-    /// The rotation of this node's own identity that waits for its objection time to pass, after this block.
-    pub pending_rotation: Option<PendingRotation>,
-}
-
-/// A rotation that was executed and does not count yet.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PendingRotation {
-    /// What was asked for.
-    pub rotation: RotateSession,
-    /// The height that executed it.
-    pub executed: Height,
 }

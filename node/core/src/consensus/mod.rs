@@ -9,17 +9,37 @@
 //! - *Nothing unverified is kept*: votes are verified against the voters of their height before the protocol sees them.
 //! - *No second word*: after a restart, or when the key is cleared late, the protocol is rebuilt from the log.
 
-pub mod boot;
+mod answers;
+mod blocks;
+mod boot;
+mod build;
+mod certificates;
+mod chain;
+mod commit;
 mod context;
-pub mod effect;
+mod core;
+mod effect;
 mod engine;
-pub mod input;
+mod faults;
+mod gate;
+mod input;
+mod log;
+mod on_blocks;
+mod on_message;
+mod on_timer;
+mod outbox;
 mod proposer;
-pub mod timers;
+mod protocol;
+mod rotation;
+mod timers;
+mod validate;
 
-pub use boot::{Boot, ExecutedState, SigningLog};
+pub use boot::{Boot, SigningLog};
 pub use effect::{Alarm, DropReason, Effect, Equivocation, HaltReason};
 pub use engine::{Engine, EngineStatus, SessionState};
-pub use input::{Execution, Input, Origin, PendingRotation};
+pub use faults::Faults;
+pub use input::{Input, Origin};
+pub use log::{LogEntry, LoggedValue};
 pub use proposer::proposer_at;
 pub use timers::{TimeoutKind, TimerId};
+pub use validate::InvalidBlock;

@@ -48,7 +48,9 @@ mod tests {
 
     fn turns(powers: &[u64], heights: std::ops::Range<u64>, round: u32) -> Vec<u8> {
         let voters = voters(powers);
-        heights.map(|height| proposer_at(&voters, Height::new(height), Round::new(round)).identity.as_bytes()[0]).collect()
+        heights
+            .map(|height| proposer_at(&voters, Height::new(height), Round::new(round)).identity.as_bytes()[0])
+            .collect()
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The timers that the engine sets, each named by what it is for.
 
-use crate::types::{Height, Round};
+use arc_malachitebft_core_types as malachite;
+
+use super::context;
+use crate::types::{Height, Parameters, Round};
 
 /// Names a timer. One that rings after its height or round has passed is ignored.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -36,4 +39,41 @@ pub enum TimeoutKind {
     Precommit,
     /// Nothing moves: say everything again.
     Rebroadcast,
+}
+
+impl TimeoutKind {
+    /// As the protocol names it.
+    pub(super) fn for_core(self, round: Round) -> malachite::Timeout {
+        let round = context::round_into(round);
+        match self {
+            Self::Propose => malachite::Timeout::propose(round),
+            Self::Prevote => malachite::Timeout::prevote(round),
+            Self::Precommit => malachite::Timeout::precommit(round),
+            Self::Rebroadcast => malachite::Timeout::rebroadcast(round),
+        }
+    }
+
+    /// From the protocol's name; the time after a decision, in which it could wait for more precommits, is not used.
+    pub(super) fn from_core(kind: malachite::TimeoutKind) -> Option<Self> {
+        match kind {
+            malachite::TimeoutKind::Propose => Some(Self::Propose),
+            malachite::TimeoutKind::Prevote => Some(Self::Prevote),
+            malachite::TimeoutKind::Precommit => Some(Self::Precommit),
+            malachite::TimeoutKind::Rebroadcast => Some(Self::Rebroadcast),
+            malachite::TimeoutKind::FinalizeHeight(_) => None,
+        }
+    }
+
+    /// How long to wait in this round, milliseconds.
+    pub(super) fn wait_ms(self, parameters: &Parameters, round: Round) -> u64 {
+        match self {
+            Self::Propose => parameters.propose_timeout.in_round_ms(round),
+            Self::Prevote => parameters.prevote_timeout.in_round_ms(round),
+            Self::Precommit => parameters.precommit_timeout.in_round_ms(round),
+            // Often enough that a lost vote costs about as much as a lost round, whatever the round.
+            Self::Rebroadcast => {
+                parameters.prevote_timeout.base_ms.saturating_add(parameters.precommit_timeout.base_ms)
+            }
+        }
+    }
 }

@@ -1,1 +1,150 @@
-//! How a node that is behind catches up.
+//! Catching up: a node that is behind asks peers for final blocks with their certificates, one bounded range at a time.
+//!
+//! Blocks are verified by the engine against the voters of their height, which the node knows from executing the blocks
+//! before; so a fresh node follows every change of voters from genesis on, and no peer can lead it astray. Nothing here
+//! looks at signatures: this is only about whom to ask for what.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    consensus::DropReason,
+    types::{CertifiedBlock, Height, Identity},
+};
+
+/// How many blocks are asked for at once.
+pub const BLOCKS_PER_REQUEST: u32 = 16;
+/// How long to wait for an answer, milliseconds.
+pub const REQUEST_TIMEOUT_MS: u64 = 2_000;
+/// How many blocks wait for their turn before no more are asked for.
+const QUEUE_MAX: usize = 32;
+/// How far ahead somebody must be for an immediate question; a smaller lead is normal under load and passes by itself.
+const LEAD_MIN: u64 = 4;
+/// How many peers are remembered.
+const PEERS_MAX: usize = 512;
+
+/// A question to send.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BlocksQuestion {
+    /// The number of the question, for its timer.
+    pub request: u64,
+    /// Whom to ask.
+    pub peer: Identity,
+    /// The first height wanted.
+    pub first: Height,
+    /// How many at most.
+    pub count: u32,
+}
+
+/// What is known about who is how far, what was asked, and what came.
+#[derive(Debug, Default)]
+pub struct BlockSync {
+    heights: BTreeMap<Identity, Height>,
+    question: Option<BlocksQuestion>,
+    last_request: u64,
+    queue: VecDeque<(Identity, CertifiedBlock)>,
+    /// The tip at the last tick: if it has not moved since, even a lead of one height is worth a question.
+    tip_at_tick: Option<Height>,
+    /// A question is worth asking.
+    behind: bool,
+}
+
+impl BlockSync {
+    /// A peer says how far it is.
+    pub fn on_status(&mut self, peer: Identity, height: Height, tip: Height) {
+        if self.heights.len() < PEERS_MAX || self.heights.contains_key(&peer) {
+            self.heights.insert(peer, height);
+        }
+        self.behind |= height >= tip.saturating_add(LEAD_MIN);
+    }
+
+    /// A peer is gone.
+    pub fn forget_peer(&mut self, peer: &Identity) {
+        self.heights.remove(peer);
+        if self.question.is_some_and(|question| question.peer == *peer) {
+            self.question = None;
+        }
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, tip: Height) {
+        let stuck = self.tip_at_tick == Some(tip);
+        self.tip_at_tick = Some(tip);
+        self.behind = self.highest() >= tip.saturating_add(LEAD_MIN) || (stuck && self.highest() > tip);
+    }
+
+    /// A question was not answered in time.
+    pub fn on_timeout(&mut self, request: u64, tip: Height) {
+        if let Some(question) = self.question.filter(|question| question.request == request) {
+            self.distrust(&question.peer, tip);
+        }
+    }
+
+    /// A peer has answered, or says nothing of use: ask others until it says again how far it is.
+    pub fn distrust(&mut self, peer: &Identity, tip: Height) {
+        if let Some(height) = self.heights.get_mut(peer) {
+            *height = tip.min(*height);
+        }
+        if self.question.is_some_and(|question| question.peer == *peer) {
+            self.question = None;
+        }
+        self.queue.retain(|(from, _)| from != peer);
+    }
+
+    /// Blocks have come. They must be an answer: from the peer that was asked, from the first height on, without gaps.
+    pub fn on_blocks(&mut self, from: Identity, blocks: Vec<CertifiedBlock>, tip: Height) -> Result<(), DropReason> {
+        let Some(question) = self.question.filter(|question| question.peer == from) else {
+            return Err(DropReason::Unrequested);
+        };
+        self.question = None;
+        let count = usize::try_from(question.count).unwrap_or(usize::MAX);
+        let heights = (0..).map(|offset| question.first.saturating_add(offset));
+        let in_order = blocks.iter().zip(heights).all(|(block, height)| block.block.header().height == height);
+        if blocks.is_empty() || blocks.len() > count || !in_order {
+            self.distrust(&from, tip);
+            return if blocks.is_empty() { Ok(()) } else { Err(DropReason::Unrequested) };
+        }
+        self.queue.extend(blocks.into_iter().map(|block| (from, block)));
+        self.behind = true;
+        Ok(())
+    }
+
+    /// Takes the block of this height, if it has come. Blocks below are not needed any more.
+    pub fn take(&mut self, height: Height) -> Option<(Identity, CertifiedBlock)> {
+        while self.queue.front().is_some_and(|(_, block)| block.block.header().height < height) {
+            self.queue.pop_front();
+        }
+        let next = self.queue.front().is_some_and(|(_, block)| block.block.header().height == height);
+        if next { self.queue.pop_front() } else { None }
+    }
+
+    /// The next question, if one is worth asking. It counts as asked from now on.
+    pub fn ask(&mut self, tip: Height) -> Option<BlocksQuestion> {
+        if !self.behind || self.question.is_some() || self.queue.len() >= QUEUE_MAX {
+            return None;
+        }
+        let queued = self.queue.back().map_or(Height::ZERO, |(_, block)| block.block.header().height);
+        let first = tip.max(queued).next();
+        // The peers take turns, so that one who never answers does not keep the others from being asked.
+        let ahead: Vec<_> =
+            self.heights.iter().filter(|(_, height)| **height >= first).map(|(peer, _)| *peer).collect();
+        if ahead.is_empty() {
+            self.behind = !self.queue.is_empty();
+            return None;
+        }
+        self.last_request += 1;
+        let turn = usize::try_from(self.last_request).unwrap_or_default() % ahead.len();
+        let question =
+            BlocksQuestion { request: self.last_request, peer: *ahead.get(turn)?, first, count: BLOCKS_PER_REQUEST };
+        self.question = Some(question);
+        Some(question)
+    }
+
+    /// Nobody is known to be ahead by more than one height.
+    pub fn is_synced(&self, tip: Height) -> bool {
+        self.highest() <= tip.next()
+    }
+
+    fn highest(&self) -> Height {
+        self.heights.values().max().copied().unwrap_or_default()
+    }
+}

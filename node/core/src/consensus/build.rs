@@ -1,0 +1,87 @@
+//! Proposing a block, and judging those of others.
+
+use std::sync::Arc;
+
+use arc_malachitebft_core_consensus::{Input as CoreInput, LocallyProposedValue};
+use arc_malachitebft_core_types::ValueOrigin;
+
+use super::{DropReason, Effect, Engine, context, log::LoggedValue, validate::Judge};
+use crate::{
+    codec::Encode,
+    mempool::Space,
+    types::{BATCH_TRANSACTIONS_MAX, Batch, Block, Hash, Header, Round, TimeMs, UnsignedProposal},
+};
+
+/// Bytes of a block beside its header and transactions: versions and lengths.
+const BLOCK_OVERHEAD_BYTES: usize = 64;
+/// Bytes that a batch takes beside its transactions, its digest in the header included.
+const BATCH_OVERHEAD_BYTES: usize = 64;
+
+impl Engine {
+    /// Judges one proposed block, if one is not judged yet and `height - 2` is executed.
+    pub(super) fn judge_block(&mut self) -> bool {
+        if self.core.is_none() || !self.chain.may_vote_next() {
+            return false;
+        }
+        let Some(proposal) = self.blocks.unjudged().into_iter().next() else { return false };
+        let UnsignedProposal { height, round, pol_round, value, proposer } = proposal.proposal;
+        let Some(block) = self.blocks.get(&value) else { return false };
+        let judge = Judge { chain: &self.chain, mempool: &self.mempool, now_ms: self.now_ms };
+        let verdict = judge.check(block);
+        self.blocks.judge(&value, verdict.is_ok());
+        if verdict.is_err() {
+            self.out.push(Effect::Dropped { from: proposer, reason: DropReason::InvalidBlock });
+        }
+        let judged = LoggedValue { height, round, valid_round: pol_round, proposer, value, valid: verdict.is_ok() };
+        self.drive(CoreInput::ProposedValue(judged.for_core(), ValueOrigin::Consensus), None);
+        true
+    }
+
+    /// Proposes a block, if the protocol waits for one and `height - 2` is executed.
+    pub(super) fn propose(&mut self) -> bool {
+        let height = self.chain.next();
+        let Some(round) = self.core.as_mut().filter(|_| self.chain.may_vote_next()).and_then(|core| core.wanted.take())
+        else {
+            return false;
+        };
+        if self.log.own_proposal(round).is_some() {
+            return false;
+        }
+        let logged = self.log.own_value(round, &self.identity).filter(|value| self.blocks.get(value).is_some());
+        let Some(value) = logged.or_else(|| self.build_block(round)) else { return false };
+        let proposal = LocallyProposedValue { height, round: context::round_into(round), value };
+        self.drive(CoreInput::Propose(proposal), None);
+        true
+    }
+
+    /// Builds a block of what waits.
+    fn build_block(&mut self, round: Round) -> Option<Hash> {
+        let height = self.chain.next();
+        let mut header = Header {
+            height,
+            round,
+            parent: self.chain.tip_hash(),
+            proposer: self.identity,
+            time: TimeMs::new(self.now_ms).max(self.chain.tip_time().saturating_add(1)),
+            batches: Vec::new(),
+            voters_hash: self.chain.voters_hash_for(height)?,
+            results: self.chain.results_for(height)?,
+            parameters_hash: self.chain.parameters_hash(),
+        };
+        let parameters = self.chain.parameters();
+        let transactions_max = usize::try_from(parameters.transactions_per_block_max).unwrap_or(usize::MAX);
+        let batches_max = transactions_max.div_ceil(BATCH_TRANSACTIONS_MAX);
+        let overhead = header.encode().len() + BLOCK_OVERHEAD_BYTES + batches_max * BATCH_OVERHEAD_BYTES;
+        let bytes_max = usize::try_from(parameters.block_bytes_max).unwrap_or(usize::MAX).saturating_sub(overhead);
+        let picked = self.mempool.pick(Space { transactions_max, bytes_max });
+        let batches: Result<Vec<Batch>, _> =
+            picked.chunks(BATCH_TRANSACTIONS_MAX).map(|chunk| Batch::new(chunk.to_vec())).collect();
+        let batches = batches.ok()?;
+        header.batches = batches.iter().map(Batch::digest).collect();
+        let block = Block::new(header, batches).ok()?;
+        let value = block.hash();
+        self.blocks.insert(value, Arc::new(block));
+        self.blocks.judge(&value, true);
+        Some(value)
+    }
+}

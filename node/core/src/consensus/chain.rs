@@ -1,0 +1,194 @@
+//! What the engine knows of the chain: its end, what is executed, voters and results of the heights around.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::effect::HaltReason;
+use crate::{
+    ledger::{Outcome, PendingRotation, PendingRotations, Snapshot},
+    types::{
+        Genesis, Hash, Header, Height, Identity, Incarnation, Parameters, Results, SessionKey, TimeMs, VoterSet,
+        voters_hash,
+    },
+};
+
+/// For how many heights the voters are kept after the height is final.
+pub const KEPT_HEIGHTS: u64 = 10;
+
+/// The chain up to its last final block.
+#[derive(Debug)]
+pub struct ChainView {
+    incarnation: Incarnation,
+    parameters: Parameters,
+    parameters_hash: Hash,
+    tip: Height,
+    tip_hash: Hash,
+    tip_time: TimeMs,
+    executed: Height,
+    sets: BTreeMap<Height, Arc<VoterSet>>,
+    results: BTreeMap<Height, Results>,
+    /// Final headers whose claims about voters and results are not compared with the own ones yet.
+    unchecked: BTreeMap<Height, Header>,
+    rotations: PendingRotations,
+}
+
+impl ChainView {
+    /// From what was found on disk.
+    pub fn new(genesis: &Genesis, tip: Option<&Header>, executed: &Snapshot) -> Self {
+        let Snapshot { chain: _, progress, results, sets, rotations } = executed;
+        let height = progress.height;
+        let mut chain = Self {
+            incarnation: genesis.incarnation(),
+            parameters: genesis.parameters.clone(),
+            parameters_hash: genesis.parameters.hash(),
+            tip: tip.map_or(Height::ZERO, |header| header.height),
+            tip_hash: tip.map_or_else(|| genesis.hash(), Header::hash),
+            tip_time: tip.map_or(genesis.time, |header| header.time),
+            executed: height,
+            sets: BTreeMap::new(),
+            results: BTreeMap::from([(height, *results)]),
+            unchecked: BTreeMap::new(),
+            rotations: rotations.clone(),
+        };
+        if let Some(before) = height.checked_sub(1) {
+            chain.results.insert(before, progress.results_before);
+        }
+        for (distance, set) in [(1, &sets.first), (2, &sets.second), (3, &sets.third)] {
+            chain.sets.insert(height.saturating_add(distance), Arc::new(set.clone()));
+        }
+        chain
+    }
+
+    /// What everything signed is bound to.
+    pub fn incarnation(&self) -> &Incarnation {
+        &self.incarnation
+    }
+
+    /// The parameters in force.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Their hash.
+    pub fn parameters_hash(&self) -> Hash {
+        self.parameters_hash
+    }
+
+    /// The last final height.
+    pub fn tip(&self) -> Height {
+        self.tip
+    }
+
+    /// The hash of the last final header; the genesis hash before block 1.
+    pub fn tip_hash(&self) -> Hash {
+        self.tip_hash
+    }
+
+    /// The time of the last final header; that of genesis before block 1.
+    pub fn tip_time(&self) -> TimeMs {
+        self.tip_time
+    }
+
+    /// The height that is being decided.
+    pub fn next(&self) -> Height {
+        self.tip.next()
+    }
+
+    /// The last executed height.
+    pub fn executed(&self) -> Height {
+        self.executed
+    }
+
+    /// The voters of a height, if they are decided and not yet forgotten.
+    pub fn voters(&self, height: Height) -> Option<&Arc<VoterSet>> {
+        self.sets.get(&height)
+    }
+
+    /// The newest voters that are decided.
+    pub fn newest_voters(&self) -> Option<&Arc<VoterSet>> {
+        self.sets.last_key_value().map(|(_, set)| set)
+    }
+
+    /// One of the known sets names this session key.
+    pub fn names(&self, key: &SessionKey) -> bool {
+        self.sets.values().any(|voters| voters.entries().iter().any(|entry| entry.session_key == *key))
+    }
+
+    /// The oldest voters of whom something holds, for a test.
+    pub fn oldest_voters(&self, holds: impl Fn(&VoterSet) -> bool) -> Option<Arc<VoterSet>> {
+        self.sets.values().find(|voters| holds(voters)).cloned()
+    }
+
+    /// What the header of this height must say about the results of `height - 2`, once that is executed.
+    pub fn results_for(&self, height: Height) -> Option<Results> {
+        match height.checked_sub(2) {
+            None => Some(Results::NONE),
+            Some(executed) => self.results.get(&executed).copied(),
+        }
+    }
+
+    /// What the header of this height must say about voters, once `height - 2` is executed.
+    pub fn voters_hash_for(&self, height: Height) -> Option<Hash> {
+        Some(voters_hash(self.voters(height)?, self.voters(height.next())?))
+    }
+
+    /// The rotation of an identity that does not count yet.
+    pub fn pending_rotation(&self, identity: &Identity) -> Option<&PendingRotation> {
+        self.rotations.of(identity)
+    }
+
+    /// Consensus may start at the next height: `next - 3` is executed, so its voters are known.
+    pub fn may_start_next(&self) -> bool {
+        self.next().get() <= self.executed.get().saturating_add(3) && self.voters(self.next()).is_some()
+    }
+
+    /// A non-nil vote or a proposal at the next height is possible: `next - 2` is executed.
+    pub fn may_vote_next(&self) -> bool {
+        self.next().get() <= self.executed.get().saturating_add(2)
+    }
+
+    /// A block became final.
+    pub fn commit(&mut self, header: &Header) -> Result<(), HaltReason> {
+        if header.parent != self.tip_hash || header.height != self.next() {
+            return Err(HaltReason::Forked { height: header.height });
+        }
+        self.tip = header.height;
+        self.tip_hash = header.hash();
+        self.tip_time = header.time;
+        self.unchecked.insert(header.height, header.clone());
+        self.compare()
+    }
+
+    /// A block was executed. Out of order it is ignored.
+    pub fn execute(&mut self, outcome: &Outcome, results: Results) -> Result<(), HaltReason> {
+        let height = outcome.height;
+        if height != self.executed.next() {
+            return Ok(());
+        }
+        self.executed = height;
+        self.results.insert(height, results);
+        self.sets.insert(height.saturating_add(3), Arc::new(outcome.sets.third.clone()));
+        self.rotations = outcome.rotations.clone();
+        let compared = self.compare();
+        self.sets = self.sets.split_off(&self.tip.saturating_sub(KEPT_HEIGHTS).min(self.executed));
+        self.results = self.results.split_off(&self.tip.saturating_sub(3).min(self.executed.saturating_sub(1)));
+        compared
+    }
+
+    /// Compares final headers with what this node computed. A difference cannot be repaired from inside.
+    fn compare(&mut self) -> Result<(), HaltReason> {
+        while let Some(entry) = self.unchecked.first_entry() {
+            let height = *entry.key();
+            if self.executed.saturating_add(2) < height {
+                return Ok(());
+            }
+            let header = entry.remove();
+            if self.results_for(height).is_some_and(|results| results != header.results) {
+                return Err(HaltReason::ResultsDiffer { height: height.saturating_sub(2) });
+            }
+            if self.voters_hash_for(height).is_some_and(|hash| hash != header.voters_hash) {
+                return Err(HaltReason::VotersDiffer { height });
+            }
+        }
+        Ok(())
+    }
+}

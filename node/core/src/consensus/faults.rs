@@ -1,0 +1,18 @@
+//! Rules that a test may switch off, to prove that its checkers notice. Nothing but a test can reach them.
+
+/// Which rules are broken. The default breaks none.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Faults {
+    /// Messages leave before the log is flushed.
+    pub log_not_flushed: bool,
+    /// Votes for what is proposed, whatever it is locked on.
+    pub lock_ignored: bool,
+    /// More than one third decides.
+    pub quorum_of_one_third: bool,
+    /// Goes on with the old session key after its successor counts.
+    pub old_key_kept: bool,
+    /// Signs whatever it is asked to, without looking at the record.
+    pub record_ignored: bool,
+    /// Forgets at a restart what it said before in this height.
+    pub replay_skipped: bool,
+}
