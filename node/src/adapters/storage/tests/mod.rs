@@ -1,0 +1,1 @@
+//! Tests of everything that a node keeps on its volume.
