@@ -117,7 +117,7 @@ pub struct ConsensusGroupStatus {
     #[schemars(length(max = 16))]
     pub block_age: Option<String>,
     /// When height and block age were read.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schemas::time")]
     pub observed_at: Option<String>,
     /// Version that the nodes run, or several separated by commas during an upgrade.
