@@ -105,7 +105,8 @@ impl Default for Parameters {
     }
 }
 
-/// The keys that may change the chain, and how many of them must sign.
+/// Who may change the chain's voters and parameters. Unset: the operator makes one key and keeps it in the Secret
+/// `<group>-governance`, which suits development.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.threshold <= size(self.keys)")

@@ -73,6 +73,8 @@ reasons! {
     MembershipFixed = stalls,
     /// The genesis is not the one that `chain.genesisHash` names.
     GenesisMismatch = stalls,
+    /// The operator may not use Secrets in this namespace.
+    SecretsForbidden = stalls,
     // What is made once is gone or is another.
     /// The identity that this node had is gone or is another; a new one is never made.
     IdentityLost = stalls,

@@ -60,7 +60,7 @@ pub struct NodeTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotation_map")]
     pub pod_annotations: BTreeMap<String, String>,
-    /// How much the node logs.
+    /// How much the node logs, `info` if unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
 }
@@ -95,7 +95,7 @@ fn map_over(own: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>)
     merged
 }
 
-/// CPU and memory; requests and limits are both set to it.
+/// CPU and memory of the node. Requests and limits are the same, so that the node is evicted last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
@@ -144,7 +144,7 @@ impl Storage {
     }
 }
 
-/// Who may mount the volume.
+/// Access mode of the volume, `ReadWriteOncePod` if unset. It cannot be changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AccessMode {
     /// One pod in the whole cluster.
@@ -165,7 +165,8 @@ impl AccessMode {
     }
 }
 
-/// How strictly the nodes of a group are kept apart.
+/// How the voters of a chain are kept apart: `Preferred` spreads them over machines and zones where it can, `Required`
+/// never puts two on one machine and lets a voter wait for a free one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Placement {
     /// Apart where possible.
@@ -175,7 +176,7 @@ pub enum Placement {
     Required,
 }
 
-/// How much a node logs.
+/// How much the node logs, `info` if unset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
@@ -227,7 +228,7 @@ pub struct Toleration {
     pub effect: Option<TaintEffect>,
 }
 
-/// How a toleration compares.
+/// How key and value are compared, `Equal` if unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TolerationOperator {
     /// Key and value are the same.
@@ -247,7 +248,7 @@ impl TolerationOperator {
     }
 }
 
-/// What a taint does.
+/// Effect of the taint; unset means every effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TaintEffect {
     /// New pods stay away.
