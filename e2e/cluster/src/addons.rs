@@ -104,10 +104,8 @@ fn file(checkout: &Checkout, name: &str) -> PathBuf {
 /// Names and tags as the manifests have them; `docker.io/local` is a name that no registry is asked for, since the
 /// policy is always `IfNotPresent`.
 fn image(checkout: &Checkout, name: &str) -> Image {
-    let program = |path: &str, name: &str| ImageFile {
-        path: path.into(),
-        content: Content::File(checkout.bin().join(name)),
-    };
+    let program =
+        |path: &str, name: &str| ImageFile { path: path.into(), content: Content::File(checkout.bin().join(name)) };
     let single = |name: &str, tag: &str, entrypoint: &[&str]| Image {
         name: format!("docker.io/local/{name}:{tag}"),
         entrypoint: entrypoint.iter().map(ToString::to_string).collect(),
@@ -120,10 +118,8 @@ fn image(checkout: &Checkout, name: &str) -> Image {
             files: vec![program("/catatonit", "catatonit")],
         },
         "busybox" => {
-            let link = |applet: &str| ImageFile {
-                path: format!("/bin/{applet}"),
-                content: Content::Link("busybox".into()),
-            };
+            let link =
+                |applet: &str| ImageFile { path: format!("/bin/{applet}"), content: Content::Link("busybox".into()) };
             let mut image = single("busybox", "1", &["/bin/sh"]);
             image.files = vec![program("/bin/busybox", "busybox")];
             image.files.extend(BUSYBOX.split_whitespace().map(link));
@@ -142,8 +138,7 @@ mod tests {
     #[test]
     fn the_manifests_use_only_images_that_are_made() {
         let checkout = Checkout::at(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap();
-        let made: Vec<String> =
-            names(&[Addon::MetricsServer]).map(|name| image(&checkout, name).name).collect();
+        let made: Vec<String> = names(&[Addon::MetricsServer]).map(|name| image(&checkout, name).name).collect();
         for manifest in [COREDNS, LOCAL_PATH, METRICS_SERVER] {
             for (_, rest) in manifest.match_indices("image: ").map(|(at, key)| manifest.split_at(at + key.len())) {
                 let name = rest.trim_start_matches('"').split(['"', '\n', ',']).next().unwrap();

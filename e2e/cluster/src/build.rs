@@ -106,7 +106,7 @@ pub fn build(checkout: &Checkout, with: &[Addon]) -> Result<()> {
     let _lock = lock()?;
     let scratch = Scratch::make(checkout)?;
     std::fs::create_dir_all(&bin).doing("create", &bin)?;
-    if !missing.is_empty() {
+    if missing.len() == MODULES.len() {
         eprintln!(
             "building the cluster's programs, once: about 13 minutes on 2 cores when nothing is cached\n  into {}",
             checkout.cache().display()

@@ -19,13 +19,16 @@ const DATASTORE: &str = include_str!("../manifests/calico.yaml");
 pub fn prepare_datastore(checkout: &Checkout) -> Result<()> {
     let path = checkout.bin().join("calico-crds.yaml");
     apply(checkout, &std::fs::read_to_string(&path).doing("read", &path)?)?;
-    kubectl(checkout, &[
-        "wait",
-        "--for=condition=Established",
-        "crd/clusterinformations.crd.projectcalico.org",
-        "crd/felixconfigurations.crd.projectcalico.org",
-        "--timeout=30s",
-    ])?;
+    kubectl(
+        checkout,
+        &[
+            "wait",
+            "--for=condition=Established",
+            "crd/clusterinformations.crd.projectcalico.org",
+            "crd/felixconfigurations.crd.projectcalico.org",
+            "--timeout=30s",
+        ],
+    )?;
     apply(checkout, DATASTORE)
 }
 

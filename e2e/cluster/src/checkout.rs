@@ -8,12 +8,15 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Doing, Error, Result};
+use crate::interrupt::{Wait, wait_for};
 
 /// A file that only a checkout of this repository has.
 const MARK: &str = "e2e/cluster/modules/kubernetes/go.mod";
 /// Below the range from which the kernel gives out ports by itself (32768 and up).
 const API_PORT_FIRST: u16 = 20_000;
 const API_PORTS: u16 = 12_000;
+/// Longer than the first build of all programs.
+const LOCK_SECONDS_MAX: u64 = 1800;
 
 /// Number of a node, 1 to [`Node::MAX`]; node 1 also carries the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,21 +198,33 @@ impl Checkout {
         self.cache.join("images")
     }
 
-    /// Takes the checkout for this process alone: two commands that change one cluster would ruin it. The lock is on
-    /// a folder of the checkout itself, so it leaves no file, and the kernel drops it when the process ends.
+    /// Takes the checkout for this process alone: two commands that change one cluster would ruin it. Waits for one
+    /// that runs. The lock is on a folder of the checkout itself, so it leaves no file, and the kernel drops it when the
+    /// process ends.
     ///
     /// # Errors
-    /// When another command runs.
+    /// When another command holds it for longer than a first build takes, or the user interrupts.
     pub fn lock(&self) -> Result<File> {
+        self.lock_within(LOCK_SECONDS_MAX)
+    }
+
+    fn lock_within(&self, seconds_max: u64) -> Result<File> {
         let folder = self.modules();
         let file = File::open(&folder).doing("open", &folder)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
+        let mut announced = false;
+        let what = "the end of another `cluster` command of this checkout";
+        let wait = Wait { what, seconds_max, every_ms: 100, hint: "see what it does: pgrep -a cluster" };
+        wait_for(wait, || match file.try_lock() {
+            Ok(()) => Ok(Some(())),
             Err(std::fs::TryLockError::WouldBlock) => {
-                Err(Error::Refused("another `cluster` command is changing this cluster; wait until it has ended".into()))
+                if !std::mem::replace(&mut announced, true) {
+                    eprintln!("waiting for {what}");
+                }
+                Ok(None)
             }
             Err(std::fs::TryLockError::Error(source)) => Err(source).doing("lock", &folder),
-        }
+        })?;
+        Ok(file)
     }
 }
 
@@ -312,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn a_second_command_on_the_same_cluster_is_refused_until_the_first_has_ended() {
+    fn a_second_command_on_the_same_cluster_waits_until_the_first_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let checkout = checkout(folder.path(), "v1");
         let first = checkout.lock().unwrap();
-        assert!(checkout.lock().is_err());
+        assert!(checkout.lock_within(0).is_err());
         drop(first);
-        assert!(checkout.lock().is_ok());
+        assert!(checkout.lock_within(0).is_ok());
     }
 }

@@ -28,7 +28,8 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
         }
     }
     let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin"));
+    command
+        .env("PATH", format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin"));
     command
 }
 
@@ -123,7 +124,10 @@ mod tests {
     fn a_failed_command_says_its_line_its_status_and_its_last_words() {
         let error = run(command("sh").args(["-c", "echo no such thing >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("`sh -c echo no such thing >&2; exit 3` failed (exit status: 3):\nno such thing"), "{text}");
+        assert!(
+            text.starts_with("`sh -c echo no such thing >&2; exit 3` failed (exit status: 3):\nno such thing"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -21,10 +21,12 @@ pub struct Daemon {
 }
 
 /// Writes its own number, joins the node's cgroups and becomes the daemon.
-const START: &str = r#"exec </dev/null >>"$LOG" 2>&1
+///
+/// The number is written before the output goes into the log: the caller waits until then.
+const START: &str = r#"echo $$ >"$PID"
+exec </dev/null >>"$LOG" 2>&1
 cd /
 for file in $CGROUPS; do echo 0 >"$file"; done
-echo $$ >"$PID"
 exec "$@""#;
 
 impl Daemon {

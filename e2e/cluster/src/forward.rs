@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::checkout::{Checkout, Node};
 use crate::error::{Doing, Error, Result};
-use crate::interrupt::{self, Wait};
+use crate::interrupt;
 use crate::kubectl::kubectl;
 use crate::relay;
 
@@ -44,11 +44,8 @@ pub fn forward(checkout: &Checkout, target: &Target, listen: SocketAddr) -> Resu
     println!("{own} -> {}/{}:{} ({address}); Ctrl-C ends it", target.namespace, target.service, target.port);
     let socket = checkout.relay(Node::FIRST);
     std::thread::spawn(move || relay::serve_listener(&listener, &socket, &address));
-    let wait = Wait { what: "the end", seconds_max: u64::from(u32::MAX), every_ms: 100, hint: "Ctrl-C ends it" };
-    match interrupt::wait_for(wait, || Ok(None::<()>)) {
-        Err(Error::Interrupted) => Ok(()),
-        other => other,
-    }
+    interrupt::wait();
+    Ok(())
 }
 
 /// The address of a Service inside the cluster: its virtual one, or a ready pod's of a headless Service.
@@ -56,45 +53,56 @@ pub fn forward(checkout: &Checkout, target: &Target, listen: SocketAddr) -> Resu
 /// # Errors
 /// When there is no such Service or port, or no pod behind a headless one.
 pub fn resolve(checkout: &Checkout, target: &Target) -> Result<String> {
-    let get = |kind: &str| -> Result<Value> {
-        let text = kubectl(checkout, &["-n", &target.namespace, "get", kind, &target.service, "-o", "json"])?;
-        serde_json::from_str(&text).map_err(|source| Error::Json { action: format!("read a {kind}"), source })
+    let get = |arguments: &[&str]| -> Result<Value> {
+        let arguments = [&["-n", &target.namespace, "get", "-o", "json"], arguments].concat();
+        serde_json::from_str(&kubectl(checkout, &arguments)?)
+            .map_err(|source| Error::Json { action: "read what kubectl printed".into(), source })
     };
-    let service = get("service")?;
-    let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-    let port = find_port(&ports, &target.port).ok_or_else(|| {
+    let service = get(&["service", &target.service])?;
+    let ports = list(&service, "/spec/ports");
+    let port = find_port(ports, &target.port).ok_or_else(|| {
         let known: Vec<String> = ports.iter().map(describe).collect();
         Error::Refused(format!("{} has no port {}; it has: {}", target.service, target.port, known.join(" ")))
     })?;
-    match service.pointer("/spec/clusterIP").and_then(Value::as_str) {
-        Some(address) if address != "None" => Ok(format!("{address}:{port}")),
+    match text(&service, "/spec/clusterIP") {
+        Some(address) if address != "None" => Ok(format!("{address}:{}", number(port))),
         _ => {
-            let endpoints = get("endpoints")?;
-            let address = endpoints.pointer("/subsets/0/addresses/0/ip").and_then(Value::as_str);
-            let port = endpoints.pointer("/subsets/0/ports").and_then(Value::as_array);
-            let port = port.and_then(|ports| find_port(ports, &target.port)).unwrap_or(port_or(port, 0));
-            let address =
-                address.ok_or_else(|| Error::Refused(format!("no pod behind {} is ready", target.service)))?;
-            Ok(format!("{address}:{port}"))
+            let label = format!("kubernetes.io/service-name={}", target.service);
+            let slices = get(&["endpointslices", "-l", &label])?;
+            list(&slices, "/items")
+                .iter()
+                .find_map(|slice| ready_pod(slice, text(port, "/name").unwrap_or_default()))
+                .ok_or_else(|| Error::Refused(format!("no pod behind {} is ready", target.service)))
         }
     }
 }
 
-fn find_port(ports: &[Value], wanted: &str) -> Option<u64> {
-    let number = |port: &Value| port.get("port").and_then(Value::as_u64);
-    let found = ports.iter().find(|port| {
-        port.get("name").and_then(Value::as_str) == Some(wanted) || number(port).map(|n| n.to_string()).as_deref() == Some(wanted)
-    });
-    found.and_then(number)
+/// Address and port of a ready pod; the port of a pod need not be that of its Service, only its name is.
+fn ready_pod(slice: &Value, port_name: &str) -> Option<String> {
+    let is_ready = |endpoint: &&Value| endpoint.pointer("/conditions/ready") == Some(&Value::Bool(true));
+    let endpoint = list(slice, "/endpoints").iter().find(is_ready)?;
+    let port = list(slice, "/ports").iter().find(|port| text(port, "/name").unwrap_or_default() == port_name)?;
+    Some(format!("{}:{}", text(endpoint, "/addresses/0")?, number(port)))
 }
 
-fn port_or(ports: Option<&Vec<Value>>, otherwise: u64) -> u64 {
-    ports.and_then(|ports| ports.first()).and_then(|port| port.get("port")).and_then(Value::as_u64).unwrap_or(otherwise)
+fn find_port<'a>(ports: &'a [Value], wanted: &str) -> Option<&'a Value> {
+    ports.iter().find(|port| text(port, "/name") == Some(wanted) || number(port).to_string() == wanted)
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
+    value.pointer(pointer).and_then(Value::as_str)
+}
+
+fn number(port: &Value) -> u64 {
+    port.pointer("/port").and_then(Value::as_u64).unwrap_or_default()
 }
 
 fn describe(port: &Value) -> String {
-    let name = port.get("name").and_then(Value::as_str).unwrap_or("-");
-    format!("{name}={}", port.get("port").and_then(Value::as_u64).unwrap_or_default())
+    format!("{}={}", text(port, "/name").unwrap_or("-"), number(port))
 }
 
 #[cfg(test)]
@@ -115,8 +123,21 @@ mod tests {
     #[test]
     fn a_port_is_found_by_name_and_by_number() {
         let ports = [json!({"name": "p2p", "port": 7100}), json!({"name": "grpc", "port": 7200})];
-        assert_eq!(find_port(&ports, "grpc"), Some(7200));
-        assert_eq!(find_port(&ports, "7100"), Some(7100));
+        assert_eq!(find_port(&ports, "grpc").map(number), Some(7200));
+        assert_eq!(find_port(&ports, "7100").map(number), Some(7100));
         assert_eq!(find_port(&ports, "http"), None);
+    }
+
+    #[test]
+    fn a_headless_service_leads_to_a_pod_that_is_ready() {
+        let slice = json!({
+            "ports": [{"name": "http", "port": 7300}, {"name": "grpc", "port": 7200}],
+            "endpoints": [
+                {"addresses": ["10.244.0.5"], "conditions": {"ready": false}},
+                {"addresses": ["10.244.1.7"], "conditions": {"ready": true}},
+            ],
+        });
+        assert_eq!(ready_pod(&slice, "grpc").as_deref(), Some("10.244.1.7:7200"));
+        assert_eq!(ready_pod(&slice, "p2p"), None);
     }
 }

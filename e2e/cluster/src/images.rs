@@ -78,7 +78,8 @@ impl Image {
             )));
         }
         let layer_path = output.with_extension("layer");
-        let written = self.write_layer(&layer_path).and_then(|layer| self.write_image(output, &layer_path, &layer, tag));
+        let written =
+            self.write_layer(&layer_path).and_then(|layer| self.write_image(output, &layer_path, &layer, tag));
         let _ = std::fs::remove_file(&layer_path);
         written
     }
@@ -291,10 +292,7 @@ mod tests {
         let layer = blob(manifest["layers"][0]["digest"].as_str().unwrap());
         assert_eq!(manifest["layers"][0]["size"], layer.len());
         let names: Vec<String> = entries(layer.as_slice()).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(
-            names,
-            ["etc", "proc", "sys", "dev", "tmp", "etc/passwd", "opt", "opt/a", "opt/a/program", "opt/b"]
-        );
+        assert_eq!(names, ["etc", "proc", "sys", "dev", "tmp", "etc/passwd", "opt", "opt/a", "opt/a/program", "opt/b"]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no partial file is left");
     }
 

@@ -1,11 +1,11 @@
-//! Ctrl-C and SIGTERM as a flag that every wait looks at, so that an interrupted command can clean up.
+//! Ctrl-C, SIGTERM and a closed terminal as a flag that every wait looks at, so that an interrupted command can clean up.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::error::{Doing, Error, Result};
 
@@ -18,7 +18,7 @@ static SHIELDED: AtomicBool = AtomicBool::new(false);
 /// When the system refuses the handlers.
 pub fn listen() -> Result<()> {
     let flag = Arc::clone(ASKED.get_or_init(Arc::default));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&flag)).doing("listen for", format!("signal {signal}"))?;
     }
     Ok(())
@@ -36,6 +36,13 @@ pub fn shield() {
 pub fn check() -> Result<()> {
     let asked = ASKED.get().is_some_and(|flag| flag.load(Ordering::SeqCst));
     if asked && !SHIELDED.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// Sleeps until Ctrl-C or SIGTERM comes.
+pub fn wait() {
+    while check().is_ok() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A wait: what for, how long, how often to look, and where a person looks when it fails.

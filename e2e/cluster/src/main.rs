@@ -213,11 +213,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
 
 impl From<&ImageArguments> for Image {
     fn from(arguments: &ImageArguments) -> Self {
-        Self {
-            name: arguments.name.clone(),
-            entrypoint: arguments.entrypoint.clone(),
-            files: arguments.files.clone(),
-        }
+        Self { name: arguments.name.clone(), entrypoint: arguments.entrypoint.clone(), files: arguments.files.clone() }
     }
 }
 

@@ -44,18 +44,42 @@ pub fn crash(checkout: &Checkout, node: Node) -> Result<()> {
     sandbox::remove(checkout, node)
 }
 
-/// Waits until Kubernetes calls the nodes ready.
+/// When each node was last heard of, and whether Kubernetes calls it ready.
+#[derive(Debug, Default)]
+pub struct Heartbeats(String);
+
+impl Heartbeats {
+    /// Asks for them.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub fn now(checkout: &Checkout) -> Result<Self> {
+        let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
+        let path = format!(
+            "jsonpath={{range .items[*]}}{{.kind}} {{.metadata.name}} {{.spec.renewTime}}{ready}{{\"\\n\"}}{{end}}"
+        );
+        let arguments = ["-n", "kube-node-lease", "get", "nodes,leases", "-o", &path];
+        kubectl(checkout, &arguments).map(Self)
+    }
+
+    /// Is the node ready, and heard of since `before`? A node that crashed is called ready until its loss is noticed.
+    fn is_ready_since(&self, node: Node, before: &Self) -> bool {
+        let lease = format!("Lease {node} ");
+        let heard = |line: &str| line.starts_with(&lease) && !before.0.lines().any(|earlier| earlier == line);
+        self.0.lines().any(|line| line == format!("Node {node} True")) && self.0.lines().any(heard)
+    }
+}
+
+/// Waits until Kubernetes has heard of the nodes since `before` and calls them ready.
 ///
 /// # Errors
-/// When one does not get there; the error names its kubelet's log.
-pub fn wait_until_ready(checkout: &Checkout, nodes: &[Node]) -> Result<()> {
+/// When one does not get there; the error says where the logs are.
+pub fn wait_until_ready(checkout: &Checkout, nodes: &[Node], before: &Heartbeats) -> Result<()> {
     let hint = format!("see kubelet-*.log and containerd-*.log in {}", checkout.log().display());
     let wait = Wait { what: "the readiness of all nodes", seconds_max: 90, every_ms: 200, hint: &hint };
     wait_for(wait, || {
-        let path = r#"jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
-        let table = kubectl(checkout, &["get", "nodes", "-o", path])?;
-        let ready = |node: &Node| table.lines().any(|line| line == format!("{node}=True"));
-        Ok(nodes.iter().all(ready).then_some(()))
+        let now = Heartbeats::now(checkout)?;
+        Ok(nodes.iter().all(|node| now.is_ready_since(*node, before)).then_some(()))
     })
 }
 
@@ -75,4 +99,21 @@ fn expect_member(checkout: &Checkout, node: Node) -> Result<()> {
         return Err(Error::Refused(format!("{node} does not run; `cluster node add {}` starts it", node.number())));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_came_back_counts_only_once_it_was_heard_of_again() {
+        let before = Heartbeats("Node node2 True\nLease node2 10:00:00\n".into());
+        let same = Heartbeats("Node node2 True\nLease node2 10:00:00\n".into());
+        let heard = Heartbeats("Node node2 True\nLease node2 10:00:07\n".into());
+        let lost = Heartbeats("Node node2 Unknown\nLease node2 10:00:07\n".into());
+        assert!(!same.is_ready_since(Node::all().nth(1).unwrap(), &before));
+        assert!(heard.is_ready_since(Node::all().nth(1).unwrap(), &before));
+        assert!(!lost.is_ready_since(Node::all().nth(1).unwrap(), &before));
+        assert!(heard.is_ready_since(Node::all().nth(1).unwrap(), &Heartbeats::default()));
+    }
 }

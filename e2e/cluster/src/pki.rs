@@ -49,20 +49,27 @@ pub fn make(folder: &Path) -> Result<()> {
 
     let server = [ExtendedKeyUsagePurpose::ServerAuth];
     let client = [ExtendedKeyUsagePurpose::ClientAuth];
-    let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from).into();
+    let mut names: Vec<String> =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from).into();
     names.extend(["kubernetes.default.svc.cluster.local", "localhost", "127.0.0.1"].map(String::from));
     names.extend([network::API_SERVICE_ADDRESS.to_string(), network::address(Node::FIRST)]);
-    authority.issue(folder, Subject {
-        name: "apiserver",
-        common_name: "kube-apiserver".into(),
-        organization: None,
-        usages: &server,
-        addresses: names,
-    })?;
-    authority.issue(folder, Subject {
-        organization: Some(ADMINISTRATORS),
-        ..Subject::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &client)
-    })?;
+    authority.issue(
+        folder,
+        Subject {
+            name: "apiserver",
+            common_name: "kube-apiserver".into(),
+            organization: None,
+            usages: &server,
+            addresses: names,
+        },
+    )?;
+    authority.issue(
+        folder,
+        Subject {
+            organization: Some(ADMINISTRATORS),
+            ..Subject::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &client)
+        },
+    )?;
     front_proxy.issue(folder, Subject::client("front-proxy-client", "front-proxy-client", &client))?;
 
     for name in ["kube-controller-manager", "kube-scheduler", "kube-proxy"] {
@@ -75,13 +82,16 @@ pub fn make(folder: &Path) -> Result<()> {
     }
     let both = [ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     for node in Node::all() {
-        authority.kubeconfig(folder, Subject {
-            name: &node.to_string(),
-            common_name: format!("system:node:{node}"),
-            organization: Some("system:nodes"),
-            usages: &both,
-            addresses: vec![node.to_string(), network::address(node)],
-        })?;
+        authority.kubeconfig(
+            folder,
+            Subject {
+                name: &node.to_string(),
+                common_name: format!("system:node:{node}"),
+                organization: Some("system:nodes"),
+                usages: &both,
+                addresses: vec![node.to_string(), network::address(node)],
+            },
+        )?;
     }
     Ok(())
 }

@@ -23,8 +23,20 @@ const TOOLS: [(&str, &str); 10] = [
 
 /// Modules that a kernel may have outside its image; one that is built in or missing is judged by [`PROBE`].
 const KERNEL_MODULES: [&str; 14] = [
-    "overlay", "bridge", "veth", "nf_tables", "nf_nat", "nf_conntrack", "ip_set", "ip_set_hash_ip", "ip_set_hash_net",
-    "xt_set", "xt_mark", "xt_comment", "xt_conntrack", "nft_compat",
+    "overlay",
+    "bridge",
+    "veth",
+    "nf_tables",
+    "nf_nat",
+    "nf_conntrack",
+    "ip_set",
+    "ip_set_hash_ip",
+    "ip_set_hash_net",
+    "xt_set",
+    "xt_mark",
+    "xt_comment",
+    "xt_conntrack",
+    "nft_compat",
 ];
 
 /// Uses what the nodes will use, in a network namespace that ends with the shell.

@@ -111,8 +111,7 @@ pub fn dial(relay: &Path, target: &str) -> std::io::Result<UnixStream> {
 /// Starts this very program again as a daemon: on the host, or in the network namespace of a node.
 fn launch(checkout: &Checkout, name: &str, node: Option<Node>, arguments: &[String]) -> Result<()> {
     let part = node.filter(|node| *node != Node::FIRST).map_or(Part::Host, Part::Node);
-    let joins: Vec<String> =
-        cgroups::make(checkout, part)?.iter().map(|file| file.display().to_string()).collect();
+    let joins: Vec<String> = cgroups::make(checkout, part)?.iter().map(|file| file.display().to_string()).collect();
     let program = std::env::current_exe().doing("find", "this program")?;
     let script = r#"exec </dev/null >>"$LOG" 2>&1; for file in $CGROUPS; do echo 0 >"$file"; done; cd /; exec "$@""#;
     let mut start = node.map_or_else(|| command::command("env"), |node| network::inside(checkout, node));

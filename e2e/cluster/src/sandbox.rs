@@ -95,6 +95,10 @@ pub fn remove(checkout: &Checkout, node: Node) -> Result<()> {
 
 fn prepare_disk(checkout: &Checkout, node: Node) -> Result<std::path::PathBuf> {
     let folder = checkout.node(node);
+    // Numbers of processes mean nothing after a crash.
+    for name in ["pids", "daemons"] {
+        let _ = std::fs::remove_dir_all(folder.join(name));
+    }
     for name in ["run", "config", "pids", "daemons"] {
         std::fs::create_dir_all(folder.join(name)).doing("create", folder.join(name))?;
     }

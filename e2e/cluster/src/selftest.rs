@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::forward;
 use crate::interrupt::{Wait, wait_for};
 use crate::kubectl::{apply, kubectl};
+use crate::membership::Heartbeats;
 use crate::progress::Progress;
 use crate::{addons, control_plane, daemon, membership, relay, up};
 
@@ -87,7 +88,8 @@ pub fn run(checkout: &Checkout) -> Result<()> {
 
     kubectl(checkout, &["delete", "namespace", NAMESPACE, "--timeout=60s"])?;
     wait(20, "the removal of all volumes", || {
-        let volumes = kubectl(checkout, &["get", "pv", "-o", "jsonpath={range .items[*]}{.spec.claimRef.namespace} {end}"])?;
+        let volumes =
+            kubectl(checkout, &["get", "pv", "-o", "jsonpath={range .items[*]}{.spec.claimRef.namespace} {end}"])?;
         Ok(!volumes.contains(NAMESPACE))
     })?;
     progress.done("everything is removed again, volumes too");
@@ -99,7 +101,11 @@ fn names_lead_to_pods_of_all_nodes(checkout: &Checkout) -> Result<()> {
         for to in 0..4 {
             let name = format!("peer-{to}");
             let what = format!("the answer of {name} to peer-{from}");
-            wait(10, &what, || Ok(fetch(checkout, from, &format!("{name}.peers:8080/name")).as_deref() == Some(&name)))?;
+            wait(
+                10,
+                &what,
+                || Ok(fetch(checkout, from, &format!("{name}.peers:8080/name")).as_deref() == Some(&name)),
+            )?;
         }
     }
     expect("the Service's virtual address answers", fetch(checkout, 0, "any/name").is_some())?;
@@ -163,7 +169,7 @@ fn nodes_get_lost_and_come_back(checkout: &Checkout, progress: &mut Progress) ->
     expect("but it lives, as its own node's relay shows", get(checkout, cut, &address).contains(&cut_pod.name))?;
     membership::heal(checkout, cut)?;
     up::add_node(checkout, crashed)?;
-    membership::wait_until_ready(checkout, &nodes)?;
+    membership::wait_until_ready(checkout, &nodes, &Heartbeats::default())?;
     progress.done("both nodes are Ready again");
 
     addons::wait_for_base(checkout)?;

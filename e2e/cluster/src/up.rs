@@ -6,12 +6,15 @@ use crate::build::Addon;
 use crate::checkout::{Checkout, Node};
 use crate::error::{Doing, Error, Result};
 use crate::kubectl::kubectl;
+use crate::membership::Heartbeats;
 use crate::progress::Progress;
 use crate::state::Environment;
-use crate::{addons, build, calico, control_plane, down, interrupt, membership, pki, preflight, relay, sandbox, worker};
+use crate::{
+    addons, build, calico, control_plane, down, interrupt, membership, pki, preflight, relay, sandbox, worker,
+};
 
 /// Brings the cluster up. Does nothing when it runs; starts what is missing when it runs with fewer nodes. A failed or
-/// interrupted start from nothing leaves only the logs.
+/// interrupted start from nothing leaves nothing, but for the logs of one that failed.
 ///
 /// # Errors
 /// Why it cannot be brought up.
@@ -34,7 +37,10 @@ pub fn up(checkout: &Checkout, nodes: u8, with: &[Addon]) -> Result<Environment>
         Err(error) => {
             interrupt::shield();
             eprintln!("removing what was begun, because: {error}");
-            down::remove_but_logs(checkout)?;
+            match error {
+                Error::Interrupted => down::remove(checkout)?,
+                _ => down::remove_but_logs(checkout)?,
+            }
             Err(error)
         }
     }
@@ -69,7 +75,7 @@ fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress)
     })?;
     progress.done("containerd, images, kubelet, kube-proxy started");
     if !all.is_empty() {
-        finish_nodes(checkout, &all, progress)?;
+        finish_nodes(checkout, &all, &Heartbeats::default(), progress)?;
     }
     for addon in with {
         addons::start(checkout, *addon)?;
@@ -102,9 +108,9 @@ fn start_node(checkout: &Checkout, node: Node) -> Result<()> {
 }
 
 /// Policy enforcement, then the wait until the nodes are ready.
-fn finish_nodes(checkout: &Checkout, nodes: &[Node], progress: &mut Progress) -> Result<()> {
+fn finish_nodes(checkout: &Checkout, nodes: &[Node], before: &Heartbeats, progress: &mut Progress) -> Result<()> {
     worker::on_each(nodes, |node| calico::start_felix(checkout, node))?;
-    membership::wait_until_ready(checkout, nodes)?;
+    membership::wait_until_ready(checkout, nodes, before)?;
     progress.done("nodes Ready");
     addons::wait_for_base(checkout)?;
     progress.done("DNS and volumes ready");
@@ -125,23 +131,20 @@ fn complete(
             checkout.log().display()
         )));
     }
-    let missing: Vec<Node> =
-        Node::first(nodes).filter(|node| sandbox::first_process(checkout, *node).is_none() || !is_worker(checkout, *node)).collect();
+    let missing: Vec<Node> = Node::first(nodes).filter(|node| !worker::is_whole(checkout, *node)).collect();
     if missing.is_empty() && with.is_empty() {
         eprintln!("the cluster is up already, with {} nodes: nothing to do", environment.nodes);
         return Ok(environment);
     }
+    build::build(checkout, with)?;
     if !missing.is_empty() {
-        build::build(checkout, with)?;
         if environment.nodes == 0 {
             calico::prepare_datastore(checkout)?;
             addons::apply_base(checkout)?;
         }
-        worker::on_each(&missing, |node| start_node(checkout, node))?;
-        finish_nodes(checkout, &missing, progress)?;
+        join(checkout, &missing, progress)?;
     }
     for addon in with {
-        build::build(checkout, with)?;
         addons::start(checkout, *addon)?;
         progress.done("metrics-server answers");
     }
@@ -150,32 +153,37 @@ fn complete(
     Ok(environment)
 }
 
-/// Node 1 of a cluster without nodes carries the control plane only.
-fn is_worker(checkout: &Checkout, node: Node) -> bool {
-    checkout.node(node).join("daemons/kubelet.json").exists()
-}
-
 /// Starts one node of a cluster that runs: a new one, or one that crashed (with the disk it had).
 ///
 /// # Errors
 /// When the cluster does not run or the node does not get ready.
 pub fn add_node(checkout: &Checkout, node: Node) -> Result<()> {
     let environment = membership::expect_running(checkout)?;
-    if sandbox::first_process(checkout, node).is_some() && is_worker(checkout, node) {
+    if worker::is_whole(checkout, node) {
         eprintln!("{node} runs already: nothing to do");
         return Ok(());
     }
     if environment.nodes == 0 {
         return Err(Error::Refused("the cluster has no nodes yet; use `cluster up --nodes N`".into()));
     }
-    let mut progress = Progress::start();
-    let added = start_node(checkout, node).and_then(|()| finish_nodes(checkout, &[node], &mut progress));
-    if let Err(error) = added {
-        interrupt::shield();
-        sandbox::remove(checkout, node)?;
-        return Err(error);
-    }
+    join(checkout, &[node], &mut Progress::start())?;
     Environment::new(checkout, environment.nodes.max(node.number()), environment.api_port).write(checkout)
+}
+
+/// Makes nodes part of a cluster that runs. Nodes that do not get ready are removed, if they did not run before.
+fn join(checkout: &Checkout, nodes: &[Node], progress: &mut Progress) -> Result<()> {
+    let absent = |node: &&Node| sandbox::first_process(checkout, **node).is_none();
+    let new: Vec<Node> = nodes.iter().filter(absent).copied().collect();
+    let before = Heartbeats::now(checkout)?;
+    let started = worker::on_each(nodes, |node| start_node(checkout, node));
+    let joined = started.and_then(|()| finish_nodes(checkout, nodes, &before, progress));
+    if joined.is_err() {
+        interrupt::shield();
+        for node in new {
+            sandbox::remove(checkout, node)?;
+        }
+    }
+    joined
 }
 
 fn make_folders(checkout: &Checkout) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::addons;
 use crate::cgroups::{self, Part};
 use crate::checkout::{Checkout, Node};
 use crate::command::run;
-use crate::daemon::Daemon;
+use crate::daemon::{self, Daemon};
 use crate::error::{Doing, Error, Result};
 use crate::interrupt::{Wait, wait_for};
 use crate::network::{DNS_ADDRESS, POD_RANGE, address};
@@ -37,6 +37,14 @@ pub fn start(checkout: &Checkout, node: Node) -> Result<()> {
     }
     kubelet(node).start(checkout, node)?;
     Daemon::new("kube-proxy", [format!("--config={CONFIG}/kube-proxy.json")]).start(checkout, node)
+}
+
+/// Does a node run with everything that makes it a Kubernetes node?
+pub fn is_whole(checkout: &Checkout, node: Node) -> bool {
+    let daemons = daemon::list(checkout, node);
+    ["containerd", "kubelet", "kube-proxy", "calico-felix"]
+        .iter()
+        .all(|name| daemons.iter().any(|(daemon, alive)| daemon == name && *alive))
 }
 
 /// Imports an image into a node. `image` is the path as the node sees it.
@@ -85,20 +93,25 @@ fn wait_for_containerd(checkout: &Checkout, node: Node) -> Result<()> {
     let log = checkout.log().join(format!("containerd-{node}.log"));
     let (what, hint) = (format!("the start of containerd in {node}"), format!("see {}", log.display()));
     let wait = Wait { what: &what, seconds_max: 30, every_ms: 50, hint: &hint };
-    wait_for(wait, || Ok(run(sandbox::inside(checkout, node)?.args(["ctr", "version"])).ok()).map(|found| found.map(drop)))
+    wait_for(wait, || {
+        Ok(run(sandbox::inside(checkout, node)?.args(["ctr", "version"])).ok()).map(|found| found.map(drop))
+    })
 }
 
 fn kubelet(node: Node) -> Daemon {
     let number = node.number();
-    Daemon::new("kubelet", [
-        format!("--config={CONFIG}/kubelet.json"),
-        format!("--kubeconfig=/run/althing/pki/{node}.kubeconfig"),
-        format!("--hostname-override={node}"),
-        format!("--node-ip={}", address(node)),
-        // Each node is a failure domain of its own.
-        format!("--node-labels=topology.kubernetes.io/region=local,topology.kubernetes.io/zone=zone-{number}"),
-        "--cert-dir=/var/lib/kubelet/pki".into(),
-    ])
+    Daemon::new(
+        "kubelet",
+        [
+            format!("--config={CONFIG}/kubelet.json"),
+            format!("--kubeconfig=/run/althing/pki/{node}.kubeconfig"),
+            format!("--hostname-override={node}"),
+            format!("--node-ip={}", address(node)),
+            // Each node is a failure domain of its own.
+            format!("--node-labels=topology.kubernetes.io/region=local,topology.kubernetes.io/zone=zone-{number}"),
+            "--cert-dir=/var/lib/kubelet/pki".into(),
+        ],
+    )
 }
 
 fn kubelet_configuration(checkout: &Checkout, node: Node) -> Value {
