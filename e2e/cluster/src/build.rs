@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use crate::addons;
 use crate::checkout::{Checkout, cache_root};
@@ -16,7 +17,7 @@ const CALICO_VERSION: &str = "v3.28.5";
 const LOCAL_PATH_VERSION: &str = "v0.0.30";
 const STRIP: &str = "-s -w";
 /// A long step says this often that it goes on.
-const TICK: std::time::Duration = std::time::Duration::from_secs(20);
+const TICK: Duration = Duration::from_secs(20);
 
 /// A part that is built only when asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -235,10 +236,10 @@ fn write_calico_crds(folder: &Path, output: &Path) -> Result<()> {
 fn timed(what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     eprintln!("  {what} ...");
-    let (done, still_at_work) = std::sync::mpsc::channel::<()>();
+    let (done, still_at_work) = channel::<()>();
     let result = std::thread::scope(|scope| {
         scope.spawn(move || {
-            while still_at_work.recv_timeout(TICK) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            while still_at_work.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("  {what} ... {:.0} s", start.elapsed().as_secs_f64());
             }
         });

@@ -75,7 +75,7 @@ pub fn make(checkout: &Checkout, part: Part) -> Result<Vec<PathBuf>> {
         let mut folder = hierarchy.clone();
         for name in below.split('/').filter(|name| !name.is_empty()) {
             let parent = folder.clone();
-            delegate(&parent)?;
+            delegate(&parent);
             folder.push(name);
             std::fs::create_dir_all(&folder).doing("create", &folder)?;
             inherit_cpuset(&parent, &folder)?;
@@ -187,14 +187,13 @@ fn parse_mounts(text: &str) -> Vec<(PathBuf, String)> {
     text.lines().filter_map(line).collect()
 }
 
-/// On v2 a child has only the controllers that its parent hands on.
-fn delegate(parent: &Path) -> Result<()> {
-    let Ok(controllers) = std::fs::read_to_string(parent.join("cgroup.controllers")) else { return Ok(()) };
-    let file = parent.join("cgroup.subtree_control");
+/// On v2 a child has only the controllers that its parent hands on. One that cannot be handed on is not ours to
+/// judge: kubelet names the controllers that it misses.
+fn delegate(parent: &Path) {
+    let controllers = std::fs::read_to_string(parent.join("cgroup.controllers")).unwrap_or_default();
     for controller in controllers.split_whitespace() {
-        std::fs::write(&file, format!("+{controller}")).doing("delegate controllers in", &file)?;
+        let _ = std::fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
     }
-    Ok(())
 }
 
 /// On v1 a new cpuset is empty, and nothing can join it until it is filled.

@@ -14,15 +14,29 @@ use crate::interrupt;
 /// So much of a failed program's output goes into the error.
 const OUTPUT_LINES_MAX: usize = 15;
 
-/// Environment that is kept; a user's proxies, Go flags or kubeconfig must not change what the cluster does.
-const KEPT: [&str; 8] = ["HOME", "PATH", "USER", "TMPDIR", "XDG_CACHE_HOME", "GOPROXY", "GOMODCACHE", "GOCACHE"];
+/// Environment that is kept; a user's Go flags, locale or kubeconfig must not change what the cluster does.
+const KEPT: [&str; 13] = [
+    "HOME",
+    "USER",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "GOPROXY",
+    "GOSUMDB",
+    "GONOSUMDB",
+    "GOPRIVATE",
+    "GOMODCACHE",
+    "GOCACHE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
 
 /// A command with a clean environment and a process group of its own: Ctrl-C reaches this tool alone, which then ends
 /// the command itself.
 pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(Stdio::null()).process_group(0);
-    for name in KEPT.iter().chain(&["GOSUMDB", "GONOSUMDB", "GOPRIVATE", "https_proxy", "http_proxy", "no_proxy"]) {
+    for name in KEPT {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

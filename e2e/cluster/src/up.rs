@@ -69,7 +69,7 @@ fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress)
     std::thread::scope(|scope| {
         // Nodes start beside the API server; a kubelet that comes first just retries.
         let workers = scope.spawn(|| worker::on_each(&all, |node| start_node(checkout, node)));
-        let control = start_control_plane(checkout, !all.is_empty(), progress);
+        let control = start_control_plane(checkout, &all, progress);
         let workers = workers.join().unwrap_or_else(|_| Err(Error::Refused("a thread died".into())));
         control.and(workers)
     })?;
@@ -86,11 +86,11 @@ fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress)
     Ok(environment)
 }
 
-fn start_control_plane(checkout: &Checkout, has_nodes: bool, progress: &mut Progress) -> Result<()> {
+fn start_control_plane(checkout: &Checkout, nodes: &[Node], progress: &mut Progress) -> Result<()> {
     control_plane::wait_until_ready(checkout)?;
     progress.done("API server ready");
     control_plane::start_controllers(checkout)?;
-    if has_nodes {
+    if !nodes.is_empty() {
         calico::prepare_datastore(checkout)?;
         addons::apply_base(checkout)?;
         progress.done("Calico's resources, DNS and provisioner applied");
