@@ -127,6 +127,19 @@ pub fn build(checkout: &Checkout, with: &[Addon]) -> Result<()> {
     timed("write images", || addons::make_images(checkout, with))
 }
 
+/// Where a program lies in the cache.
+///
+/// # Errors
+/// When there is no such program.
+pub fn program(checkout: &Checkout, name: &str) -> Result<PathBuf> {
+    let path = checkout.bin().join(name);
+    if !name.contains('/') && path.is_file() {
+        return Ok(path);
+    }
+    let known: Vec<&str> = MODULES.iter().flat_map(|module| module.programs.iter().copied()).collect();
+    Err(Error::Refused(format!("there is no program {name}; there are: {}", known.join(" "))))
+}
+
 /// Two checkouts share the cache: the second waits for the first.
 fn lock() -> Result<File> {
     let path = cache_root()?.join("build.lock");

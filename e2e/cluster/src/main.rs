@@ -60,6 +60,9 @@ enum Command {
         /// Parts that are not built by default.
         #[arg(long, value_enum)]
         with: Vec<Addon>,
+        /// Print where this program lies, such as helm or kubectl.
+        #[arg(long, value_name = "PROGRAM")]
+        print: Option<String>,
     },
     /// Write a container image of static programs as a tar file.
     Image(ImageArguments),
@@ -184,7 +187,12 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 Health::Partial => ExitCode::from(4),
             });
         }
-        Command::Build { with } => build::build(&checkout, &with)?,
+        Command::Build { with, print } => {
+            build::build(&checkout, &with)?;
+            if let Some(program) = print {
+                println!("{}", build::program(&checkout, &program)?.display());
+            }
+        }
         Command::LoadImage { files } => {
             let _lock = checkout.lock()?;
             let environment = membership::expect_running(&checkout)?;
