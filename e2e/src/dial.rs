@@ -13,7 +13,7 @@ use node_core::types::ChainId;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
-use crate::network::Network;
+use crate::network::{Network, Voter};
 
 const GRPC_PORT: u16 = althing_crds::names::PORT_GRPC;
 
@@ -74,14 +74,14 @@ impl Access {
         Client::lazy(TlsDialer::new(TcpDialer::new(address), self.store.clone(), expected), ClientOptions::default())
     }
 
-    /// A client of the node at this address inside the local cluster.
+    /// A client of a voter's pod inside the local cluster.
     ///
     /// # Errors
-    /// When the cluster has no relay.
-    pub fn client(&self, network: &Network, address: &str) -> Result<Client> {
-        let relay = network.environment.relay.as_ref().context("the cluster has no relay: it is not the local one")?;
-        ensure!(!address.is_empty(), "the pod has no address yet");
-        let dialer = RelayDialer::new(relay, format!("{address}:{GRPC_PORT}"));
+    /// When the pod has no address yet, or the cluster is not the local one.
+    pub fn client(&self, network: &Network, voter: &Voter) -> Result<Client> {
+        ensure!(!voter.address.is_empty(), "pod {} has no address yet", voter.pod);
+        let relay = network.environment.relay(&voter.host)?;
+        let dialer = RelayDialer::new(relay, format!("{}:{GRPC_PORT}", voter.address));
         let expected = Expected::any_server(&self.chain_id);
         Ok(Client::lazy(TlsDialer::new(dialer, self.store.clone(), expected), ClientOptions::default()))
     }

@@ -35,7 +35,7 @@ impl Profile {
 #[derive(Debug, Clone, Deserialize)]
 struct ClusterFile {
     kubeconfig: PathBuf,
-    relay: PathBuf,
+    relays: Vec<PathBuf>,
     bin: PathBuf,
     volumes: Vec<PathBuf>,
 }
@@ -47,8 +47,9 @@ pub struct Environment {
     pub root: PathBuf,
     /// Administrator's kubeconfig of the cluster.
     pub kubeconfig: PathBuf,
-    /// Unix socket that dials inside the local cluster; absent on a cluster that we did not make.
-    pub relay: Option<PathBuf>,
+    /// Unix sockets that dial from inside each node of the local cluster, in the order of the nodes; none on a cluster
+    /// that we did not make.
+    relays: Vec<PathBuf>,
     /// Context of the kubeconfig; absent for the local cluster.
     pub context: Option<String>,
     kubectl: PathBuf,
@@ -89,7 +90,7 @@ impl Environment {
         Ok(Self {
             root,
             kubeconfig: file.kubeconfig,
-            relay: Some(file.relay),
+            relays: file.relays,
             context: None,
             kubectl: file.bin.join("kubectl"),
             helm: file.bin.join("helm"),
@@ -112,7 +113,7 @@ impl Environment {
             binaries: root.join("target").join(TARGET).join(profile.folder()),
             root,
             kubeconfig,
-            relay: None,
+            relays: vec![],
             context: Some(context.to_string()),
             kubectl: PathBuf::from("kubectl"),
             helm: PathBuf::from("helm"),
@@ -204,14 +205,18 @@ impl Environment {
     }
 
     /// Installs the chart, or upgrades it, and waits until the operator is ready.
+    /// The operator works in these namespaces alone; they must exist.
     ///
     /// # Errors
     /// When helm fails or the operator does not become ready.
-    pub async fn install_operator(&self, images: &Images) -> Result<()> {
+    pub async fn install_operator(&self, images: &Images, namespaces: &[String]) -> Result<()> {
         let (repository, tag) = images.operator.rsplit_once(':').context("an image has a tag")?;
         let repository = format!("image.repository={repository}");
         let tag = format!("image.tag={tag}");
-        let node = format!("nodeImage={}", images.node);
+        let (node_repository, node_tag) = images.node.rsplit_once(':').context("an image has a tag")?;
+        let node_repository = format!("nodeImage.repository={node_repository}");
+        let node_tag = format!("nodeImage.tag={node_tag}");
+        let watched = format!("watchNamespaces={{{}}}", namespaces.join(","));
         self.helm(&[
             "upgrade",
             "--install",
@@ -224,12 +229,28 @@ impl Environment {
             &repository,
             "--set",
             &tag,
+            "--set",
+            &node_repository,
+            "--set",
+            &node_tag,
+            "--set",
+            &watched,
             "--wait",
             "--timeout",
             "120s",
         ])
         .await?;
         Ok(())
+    }
+
+    /// The socket that dials from inside a node of the local cluster: policies let a node reach the pods it hosts.
+    ///
+    /// # Errors
+    /// When the cluster is not the local one, or has no such node.
+    pub fn relay(&self, host: &str) -> Result<&Path> {
+        let number: usize = host.trim_start_matches("node").parse().with_context(|| format!("{host:?} is no node"))?;
+        let relay = number.checked_sub(1).and_then(|index| self.relays.get(index));
+        Ok(relay.with_context(|| format!("{host} has no relay: the cluster is not the local one"))?)
     }
 
     /// Where the local cluster keeps the files of a PersistentVolume.

@@ -1,5 +1,6 @@
 //! Load on a chain: signed transfers between development accounts, each one waited for until it is final.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use node_api::client::Client;
 use node_api::proto::{self, submit_response::Answer};
 use node_api::transactions::{TransferTerms, transfer};
-use node_core::types::{Amount, Height, Incarnation, Nonce, Transaction, TransactionId};
+use node_core::crypto::KeyPair;
+use node_core::types::{AccountId, Amount, Height, Incarnation, Nonce, Transaction, TransactionId};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,26 +31,26 @@ pub struct Finalised {
     pub applied: bool,
 }
 
-/// One development account with its next nonce.
+/// One account with its next nonce.
 pub struct Sender {
-    number: u32,
+    key: KeyPair,
     nonce: u64,
     incarnation: Incarnation,
 }
 
 impl Sender {
-    /// Account `number` as the chain knows it.
+    /// The account of this key as the chain knows it.
     ///
     /// # Errors
     /// When the node does not answer or has not executed genesis yet.
-    pub async fn new(client: &Client, number: u32) -> Result<Self> {
+    pub async fn new(client: &Client, key: KeyPair) -> Result<Self> {
         let status = client.status().await?;
         let incarnation = Incarnation::try_from(status.incarnation.as_slice())?;
-        let account = client.account(&accounts::account(number)).await?;
-        Ok(Self { number, nonce: account.nonce, incarnation })
+        let account = client.account(&AccountId::new(key.public())).await?;
+        Ok(Self { key, nonce: account.nonce, incarnation })
     }
 
-    /// The next transfer of one unit to the next account.
+    /// The next transfer of one unit, to development account 0.
     ///
     /// # Errors
     /// When the node does not answer.
@@ -58,12 +60,20 @@ impl Sender {
             incarnation: self.incarnation,
             nonce: Nonce::new(self.nonce),
             valid_until: Height::new(height + VALID_FOR),
-            to: accounts::account((self.number + 1) % accounts::FUNDED),
+            to: accounts::account(0),
             amount: Amount::new(1),
         };
         self.nonce += 1;
-        Ok(transfer(&accounts::key(self.number), &terms))
+        Ok(transfer(&self.key, &terms))
     }
+}
+
+/// The account that `examples/devnet.yaml` funds; its key is published beside it.
+///
+/// # Errors
+/// When the key file cannot be read.
+pub fn demo_account(root: &Path) -> Result<KeyPair> {
+    Ok(node_api::keys::read_key_file(&root.join("examples/devnet-account.pem"))?)
 }
 
 /// Submits a transaction and waits until it is final.
@@ -169,7 +179,7 @@ async fn send_one(
     pending: &mut Option<Transaction>,
 ) -> Result<Finalised> {
     if sender.is_none() {
-        *sender = Some(Sender::new(client, number).await?);
+        *sender = Some(Sender::new(client, accounts::key(number)).await?);
     }
     let sender = sender.as_mut().context("a sender is set")?;
     if pending.is_none() {

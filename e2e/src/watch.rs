@@ -160,7 +160,7 @@ fn lock(seen: &Mutex<Observations>) -> std::sync::MutexGuard<'_, Observations> {
 pub async fn client_of(network: &Network, access: &Access, node: &str) -> Result<Client> {
     let voters = network.voters().await?;
     let voter = voters.into_iter().find(|voter| voter.node == node).with_context(|| format!("{node} has no pod"))?;
-    access.client(network, &voter.address)
+    access.client(network, &voter)
 }
 
 /// Follows until one of the two streams ends.
@@ -217,7 +217,7 @@ async fn silent_voters(network: &Network, access: &Access) -> Result<Option<u64>
     let mut newest: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     let mut height = 0;
     for voter in network.voters().await? {
-        let Ok(client) = access.client(network, &voter.address) else { continue };
+        let Ok(client) = access.client(network, &voter) else { continue };
         let client = client.with_deadline(Duration::from_secs(2));
         let Ok(view) = client.validators().await else { continue };
         height = height.max(view.height);

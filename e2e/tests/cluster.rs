@@ -29,6 +29,8 @@ pub struct Scene {
     pub client: kube::Client,
     /// This case's own namespace.
     pub namespace: String,
+    /// All namespaces in which the operator works.
+    pub namespaces: Vec<String>,
 }
 
 /// A named case.
@@ -37,6 +39,29 @@ pub struct Case {
     pub name: &'static str,
     /// What it does.
     pub run: for<'a> fn(&'a Scene) -> BoxFuture<'a, Result<()>>,
+}
+
+impl Case {
+    /// The case's namespace; the two examples bring their own.
+    fn namespace(&self) -> String {
+        match self.name {
+            "the_devnet_example_finalises" => "althing-demo".to_string(),
+            "the_production_example_finalises" => "althing-production".to_string(),
+            name => name.replace('_', "-"),
+        }
+    }
+}
+
+/// The namespaces of these cases: the operator's rights are given by namespace, so they come before it.
+fn namespaces_of(cases: &[Case]) -> Vec<String> {
+    cases.iter().map(Case::namespace).collect()
+}
+
+async fn create_namespace(environment: &Environment, name: &str) -> Result<()> {
+    let manifest = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    environment.kubectl_call(&["apply", "-f", "-"]).input(manifest.to_string()).stdout().await?;
+    Ok(())
 }
 
 fn main() {
@@ -85,7 +110,11 @@ async fn interrupted() {
 
 async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
     let images = environment.load_images().await?;
-    environment.install_operator(&images).await.inspect_err(|_| eprintln!("the operator did not start"))?;
+    let namespaces = namespaces_of(&selected);
+    for namespace in &namespaces {
+        create_namespace(environment, namespace).await?;
+    }
+    environment.install_operator(&images, &namespaces).await.context("the operator did not start")?;
     let client = environment.client().await?;
     let mut seconds = BTreeMap::new();
     let mut failed = vec![];
@@ -97,7 +126,8 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
             environment: environment.clone(),
             images: images.clone(),
             client: client.clone(),
-            namespace: case.name.replace('_', "-"),
+            namespace: case.namespace(),
+            namespaces: namespaces.clone(),
         };
         let outcome = run_one(&case, &scene).await;
         let took = begin.elapsed().as_secs();
@@ -123,7 +153,6 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
 }
 
 async fn run_one(case: &Case, scene: &Scene) -> Result<()> {
-    scene.environment.kubectl(&["create", "namespace", &scene.namespace]).await?;
     let work = std::panic::AssertUnwindSafe((case.run)(scene)).catch_unwind();
     match tokio::time::timeout(CASE_DEADLINE, work).await {
         Ok(Ok(outcome)) => outcome,
@@ -132,14 +161,15 @@ async fn run_one(case: &Case, scene: &Scene) -> Result<()> {
     }
 }
 
-/// Removes the networks first, while the operator is there, then the namespace with what is kept.
+/// Removes the networks first, while the operator is there, then what is kept.
 async fn clean(scene: &Scene) -> Result<()> {
     let namespace = scene.namespace.as_str();
     let environment = &scene.environment;
     let networks = ["delete", "bcn,cgrp,vnode", "--all", "--namespace", namespace, "--timeout=60s"];
     environment.kubectl_call(&networks).within(90).stdout().await?;
-    let all = ["delete", "namespace", namespace, "--timeout=90s"];
-    environment.kubectl_call(&all).within(120).stdout().await?;
+    // The namespace itself stays until the cluster goes: the operator's rights in it belong to the release.
+    let rest = ["delete", "pods,pvc,secrets,cm", "--all", "--namespace", namespace, "--timeout=90s"];
+    environment.kubectl_call(&rest).within(120).stdout().await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use althing_e2e::dial::{Access, Forward};
 use althing_e2e::environment::{Environment, Images, Profile, root};
-use althing_e2e::load::{Sender, submit};
+use althing_e2e::load::{Sender, demo_account, submit};
 use althing_e2e::network::{Network, eventually};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 const NAMESPACE: &str = "althing-demo";
 const LABEL: &str = "althing.dev/demo";
-const NETWORK: &str = "devnet";
+const NETWORK: &str = "demo";
 const GROUP: &str = "main";
 const VOTERS: usize = 4;
 const TRANSACTIONS: usize = 100;
@@ -106,10 +106,10 @@ async fn run(arguments: &Arguments, outcome: &mut Outcome) -> Result<()> {
     println!("    {}\n    {}", images.operator, images.node);
 
     println!("==> operator (helm chart)");
-    environment.install_operator(&images).await?;
+    prepare_namespace(&environment).await?;
+    environment.install_operator(&images, &[NAMESPACE.to_string()]).await?;
     let client = environment.client().await?;
     let network = Network::new(&environment, &client, NAMESPACE, NETWORK, GROUP);
-    prepare_namespace(&environment).await?;
 
     println!("==> kubectl apply -f examples/devnet.yaml");
     let manifest = std::fs::read_to_string(environment.root.join("examples/devnet.yaml"))?;
@@ -158,7 +158,7 @@ async fn send_and_show(network: &Network, outcome: &mut Outcome) -> Result<()> {
     let to_second = Forward::open(network, &format!("pod/{}", second.pod)).await?;
     let asked = access.client_at(&to_first.address);
     let other = access.client_at(&to_second.address);
-    let mut sender = Sender::new(&asked, 0).await?;
+    let mut sender = Sender::new(&asked, demo_account(&network.environment.root)?).await?;
     let mut tasks = vec![];
     for _ in 0..TRANSACTIONS {
         let transaction = sender.next(&asked).await?;

@@ -19,7 +19,7 @@ pub async fn a_copied_volume_never_signs(scene: &Scene) -> Result<()> {
     make_claim_with_copy(scene, &network, &original).await?;
     let copy = start_copy(&network, &original).await?;
     let access = Access::operator(&network).await?;
-    let client = access.client(&network, &copy.address)?;
+    let client = access.client(&network, &copy)?;
     let request = eventually("the copy asks whether it may start", 60, || async {
         let request = client.start_request().await?;
         ensure!(request.asking, "it does not ask");
@@ -57,9 +57,11 @@ async fn make_claim_with_copy(scene: &Scene, network: &Network, original: &Voter
                 "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "binder"}, "spec": {
                 "restartPolicy": "Never", "nodeName": original.host.clone(),
-                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "fsGroup": 65532},
+                "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "fsGroup": 65532,
+                    "seccompProfile": {"type": "RuntimeDefault"}},
                 "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "copy"}}],
                 "containers": [{"name": "binder", "image": "docker.io/local/busybox:1", "command": ["true"],
+                    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
                     "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}}]});
     let annotated = with_selected_node(manifest, &original.host);
     network.apply(&annotated.to_string()).await?;

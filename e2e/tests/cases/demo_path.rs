@@ -1,7 +1,7 @@
 //! What a new user does: apply an example, wait, send transactions, read the columns.
 
 use althing_e2e::dial::Access;
-use althing_e2e::load::{Sender, submit};
+use althing_e2e::load::{Sender, demo_account, submit};
 use althing_e2e::network::{Network, eventually};
 use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
@@ -14,14 +14,14 @@ const TRANSACTIONS: usize = 100;
 
 /// `examples/devnet.yaml` finalises a hundred transfers, readable from a validator that was not asked.
 pub async fn the_devnet_example_finalises(scene: &Scene) -> Result<()> {
-    let network = applied_example(scene, "devnet", "main", 4).await?;
+    let network = applied_example(scene, "devnet", "demo").await?;
     let watch = Watch::start(&network).await?;
     let access = Access::operator(&network).await?;
     let voters = network.voters().await?;
     let [first, second, ..] = voters.as_slice() else { anyhow::bail!("two voters exist") };
-    let asked = access.client(&network, &first.address)?;
-    let other = access.client(&network, &second.address)?;
-    let mut sender = Sender::new(&asked, 0).await?;
+    let asked = access.client(&network, first)?;
+    let other = access.client(&network, second)?;
+    let mut sender = Sender::new(&asked, demo_account(&scene.environment.root)?).await?;
     let mut finalised = vec![];
     let mut sent = vec![];
     for _ in 0..TRANSACTIONS {
@@ -51,7 +51,7 @@ pub async fn the_devnet_example_finalises(scene: &Scene) -> Result<()> {
 
 /// `examples/production.yaml` comes up as it stands.
 pub async fn the_production_example_finalises(scene: &Scene) -> Result<()> {
-    let network = applied_example(scene, "production", "main", 4).await?;
+    let network = applied_example(scene, "production", "production").await?;
     let watch = Watch::start(&network).await?;
     let begin = watch.counts().heights;
     eventually("five more blocks", 60, || async {
@@ -65,12 +65,12 @@ pub async fn the_production_example_finalises(scene: &Scene) -> Result<()> {
 }
 
 /// Applies an example with the image under test and waits until all voters sign.
-async fn applied_example(scene: &Scene, name: &str, group: &str, voters: usize) -> Result<Network> {
-    let path = scene.environment.root.join(format!("examples/{name}.yaml"));
+async fn applied_example(scene: &Scene, file: &str, name: &str) -> Result<Network> {
+    let path = scene.environment.root.join(format!("examples/{file}.yaml"));
     let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let network = Network::new(&scene.environment, &scene.client, &scene.namespace, name, group);
+    let network = Network::new(&scene.environment, &scene.client, &scene.namespace, name, "main");
     network.apply(&text).await?;
-    network.wait_all_signing(voters, 180).await?;
+    network.wait_all_signing(4, 180).await?;
     Ok(network)
 }
 

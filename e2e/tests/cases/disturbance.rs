@@ -53,7 +53,7 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
 async fn load_on_all(network: &Network, first_account: u32) -> Result<Load> {
     let access = Access::operator(network).await?;
     let voters = network.voters().await?;
-    let clients: Result<Vec<_>> = voters.iter().map(|voter| access.client(network, &voter.address)).collect();
+    let clients: Result<Vec<_>> = voters.iter().map(|voter| access.client(network, voter)).collect();
     Ok(Load::start(&clients?, first_account))
 }
 

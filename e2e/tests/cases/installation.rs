@@ -13,7 +13,7 @@ pub async fn networks_outlive_the_chart(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let watch = Watch::start(&network).await?;
     let before: Vec<String> = network.voters().await?.into_iter().map(|voter| voter.uid).collect();
-    scene.environment.install_operator(&scene.images).await?;
+    scene.environment.install_operator(&scene.images, &scene.namespaces).await?;
     scene.environment.helm(&["uninstall", "althing", "--namespace", OPERATOR_NAMESPACE, "--wait"]).await?;
     let height = watch.counts().heights;
     eventually("ten more blocks without an operator", 60, || async {
@@ -24,7 +24,7 @@ pub async fn networks_outlive_the_chart(scene: &Scene) -> Result<()> {
     let after: Vec<String> = network.voters().await?.into_iter().map(|voter| voter.uid).collect();
     ensure!(before == after, "pods were replaced: {before:?} became {after:?}");
     network.object("BlockchainNetwork", "alpha").await?;
-    scene.environment.install_operator(&scene.images).await?;
+    scene.environment.install_operator(&scene.images, &scene.namespaces).await?;
     network.wait_all_signing(4, 90).await?;
     watch.report(0).await?;
     Ok(())

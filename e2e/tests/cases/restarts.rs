@@ -40,7 +40,7 @@ pub async fn the_chain_does_not_notice_an_api_server_restart(scene: &Scene) -> R
     let watch = Watch::start(&network).await?;
     let before = restarts(scene).await?;
     let height = watch.counts().heights;
-    scene.environment.cluster(&["api-server", "restart"]).await?;
+    scene.environment.cluster(&["restart", "1", "kube-apiserver"]).await?;
     eventually("five more blocks", 60, || async {
         ensure!(watch.counts().heights >= height + 5, "{:?}", watch.counts());
         Ok(())

@@ -4,6 +4,7 @@ use althing_e2e::dial::Access;
 use althing_e2e::load::{Sender, submit};
 use althing_e2e::network::eventually;
 use althing_e2e::watch::{Watch, client_of};
+use althing_node::devnet::accounts;
 use anyhow::{Context, Result, ensure};
 
 use super::{manifest, running_alpha};
@@ -15,7 +16,7 @@ pub async fn a_deleted_network_resumes_its_chain(scene: &Scene) -> Result<()> {
     let access = Access::operator(&network).await?;
     let voter = network.voters().await?.into_iter().next().context("a voter exists")?;
     let client = client_of(&network, &access, &voter.node).await?;
-    let mut sender = Sender::new(&client, 0).await?;
+    let mut sender = Sender::new(&client, accounts::key(0)).await?;
     let transaction = sender.next(&client).await?;
     let finalised = submit(&client, &transaction).await?;
     let before = client.status().await?;
