@@ -22,3 +22,6 @@ pub mod mempool;
 pub mod session;
 pub mod sync;
 pub mod types;
+
+#[cfg(test)]
+mod fixtures;

@@ -9,3 +9,10 @@ mod writer;
 
 pub use reader::{Decode, DecodeError, Reader};
 pub use writer::{Encode, Writer};
+
+#[cfg(test)]
+mod frozen;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ impl PendingRotation {
 /// All rotations that do not count yet, in the order of their execution.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PendingRotations {
-    pub(super) rotations: Vec<PendingRotation>,
+    pub(crate) rotations: Vec<PendingRotation>,
 }
 
 impl PendingRotations {
