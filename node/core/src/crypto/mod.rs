@@ -14,3 +14,6 @@ pub use verify::{
     InvalidSignature, VerifiedTransaction, verify_certificate, verify_genesis, verify_proposal, verify_transaction,
     verify_transactions, verify_vote,
 };
+
+#[cfg(test)]
+mod tests;

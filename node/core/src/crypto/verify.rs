@@ -137,7 +137,8 @@ pub fn verify_transactions(transactions: Vec<Transaction>) -> Vec<Result<Verifie
         .map(|(transaction, count)| {
             let id = transaction.id();
             // Every answer of this transaction is taken, also after a bad one: the next transaction's come after them.
-            let all_valid = count.is_some_and(|count| valid.by_ref().take(count).fold(true, |all, one| all && one));
+            let all_valid =
+                count.is_some_and(|count| valid.by_ref().take(count).filter(|valid| *valid).count() == count);
             if all_valid {
                 Ok(VerifiedTransaction { transaction, id })
             } else {

@@ -18,3 +18,6 @@ pub use keylist::{KeyEntry, KeyList, KeyListError, KeyState, NewKey, Owner};
 pub use record::{RecordEntry, RecordError, Sighting, SigningRecord, Slot};
 pub use signer::{ClearedKey, SessionStatement, SignRefusal, Signed, Signer};
 pub use tripwire::{Tripwire, TripwireAnswer, TripwireQuestion, TripwireResult};
+
+#[cfg(test)]
+mod tests;

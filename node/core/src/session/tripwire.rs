@@ -55,22 +55,24 @@ pub struct TripwireAnswer {
     pub certified: Height,
 }
 
-/// A question and its answers.
+/// A question and its answers: one for each voter.
 #[derive(Clone, Debug)]
 pub struct Tripwire {
     question: TripwireQuestion,
-    answers: BTreeMap<Identity, Height>,
-    newest: BTreeMap<Slot, RecordEntry>,
+    answers: BTreeMap<Identity, Answered>,
 }
 
-/// How many shown votes are kept: the newest decide.
-const SHOWN_MAX: usize = 16;
+#[derive(Clone, Copy, Debug, Default)]
+struct Answered {
+    shown: Option<RecordEntry>,
+    certified: Height,
+}
 
 impl Tripwire {
     /// Asks.
     #[must_use]
     pub fn new(question: TripwireQuestion) -> Self {
-        Self { question, answers: BTreeMap::new(), newest: BTreeMap::new() }
+        Self { question, answers: BTreeMap::new() }
     }
 
     /// What is asked.
@@ -79,38 +81,34 @@ impl Tripwire {
         &self.question
     }
 
-    /// Takes an answer. Answers to other questions and of nodes that are not voters do not count; nor does a vote
-    /// without the key's signature, and then the whole answer.
+    /// Takes an answer. Answers to other questions, of nodes that are not voters, or with a vote that this key did not
+    /// sign do not count at all.
     pub fn on_answer(&mut self, answer: &TripwireAnswer) {
         let TripwireQuestion { nonce, incarnation, identity, session_key, voters } = &self.question;
         if answer.nonce != *nonce || voters.get(&answer.from).is_none() {
             return;
         }
+        let mut shown = None;
         if let Some(Vote { vote, epoch, signature }) = &answer.vote {
             let bytes = SigningBytes::vote(incarnation, *epoch, vote);
-            if vote.voter != *identity {
+            if vote.voter != *identity || verify(session_key.as_bytes(), &bytes, signature).is_err() {
                 return;
             }
-            match verify(session_key.as_bytes(), &bytes, signature) {
-                Ok(()) => {
-                    let slot = Slot { height: vote.height, round: vote.round, step: vote.kind.step() };
-                    self.newest.insert(slot, RecordEntry::new(slot, &bytes));
-                    while self.newest.len() > SHOWN_MAX {
-                        self.newest.pop_first();
-                    }
-                }
-                // The newest vote of this voter may well be by another of its keys: that says nothing about this one.
-                Err(_) => {}
-            }
+            let slot = Slot { height: vote.height, round: vote.round, step: vote.kind.step() };
+            shown = Some(RecordEntry::new(slot, &bytes));
         }
-        self.answers.insert(answer.from, answer.certified);
+        let answered = self.answers.entry(answer.from).or_default();
+        // What was shown once stays: a later answer may add to it and takes nothing away.
+        let newer = shown.filter(|entry| answered.shown.is_none_or(|before| before.slot < entry.slot));
+        answered.shown = newer.or(answered.shown);
+        answered.certified = answered.certified.max(answer.certified);
     }
 
     /// What the answers say, against the record of the volume.
     #[must_use]
     pub fn result(&self, record: &SigningRecord) -> TripwireResult {
         let unknown = |entry: &RecordEntry| record.sighting(entry) == Sighting::NotRecorded;
-        if self.newest.values().any(unknown) {
+        if self.answers.values().filter_map(|answered| answered.shown.as_ref()).any(unknown) {
             return TripwireResult::RolledBack;
         }
         let TripwireQuestion { identity, voters, .. } = &self.question;
@@ -121,7 +119,7 @@ impl Tripwire {
         if answered < needed {
             return TripwireResult::Waiting { answered, needed };
         }
-        let certified = self.answers.values().max().copied().unwrap_or_default();
+        let certified = self.answers.values().map(|answered| answered.certified).max().unwrap_or_default();
         let nothing_up_to = if certified == Height::ZERO { Height::ZERO } else { certified.saturating_add(2) };
         TripwireResult::Passed { nothing_up_to }
     }
