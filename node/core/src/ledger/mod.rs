@@ -24,3 +24,6 @@ pub use execute::{ExecuteError, Outcome, execute_block};
 pub use keys::{StateKey, StateSpace};
 pub use memory::{MemoryStore, MemoryStoreError};
 pub use store::{ReadError, StateProof, StateRead, StateStore, StateValue, WriteSet};
+
+#[cfg(test)]
+mod tests;

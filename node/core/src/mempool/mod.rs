@@ -129,6 +129,8 @@ pub struct Mempool {
     waiting: BTreeSet<TransactionId>,
     /// What decided blocks include that are not executed yet, in their order.
     included: BTreeMap<Height, Vec<Included>>,
+    /// Nonces of what waited here and is included: kept free, since it may come back deferred.
+    reserved: BTreeSet<(AccountId, Nonce)>,
     remembered: BTreeSet<TransactionId>,
     remembered_order: VecDeque<TransactionId>,
 }
@@ -145,6 +147,7 @@ impl Mempool {
             sessions: SessionLane::default(),
             waiting: BTreeSet::new(),
             included: BTreeMap::new(),
+            reserved: BTreeSet::new(),
             remembered: BTreeSet::new(),
             remembered_order: VecDeque::new(),
         }
@@ -187,6 +190,10 @@ impl Mempool {
     pub fn add(&mut self, transaction: VerifiedTransaction, account_nonce: Option<Nonce>) -> Result<(), Refusal> {
         self.check(&transaction)?;
         let id = transaction.id();
+        let body = transaction.transaction().body();
+        if self.reserved.contains(&(body.sender, body.nonce)) {
+            return Err(Refusal::NonceTaken);
+        }
         let waiting = Waiting::new(transaction);
         self.accounts.add(waiting, account_nonce, self.limits.sender_transactions_max)?;
         self.waiting.insert(id);
@@ -233,31 +240,39 @@ impl Mempool {
         filling.picked
     }
 
-    /// A block is decided: what it includes does not wait any more.
+    /// A block is decided: what it includes does not wait any more. One that was decided before changes nothing.
     pub fn on_decided(&mut self, block: &Block) {
         let height = block.header().height;
+        if height <= self.decided {
+            return;
+        }
         let mut included = Vec::new();
         for transaction in block.transactions() {
             let body = transaction.body();
             let id = transaction.id();
             let session = body.payload.is_session();
             let waiting = if session { self.sessions.remove(&id) } else { self.accounts.on_included(body, &id) };
-            self.waiting.remove(&id);
+            if self.waiting.remove(&id) && !session {
+                self.reserved.insert((body.sender, body.nonce));
+            }
             self.remember(id);
             included.push(Included { sender: body.sender, nonce: body.nonce, waiting });
         }
         self.included.insert(height, included);
-        self.decided = self.decided.max(height);
+        self.decided = height;
     }
 
     /// A decided block was executed, with receipts in the order of its transactions. What was deferred waits again.
     /// Returns what expired without being included.
     pub fn on_executed(&mut self, height: Height, receipts: &[Receipt]) -> Vec<TransactionId> {
         let included = self.included.remove(&height).unwrap_or_default();
-        self.included = self.included.split_off(&height);
+        let mut expired = Vec::new();
         for (Included { sender, nonce, waiting }, receipt) in included.into_iter().zip(receipts) {
+            if waiting.is_some() {
+                self.reserved.remove(&(sender, nonce));
+            }
             match receipt.status {
-                ReceiptStatus::Deferred => self.take_back(receipt.transaction, waiting),
+                ReceiptStatus::Deferred => expired.extend(self.take_back(receipt.transaction, waiting)),
                 ReceiptStatus::Executed
                 | ReceiptStatus::Failed(
                     FailureReason::NonceUsed | FailureReason::BalanceTooSmall | FailureReason::BalanceOverflow,
@@ -265,16 +280,20 @@ impl Mempool {
                 ReceiptStatus::Failed(_) | ReceiptStatus::Expired => {}
             }
         }
-        self.drop_expired()
+        expired.extend(self.drop_expired());
+        expired
     }
 
-    /// A deferred transaction is no echo when it comes again, whether it had been waiting here or not.
-    fn take_back(&mut self, id: TransactionId, waiting: Option<Waiting>) {
+    /// A deferred transaction is no echo when it comes again, whether it had been waiting here or not. One that no later
+    /// block can include has expired.
+    fn take_back(&mut self, id: TransactionId, waiting: Option<Waiting>) -> Option<TransactionId> {
         self.remembered.remove(&id);
-        let Some(waiting) = waiting else { return };
-        if waiting.valid_until() > self.decided && self.accounts.take_back(waiting).is_ok() {
-            self.waiting.insert(id);
+        let waiting = waiting?;
+        if waiting.valid_until() <= self.decided || self.accounts.take_back(waiting).is_err() {
+            return Some(id);
         }
+        self.waiting.insert(id);
+        None
     }
 
     fn drop_expired(&mut self) -> Vec<TransactionId> {
@@ -324,3 +343,6 @@ impl Filling {
         Fit::Picked
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,10 +40,10 @@ impl SessionLane {
 
     pub(super) fn add(&mut self, waiting: Waiting, voters: &VoterSet, decided: Height) -> Result<(), Refusal> {
         let body = waiting.transaction.transaction().body();
+        let place = check(body, voters).map_err(Refusal::WouldFail)?;
         if body.valid_until > decided.saturating_add(SESSION_VALIDITY_BLOCKS_MAX) {
             return Err(Refusal::WouldFail(FailureReason::ValidityTooLong));
         }
-        let place = check(body, voters).map_err(Refusal::WouldFail)?;
         let list = self.waiting.entry(place).or_default();
         if list.len() >= SESSION_TRANSACTIONS_PER_IDENTITY_MAX {
             return Err(Refusal::SenderFull);
