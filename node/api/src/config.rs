@@ -225,7 +225,7 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// The file is of another version.
-    #[error("configVersion: this program reads version {CONFIG_VERSION}, the file {found}: {advice}")]
+    #[error("configVersion: this program reads version {CONFIG_VERSION}, the file names {found}: {advice}")]
     Version {
         /// What the file says.
         found: String,
@@ -233,10 +233,10 @@ pub enum ConfigError {
         advice: &'static str,
     },
     /// The file is not YAML, has an unknown or no key, or a value of another type.
-    #[error("{source}")]
+    #[error("{problem}")]
     Parse {
         /// Key, problem and place.
-        source: serde_yaml::Error,
+        problem: String,
     },
     /// A key has a value of the right type that cannot be.
     #[error("{key}: {problem}: {advice}")]
@@ -263,7 +263,14 @@ impl NodeConfig {
     /// Reads and checks a text.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         check_version(text)?;
-        let config: Self = serde_yaml::from_str(text).map_err(|source| ConfigError::Parse { source })?;
+        let config: Self =
+            serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+                let (key, problem) = (error.path().to_string(), error.inner().to_string());
+                // The parser names the key of some problems, or only what is around it.
+                let rest = problem.split_once(": ").filter(|(named, _)| key.starts_with(named)).map(|(_, rest)| rest);
+                let problem = if key == "." { problem } else { format!("{key}: {}", rest.unwrap_or(&problem)) };
+                ConfigError::Parse { problem }
+            })?;
         config.validate()?;
         Ok(config)
     }
@@ -271,7 +278,7 @@ impl NodeConfig {
     /// The file as text, every key written out. Equal configurations give equal bytes.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
-        serde_yaml::to_string(self).map_err(|source| ConfigError::Parse { source })
+        serde_yaml::to_string(self).map_err(|error| ConfigError::Parse { problem: error.to_string() })
     }
 
     /// Checks what the types cannot say.
@@ -353,14 +360,15 @@ impl From<Instance> for InstanceKeys {
 
 /// Looks at the version first, so that a newer file is not called a mistake in an older one.
 fn check_version(text: &str) -> Result<(), ConfigError> {
-    let document: serde_yaml::Value = serde_yaml::from_str(text).map_err(|source| ConfigError::Parse { source })?;
+    let document: serde_yaml::Value =
+        serde_yaml::from_str(text).map_err(|error| ConfigError::Parse { problem: error.to_string() })?;
     match document.get("configVersion") {
         Some(version) if version.as_u64() == Some(u64::from(CONFIG_VERSION)) => Ok(()),
         Some(version) => match version.as_u64() {
             Some(found) => version_error(found.to_string()),
-            None => version_error("has no number there".to_owned()),
+            None => version_error("no number".to_owned()),
         },
-        None => version_error("names none".to_owned()),
+        None => version_error("none".to_owned()),
     }
 }
 

@@ -24,3 +24,9 @@ pub mod roles;
 pub mod tls;
 pub mod trace;
 pub mod transactions;
+
+/// The parts of `node-core` that callers of this crate need to name; the operator depends on this crate only.
+pub use node_core::{codec, crypto, types};
+
+/// The protocol's types, for crates that depend on this one only.
+pub use node_core;

@@ -11,7 +11,7 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, client::Resumption, version::TLS13};
+use rustls::{CertificateError, ClientConfig, OtherError, client::Resumption, version::TLS13};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -101,7 +101,18 @@ where
     let config = client_config(material, expected).map_err(io::Error::other)?;
     // The name is not consulted: the certificate is checked by chain and SPIFFE id.
     let name = ServerName::try_from("althing.invalid").map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(plain)
+}
+
+/// Our own reason for a refusal in place of the library's wrapping of it.
+fn plain(error: io::Error) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
+            io::Error::new(error.kind(), Arc::clone(reason))
+        }
+        _ => error,
+    }
 }
 
 /// Dials and secures; the connector of a tonic endpoint.

@@ -1,0 +1,144 @@
+//! `node.yaml`: what is read, what is written, and what each mistake is answered with.
+
+use std::path::Path;
+
+use node_api::config::{ConfigError, Instance, NodeConfig, NodeRole};
+
+const SMALLEST: &str = "\
+configVersion: 1
+chainId: demo-main
+role: validator
+instance: {kind: kubernetes}
+";
+
+const WHOLE: &str = "\
+configVersion: 1
+chainId: demo-main
+role: observer
+identityFile: /keys/identity.pem
+tlsDirectory: /tls
+dataDirectory: /data
+listen:
+  p2p: 127.0.0.1:1
+  grpc: '[::1]:2'
+  http: 0.0.0.0:0
+peers:
+- identity: abababababababababababababababababababababababababababababababab
+  address: demo-main-0-p2p.demo.svc:7100
+- identity: cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd
+  address: '[::1]:7100'
+instance:
+  kind: standalone
+  id: 8b3b1b1e-4c4a-4c53-8c0f-0f7a4e0a9d11
+logLevel: debug
+";
+
+#[test]
+fn the_smallest_file_gets_the_documented_defaults() {
+    let config = NodeConfig::from_yaml(SMALLEST).expect("valid");
+    assert_eq!(config.role, NodeRole::Validator);
+    assert_eq!(config.instance, Instance::Kubernetes);
+    let expected = "\
+configVersion: 1
+chainId: demo-main
+role: validator
+identityFile: /etc/althing/identity/identity.pem
+tlsDirectory: /etc/althing/tls
+dataDirectory: /var/lib/althing
+listen:
+  p2p: 0.0.0.0:7100
+  grpc: 0.0.0.0:7200
+  http: 0.0.0.0:7300
+peers: []
+instance:
+  kind: kubernetes
+logLevel: info
+";
+    assert_eq!(config.to_yaml().expect("writes"), expected);
+}
+
+#[test]
+fn a_whole_file_is_written_as_it_was_read() {
+    assert_eq!(NodeConfig::from_yaml(WHOLE).and_then(|config| config.to_yaml()).expect("valid"), WHOLE);
+}
+
+#[test]
+fn every_mistake_names_its_key_and_what_to_do() {
+    let without = |line: &str| SMALLEST.replace(line, "");
+    let with = |from: &str, to: &str| SMALLEST.replace(from, to);
+    let and = |text: &str| format!("{SMALLEST}{text}");
+    let peer =
+        |identity: &str, address: &str| and(&format!("peers: [{{identity: {identity}, address: '{address}'}}]\n"));
+    let ab = "ab".repeat(32);
+    let cases = [
+        (
+            without("configVersion: 1\n"),
+            "configVersion: this program reads version 1, the file names none: write `configVersion: 1`, or use the program version that the file was made for",
+        ),
+        (
+            format!("{}later: true\n", with("configVersion: 1", "configVersion: 2")),
+            "configVersion: this program reads version 1, the file names 2: write `configVersion: 1`, or use the program version that the file was made for",
+        ),
+        (
+            with("configVersion: 1", "configVersion: one"),
+            "configVersion: this program reads version 1, the file names no number: write `configVersion: 1`, or use the program version that the file was made for",
+        ),
+        (without("chainId: demo-main\n"), "missing field `chainId`"),
+        (
+            and("peer: []\n"),
+            "peer: unknown field `peer`, expected one of `configVersion`, `chainId`, `role`, `identityFile`, `tlsDirectory`, `dataDirectory`, `listen`, `peers`, `instance`, `logLevel` at line 5 column 1",
+        ),
+        (
+            with("demo-main", "Demo"),
+            "chainId: \"Demo\" is not a chain id: use 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends",
+        ),
+        (
+            with("validator", "voter"),
+            "role: unknown variant `voter`, expected `validator` or `observer` at line 3 column 7",
+        ),
+        (
+            with("{kind: kubernetes}", "{kind: standalone}"),
+            "instance: kind standalone needs an id: write {kind: kubernetes}, or {kind: standalone, id: <a UUID>}",
+        ),
+        (
+            with("{kind: kubernetes}", "{kind: standalone, id: me}"),
+            "instance: the id is not a UUID: write {kind: kubernetes}, or {kind: standalone, id: <a UUID>}",
+        ),
+        (
+            with("{kind: kubernetes}", "{kind: kubernetes, id: me}"),
+            "instance: kind kubernetes takes no id, the pod's UID is used: write {kind: kubernetes}, or {kind: standalone, id: <a UUID>}",
+        ),
+        (and("listen: {p2p: 7100}\n"), "listen.p2p: invalid socket address syntax at line 5 column 15"),
+        (
+            and("logLevel: loud\n"),
+            "logLevel: unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace` at line 5 column 11",
+        ),
+        (and("dataDirectory: ''\n"), "dataDirectory: is empty: leave the key out to use the default, or write a path"),
+        (
+            peer("AB", "a:1"),
+            "peers[0].identity: \"AB\" is not an identity: write the 64 lower-case hex digits that `althing-node keygen` prints at line 5 column 9",
+        ),
+        (
+            peer(&ab, "demo"),
+            "peers[0].address: \"demo\" is not an address: write host:port, as in demo-main-0-p2p.demo.svc:7100 or [::1]:7100 at line 5 column 9",
+        ),
+        (
+            and(&format!("peers: [{{identity: {ab}, address: 'a:1'}}, {{identity: {ab}, address: 'b:1'}}]\n")),
+            "peers[1].identity: abababababababababababababababababababababababababababababababab is named twice: give each peer one entry",
+        ),
+    ];
+    let answer = |text: &str| NodeConfig::from_yaml(text).map_or_else(|error| error.to_string(), |_| "read".to_owned());
+    let actual: Vec<String> = cases.iter().map(|(text, _)| answer(text)).collect();
+    let expected: Vec<&str> = cases.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(actual, expected);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = NodeConfig::load(Path::new("/nowhere/node.yaml")).expect_err("not there");
+    assert!(matches!(error, ConfigError::Read { .. }));
+    assert_eq!(
+        error.to_string(),
+        "failed to read the configuration /nowhere/node.yaml: No such file or directory (os error 2)"
+    );
+}
