@@ -9,5 +9,7 @@
 
 pub mod adapters;
 pub mod commands;
+pub mod devnet;
 pub mod metrics;
+pub mod services;
 pub mod shell;

@@ -1,0 +1,113 @@
+//! The side of a connection that this node opens: dials one configured peer for as long as the node runs.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use node_api::{
+    client::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+    proto::{Frame, MESSAGE_BYTES_MAX, peer_client::PeerClient},
+    tls::{Expected, TcpDialer, TlsDialer, TlsStore},
+};
+use node_core::types::{ChainId, Identity};
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming, transport::Endpoint};
+
+use super::{
+    backoff::Backoff,
+    links::{Link, LinkError, Links, Side},
+    receive::Inbox,
+};
+
+/// A peer that does not finish the connection in this time counts as unreachable.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A connection that held this long was a good one: the next dial comes at once.
+const GOOD_CONNECTION: Duration = Duration::from_secs(10);
+/// Silence after which a connection is probed, and how long the probe may take. A partitioned peer is noticed, and its
+/// queue given up, after the sum.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
+const PROBE_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// One configured peer and how to reach it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The chain that its certificate must name.
+    pub chain_id: ChainId,
+    /// The identity that its certificate must name.
+    pub identity: Identity,
+    /// Host and port; the host is resolved anew at every dial.
+    pub address: String,
+    /// This node's certificate.
+    pub tls: Arc<TlsStore>,
+}
+
+/// Why a dial failed.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// No connection, or the wrong peer at the other end.
+    #[error("failed to connect")]
+    Connect(#[from] tonic::transport::Error),
+    /// The peer refused the stream.
+    #[error("the peer refused the stream: {}", .0.message())]
+    Refused(Box<Status>),
+    /// Not in time.
+    #[error("no connection within {} s", CONNECT_TIME_MAX.as_secs())]
+    Timeout,
+    /// No place in the table.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Keeps one connection to the peer until `stop` is cancelled.
+pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: CancellationToken) {
+    let peer = target.identity;
+    let mut backoff = Backoff::default();
+    while !stop.is_cancelled() {
+        let start = Instant::now();
+        let dialed = tokio::select! {
+            () = stop.cancelled() => return,
+            dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, &links)) => dialed,
+        };
+        match dialed.unwrap_or(Err(DialError::Timeout)) {
+            Ok((link, frames)) => {
+                tracing::info!(%peer, address = target.address, "connected to a peer");
+                let end = inbox.receive(link, frames).await;
+                tracing::info!(%peer, ?end, "the connection to a peer ended");
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::debug!(%peer, address = target.address, %error, cause, "failed to dial a peer");
+            }
+        }
+        if start.elapsed() > GOOD_CONNECTION {
+            backoff.reset();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(backoff.wait()) => {}
+        }
+    }
+}
+
+async fn dial(target: &Target, links: &Links) -> Result<(Link, Streaming<Frame>), DialError> {
+    let expected = Expected::node(&target.chain_id, &target.identity);
+    let dialer = TlsDialer::new(TcpDialer::new(&target.address), Arc::clone(&target.tls), expected);
+    // The dialer does TLS itself, so the scheme here is plain; the name is not used.
+    let channel = Endpoint::from_static("http://peer.invalid")
+        .http2_keep_alive_interval(PROBE_AFTER)
+        .keep_alive_timeout(PROBE_TIME_MAX)
+        .keep_alive_while_idle(true)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .connect_with_connector(dialer)
+        .await?;
+    let mut client = PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let (link, queue) = links.open(target.identity, Side::Dialed)?;
+    let outgoing = ReceiverStream::new(queue).map(|body| Frame { body });
+    let answer = client.connect(outgoing).await.map_err(|status| DialError::Refused(Box::new(status)))?;
+    Ok((link, answer.into_inner()))
+}

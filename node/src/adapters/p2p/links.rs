@@ -1,0 +1,273 @@
+//! The open connections to each peer and the bounded queue of each connection.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use node_core::types::Identity;
+use prost::bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Frames that may wait for one connection. A peer that is this far behind loses frames and must sync instead.
+const QUEUED_FRAMES_MAX: usize = 1024;
+/// Connections that peers may hold open to this node.
+const ACCEPTED_MAX: usize = 256;
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This node did.
+    Dialed,
+    /// The peer did.
+    Accepted,
+}
+
+/// Why a connection was not taken.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum LinkError {
+    /// Too many peers are connected.
+    #[error("this node already holds {ACCEPTED_MAX} connections from peers")]
+    Full,
+}
+
+/// One encoded message.
+pub type Frame = Bytes;
+
+/// Every open connection of the process.
+///
+/// A pair of nodes that know each other's address has two connections, one opened by each. Frames leave through the
+/// one this node opened, or through the other while that one is down; frames are taken from both. No connection has
+/// to be closed in favour of the other, so there is no race about which one stays.
+#[derive(Clone, Debug)]
+pub struct Links {
+    table: Arc<Mutex<Table>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    peers: BTreeMap<Identity, Peer>,
+    accepted: usize,
+    serial: u64,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    dialed: Option<Connection>,
+    accepted: Option<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    serial: u64,
+    queue: mpsc::Sender<Frame>,
+    close: CancellationToken,
+}
+
+/// The connection's own end of its entry; the entry goes when this is dropped.
+#[derive(Debug)]
+pub struct Link {
+    links: Links,
+    peer: Identity,
+    side: Side,
+    serial: u64,
+    close: CancellationToken,
+}
+
+impl Links {
+    /// No connections yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { table: Arc::default(), metrics }
+    }
+
+    /// Enters a connection; a former one of the same peer and side is closed, since the newer one is alive for sure.
+    pub fn open(&self, peer: Identity, side: Side) -> Result<(Link, mpsc::Receiver<Frame>), LinkError> {
+        let (queue, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
+        let close = CancellationToken::new();
+        let mut table = self.table();
+        let known = table.peers.get(&peer).is_some_and(|entry| entry.accepted.is_some());
+        if side == Side::Accepted && !known {
+            if table.accepted >= ACCEPTED_MAX {
+                return Err(LinkError::Full);
+            }
+            table.accepted += 1;
+        }
+        table.serial += 1;
+        let serial = table.serial;
+        let entry = table.peers.entry(peer).or_default();
+        let former = entry.side(side).replace(Connection { serial, queue, close: close.clone() });
+        if let Some(former) = former {
+            former.close.cancel();
+        }
+        self.metrics.peers.set(i64::try_from(table.peers.len()).unwrap_or(i64::MAX));
+        drop(table);
+        Ok((Link { links: self.clone(), peer, side, serial, close }, frames))
+    }
+
+    /// Queues `frame` for every connected peer.
+    pub fn broadcast(&self, frame: &Frame) {
+        for entry in self.table().peers.values() {
+            self.queue(entry, frame);
+        }
+    }
+
+    /// Queues `frame` for one peer; a peer that is not connected or too slow does not get it.
+    pub fn send(&self, peer: &Identity, frame: &Frame) {
+        match self.table().peers.get(peer) {
+            Some(entry) => self.queue(entry, frame),
+            None => self.count("not_connected"),
+        }
+    }
+
+    /// Whether this peer has a connection.
+    pub fn is_connected(&self, peer: &Identity) -> bool {
+        self.table().peers.contains_key(peer)
+    }
+
+    /// The peers with at least one connection.
+    pub fn connected(&self) -> Vec<Identity> {
+        self.table().peers.keys().copied().collect()
+    }
+
+    fn queue(&self, entry: &Peer, frame: &Frame) {
+        let queued = [&entry.dialed, &entry.accepted]
+            .into_iter()
+            .flatten()
+            .any(|connection| connection.queue.try_send(frame.clone()).is_ok());
+        self.count(if queued { "queued" } else { "queue_full" });
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.messages_sent_total.with_label_values(&[outcome]).inc();
+    }
+
+    fn close(&self, link: &Link) {
+        let mut table = self.table();
+        let Some(entry) = table.peers.get_mut(&link.peer) else { return };
+        let slot = entry.side(link.side);
+        // A newer connection may have taken the place of this one.
+        if slot.as_ref().is_none_or(|connection| connection.serial != link.serial) {
+            return;
+        }
+        *slot = None;
+        let empty = entry.dialed.is_none() && entry.accepted.is_none();
+        if link.side == Side::Accepted {
+            table.accepted = table.accepted.saturating_sub(1);
+        }
+        if empty {
+            table.peers.remove(&link.peer);
+        }
+        self.metrics.peers.set(i64::try_from(table.peers.len()).unwrap_or(i64::MAX));
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing in here can leave the table half changed.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peer {
+    fn side(&mut self, side: Side) -> &mut Option<Connection> {
+        match side {
+            Side::Dialed => &mut self.dialed,
+            Side::Accepted => &mut self.accepted,
+        }
+    }
+}
+
+impl Link {
+    /// Ends when a newer connection of the same peer and side took the place of this one.
+    pub async fn replaced(&self) {
+        self.close.cancelled().await;
+    }
+
+    /// The peer at the other end.
+    pub fn peer(&self) -> Identity {
+        self.peer
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.links.clone().close(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use node_core::types::Identity;
+
+    use super::{Frame, LinkError, Links, QUEUED_FRAMES_MAX, Side};
+    use crate::metrics::Metrics;
+
+    fn links() -> Links {
+        Links::new(Arc::new(Metrics::new().expect("the metrics register")))
+    }
+
+    fn identity(number: u16) -> Identity {
+        let mut bytes = [7; 32];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        Identity::new(bytes)
+    }
+
+    fn frame() -> Frame {
+        Frame::from_static(&[1, 2, 3])
+    }
+
+    #[test]
+    fn frames_leave_through_the_dialed_connection_and_fall_back_to_the_accepted_one() {
+        let links = links();
+        let (_accepted, mut through_accepted) = links.open(identity(1), Side::Accepted).expect("there is room");
+        let (dialed, mut through_dialed) = links.open(identity(1), Side::Dialed).expect("there is room");
+        links.broadcast(&frame());
+        assert!(through_dialed.try_recv().is_ok());
+        assert!(through_accepted.try_recv().is_err());
+        drop(dialed);
+        links.send(&identity(1), &frame());
+        assert!(through_accepted.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_loses_frames_and_holds_no_memory() {
+        let links = links();
+        let (_link, mut frames) = links.open(identity(1), Side::Dialed).expect("there is room");
+        for _ in 0..QUEUED_FRAMES_MAX + 10 {
+            links.broadcast(&frame());
+        }
+        let mut queued = 0;
+        while frames.try_recv().is_ok() {
+            queued += 1;
+        }
+        assert_eq!(queued, QUEUED_FRAMES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_newer_connection_replaces_the_former_one_and_survives_its_end() {
+        let links = links();
+        let (former, _frames) = links.open(identity(1), Side::Accepted).expect("there is room");
+        let (newer, _more) = links.open(identity(1), Side::Accepted).expect("there is room");
+        former.replaced().await;
+        drop(former);
+        assert_eq!(links.connected(), vec![newer.peer()]);
+        drop(newer);
+        assert_eq!(links.connected(), vec![]);
+    }
+
+    #[test]
+    fn one_more_peer_than_the_limit_is_refused_and_a_known_one_is_not() {
+        let links = links();
+        let mut open = Vec::new();
+        for number in 0..256 {
+            open.push(links.open(identity(number), Side::Accepted).expect("there is room"));
+        }
+        assert_eq!(links.open(identity(256), Side::Accepted).map(|_| ()).err(), Some(LinkError::Full));
+        assert!(links.open(identity(3), Side::Accepted).is_ok());
+    }
+}

@@ -1,0 +1,129 @@
+//! Reads the frames of one connection, from either side, until it ends.
+
+use std::sync::Arc;
+
+use node_api::proto::Frame;
+use node_core::{
+    codec::Decode,
+    crypto::{VerifiedTransaction, verify_transactions},
+    types::{Identity, PeerMessage, Transaction},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::links::Link;
+use crate::metrics::Metrics;
+
+/// What the connections report to the main loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A connection of this peer opened or ended; the table of links says how it is now.
+    Changed(Identity),
+    /// Transactions of this peer whose signatures are right.
+    Transactions {
+        /// Who sent them.
+        from: Identity,
+        /// The transactions, in the order in which they came.
+        transactions: Vec<VerifiedTransaction>,
+    },
+    /// A message of this peer.
+    Message {
+        /// Who sent it, proved by its certificate.
+        from: Identity,
+        /// The message, well formed and not verified.
+        message: Box<PeerMessage>,
+    },
+}
+
+/// Where the connections of a process deliver to. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    events: mpsc::Sender<Event>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+}
+
+/// Why reading ended.
+#[derive(Debug)]
+pub enum End {
+    /// The peer closed the connection, or it broke.
+    Closed(Option<Status>),
+    /// The peer sent bytes that are no message.
+    Malformed(String),
+    /// A newer connection of the same peer took its place.
+    Replaced,
+    /// The node is going down.
+    Stopping,
+}
+
+impl Inbox {
+    /// Delivers to `events` until `stop` is cancelled.
+    pub fn new(events: mpsc::Sender<Event>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        Self { events, metrics, stop }
+    }
+
+    /// Reads until the connection ends. A full queue slows this peer down and nobody else.
+    pub async fn receive(&self, link: Link, frames: Streaming<Frame>) -> End {
+        let peer = link.peer();
+        // The main loop may have gone: then nobody has to know.
+        let _ = self.events.send(Event::Changed(peer)).await;
+        let end = self.read(&link, frames).await;
+        drop(link);
+        let _ = self.events.send(Event::Changed(peer)).await;
+        end
+    }
+
+    async fn read(&self, link: &Link, mut frames: Streaming<Frame>) -> End {
+        let from = link.peer();
+        loop {
+            let frame = tokio::select! {
+                () = self.stop.cancelled() => return End::Stopping,
+                () = link.replaced() => return End::Replaced,
+                frame = frames.message() => frame,
+            };
+            let frame = match frame {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return End::Closed(None),
+                Err(status) => return End::Closed(Some(status)),
+            };
+            let message = match PeerMessage::decode(&frame.body) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.count("malformed");
+                    return End::Malformed(error.to_string());
+                }
+            };
+            self.count("received");
+            let event = match message {
+                PeerMessage::Transactions(transactions) => {
+                    Event::Transactions { from, transactions: self.verify(transactions).await }
+                }
+                message => Event::Message { from, message: Box::new(message) },
+            };
+            if self.events.send(event).await.is_err() {
+                return End::Stopping;
+            }
+        }
+    }
+
+    /// Off the tasks that serve connections: a full message takes some milliseconds.
+    async fn verify(&self, transactions: Vec<Transaction>) -> Vec<VerifiedTransaction> {
+        let results = tokio::task::spawn_blocking(move || verify_transactions(transactions)).await.unwrap_or_default();
+        let (mut good, mut bad) = (Vec::with_capacity(results.len()), 0);
+        for result in results {
+            match result {
+                Ok(transaction) => good.push(transaction),
+                Err(_) => bad += 1,
+            }
+        }
+        if bad > 0 {
+            self.metrics.messages_received_total.with_label_values(&["bad_transaction"]).inc_by(bad);
+        }
+        good
+    }
+
+    fn count(&self, outcome: &str) {
+        self.metrics.messages_received_total.with_label_values(&[outcome]).inc();
+    }
+}

@@ -1,0 +1,166 @@
+//! The metrics of a node, all under the prefix `althing_` and in base units.
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Every metric of the process; made once, shared by reference.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Height of the newest block that is on disk.
+    pub height: IntGauge,
+    /// Height of the newest block that is executed.
+    pub executed_height: IntGauge,
+    /// Age of the newest block by this machine's clock, as of the last turn of the main loop.
+    pub block_age_seconds: Gauge,
+    /// Round of the height in progress.
+    pub round: IntGauge,
+    /// 1 while this node may sign at the height in progress.
+    pub signing: IntGauge,
+    /// 1 while this node is not behind its peers.
+    pub synced: IntGauge,
+    /// Peers with at least one open connection.
+    pub peers: IntGauge,
+    /// Transactions that wait for inclusion.
+    pub mempool_transactions: IntGauge,
+    /// Transactions in executed blocks, by result.
+    pub transactions_total: IntCounterVec,
+    /// Verified votes seen, late ones included, by step.
+    pub votes_seen_total: IntCounterVec,
+    /// Messages from peers, by what became of them.
+    pub messages_received_total: IntCounterVec,
+    /// Messages to peers, by what became of them.
+    pub messages_sent_total: IntCounterVec,
+    /// Seconds of one durable log flush.
+    pub log_flush_seconds: Histogram,
+    /// Seconds from the start of a block's execution until its state is durable.
+    pub execution_seconds: Histogram,
+    /// Evidence of two conflicting signatures by one session key.
+    pub equivocations_total: IntCounter,
+    /// 1 for the version that runs.
+    build_info: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers every metric.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let metrics = Self {
+            height: int_gauge(&registry, "althing_height", "Height of the newest block on disk.")?,
+            executed_height: int_gauge(&registry, "althing_executed_height", "Height of the newest executed block.")?,
+            block_age_seconds: gauge(
+                &registry,
+                "althing_block_age_seconds",
+                "Age of the newest block by the clock of this machine.",
+            )?,
+            round: int_gauge(&registry, "althing_round", "Round of the height in progress.")?,
+            signing: int_gauge(&registry, "althing_signing", "1 while this node may sign at the height in progress.")?,
+            synced: int_gauge(&registry, "althing_synced", "1 while this node is not behind its peers.")?,
+            peers: int_gauge(&registry, "althing_peers", "Peers with at least one open connection.")?,
+            mempool_transactions: int_gauge(
+                &registry,
+                "althing_mempool_transactions",
+                "Transactions that wait for inclusion.",
+            )?,
+            transactions_total: counters(
+                &registry,
+                "althing_transactions_total",
+                "Transactions in executed blocks, by result.",
+                "result",
+            )?,
+            votes_seen_total: counters(
+                &registry,
+                "althing_votes_seen_total",
+                "Verified votes seen, late ones included, by step.",
+                "step",
+            )?,
+            messages_received_total: counters(
+                &registry,
+                "althing_messages_received_total",
+                "Messages from peers, by what became of them.",
+                "outcome",
+            )?,
+            messages_sent_total: counters(
+                &registry,
+                "althing_messages_sent_total",
+                "Messages to peers, by what became of them.",
+                "outcome",
+            )?,
+            log_flush_seconds: histogram(&registry, "althing_log_flush_seconds", "Seconds of one durable log flush.")?,
+            execution_seconds: histogram(
+                &registry,
+                "althing_execution_seconds",
+                "Seconds from the start of a block's execution until its state is durable.",
+            )?,
+            equivocations_total: {
+                let counter = IntCounter::new(
+                    "althing_equivocations_total",
+                    "Evidence of two conflicting signatures by one session key.",
+                )?;
+                registry.register(Box::new(counter.clone()))?;
+                counter
+            },
+            build_info: {
+                let options = Opts::new("althing_build_info", "1 for the version that runs.");
+                let gauges = IntGaugeVec::new(options, &["version", "commit"])?;
+                registry.register(Box::new(gauges.clone()))?;
+                gauges
+            },
+            registry,
+        };
+        metrics.build_info.with_label_values(&[crate::commands::VERSION, crate::commands::COMMIT]).set(1);
+        Ok(metrics)
+    }
+
+    /// The Prometheus text format of every metric.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut bytes = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    let metric = IntGauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    let metric = Gauge::new(name, help)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
+    let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+/// Buckets from 100 us to 6.5 s, each double the one before.
+fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 17)?;
+    let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn every_metric_has_the_prefix_and_a_help_text() {
+        let metrics = Metrics::new().expect("the metrics register");
+        metrics.votes_seen_total.with_label_values(&["precommit"]).inc();
+        let text = metrics.render().expect("the metrics render");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(line.starts_with("althing_"), "{line}");
+        }
+        assert!(text.contains("althing_votes_seen_total{step=\"precommit\"} 1"), "{text}");
+        assert!(text.contains("althing_build_info{commit="), "{text}");
+    }
+}

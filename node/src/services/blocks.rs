@@ -1,0 +1,108 @@
+//! `Blocks`: final blocks with the certificates that prove them.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt, stream};
+use node_api::proto::{self, blocks_server::Blocks};
+use node_core::{
+    codec::Encode,
+    types::{CertifiedBlock, Height},
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::shell::handle::{ChainAccess, Handle};
+
+/// Blocks read from the disk before the receiver took the former ones.
+const READ_AHEAD: usize = 4;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct BlocksService {
+    handle: Handle,
+}
+
+impl BlocksService {
+    /// Answers from the node behind `handle`.
+    pub fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+}
+
+type BlockStream = Pin<Box<dyn Stream<Item = Result<proto::Block, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Blocks for BlocksService {
+    type StreamBlocksStream = BlockStream;
+
+    async fn get_block(&self, request: Request<proto::GetBlockRequest>) -> Result<Response<proto::Block>, Status> {
+        let chain = self.handle.chain()?;
+        let height = match request.into_inner().height {
+            0 => chain.height(),
+            height => Height::new(height),
+        };
+        Ok(Response::new(read(chain, height).await?))
+    }
+
+    async fn stream_blocks(
+        &self,
+        request: Request<proto::StreamBlocksRequest>,
+    ) -> Result<Response<BlockStream>, Status> {
+        let chain = self.handle.chain()?.clone();
+        let first = match request.into_inner().from_height {
+            0 => chain.height().next(),
+            height => Height::new(height),
+        };
+        let lowest = chain.lowest_height();
+        if first < lowest {
+            return Err(Status::not_found(format!("this node keeps blocks from height {lowest} on")));
+        }
+        let heights = chain.heights();
+        let blocks = stream::unfold((chain, heights, first), |(chain, mut heights, next)| async move {
+            wait_for(&mut heights, next).await?;
+            let block = read(&chain, next).await;
+            Some((block, (chain, heights, next.next())))
+        });
+        // The stream ends after the first error: there must be no gap.
+        let blocks = blocks.scan(false, |failed, block| {
+            let go_on = !*failed;
+            *failed = block.is_err();
+            std::future::ready(go_on.then_some(block))
+        });
+        Ok(Response::new(Box::pin(blocks.map(std::future::ready).buffered(READ_AHEAD))))
+    }
+}
+
+/// Waits until `height` is final here; nothing when the node stops.
+async fn wait_for(heights: &mut watch::Receiver<Height>, height: Height) -> Option<()> {
+    heights.wait_for(|newest| *newest >= height).await.ok().map(|_| ())
+}
+
+async fn read(chain: &ChainAccess, height: Height) -> Result<proto::Block, Status> {
+    let block = chain.block(height).await.map_err(|error| Status::internal(error.to_string()))?;
+    block
+        .map(|block| to_proto(&block))
+        .ok_or_else(|| Status::not_found(format!("this node has no block of height {height}")))
+}
+
+fn to_proto(certified: &CertifiedBlock) -> proto::Block {
+    let CertifiedBlock { block, certificate } = certified;
+    let header = block.header();
+    let summary = proto::BlockSummary {
+        parent: header.parent.as_bytes().to_vec(),
+        proposer: header.proposer.as_bytes().to_vec(),
+        round: certificate.round().get(),
+        time_ms: header.time.get(),
+        transactions: u32::try_from(block.transactions().count()).unwrap_or(u32::MAX),
+        signers: certificate.signatures().iter().map(|signature| signature.voter.as_bytes().to_vec()).collect(),
+        results_height: header.height.get().saturating_sub(2),
+        state_root: header.results.roots.state_root.as_bytes().to_vec(),
+    };
+    proto::Block {
+        height: header.height.get(),
+        hash: block.hash().as_bytes().to_vec(),
+        block: block.encode().into(),
+        certificate: certificate.encode().into(),
+        summary: Some(summary),
+    }
+}

@@ -1,0 +1,188 @@
+//! Before the chain starts: the voter's part in making a genesis.
+
+use node_api::proto;
+use node_core::{
+    codec::Decode,
+    crypto::verify_genesis,
+    session::{ClearedKey, NotCleared, SessionStatement, TripwireResult},
+    types::{CeremonyNonce, ChainId, Epoch, Genesis, Hash, Height, Identity},
+};
+
+use super::{
+    lifecycle::LifecycleError,
+    sessions::{Sessions, SessionsError},
+};
+use crate::adapters::storage::{AcceptedGenesis, GenesisStore, StorageError};
+
+/// Largest genesis that is taken.
+const GENESIS_BYTES_MAX: usize = 8 << 20;
+
+/// Whether this node votes and thus signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It holds a session key.
+    Voter,
+    /// It holds none.
+    Observer,
+}
+
+/// What the ceremony needs to know.
+#[derive(Debug)]
+pub struct Ceremony {
+    /// The chain of the configuration.
+    pub chain_id: ChainId,
+    /// This node.
+    pub identity: Identity,
+    /// Its part.
+    pub part: Part,
+    store: GenesisStore,
+    accepted: Option<AcceptedGenesis>,
+}
+
+impl Ceremony {
+    /// The ceremony as far as it came before this process.
+    pub fn open(chain_id: ChainId, identity: Identity, part: Part, store: GenesisStore) -> Result<Self, StorageError> {
+        let accepted = store.accepted()?;
+        Ok(Self { chain_id, identity, part, store, accepted })
+    }
+
+    /// The genesis that this node stands by.
+    pub fn accepted(&self) -> Option<&AcceptedGenesis> {
+        self.accepted.as_ref()
+    }
+
+    /// Makes the session key of this volume if there is none, and proves that the node holds it.
+    pub fn report(&self, sessions: &mut Sessions, nonce: [u8; 32]) -> Result<proto::GenesisReport, LifecycleError> {
+        if self.part == Part::Observer {
+            return Err(LifecycleError::not_now("an observer has no session key"));
+        }
+        let key = self.genesis_key(sessions)?;
+        let session_key = key.session_key();
+        let nonce = CeremonyNonce::new(nonce);
+        let statement = SessionStatement::genesis_possession(&self.chain_id, &nonce, &self.identity, &session_key);
+        let accepted = self.accepted.as_ref();
+        Ok(proto::GenesisReport {
+            identity: self.identity.as_bytes().to_vec(),
+            session_key: session_key.as_bytes().to_vec(),
+            epoch: sessions.entry(&session_key).map_or(0, |entry| entry.epoch().get()),
+            possession: key.sign(&statement).as_bytes().to_vec(),
+            accepted_genesis_hash: accepted.map(|accepted| accepted.hash.as_bytes().to_vec()).unwrap_or_default(),
+            started: accepted.is_some_and(|accepted| accepted.started),
+            accepted_genesis: accepted
+                .map(|accepted| node_core::codec::Encode::encode(&accepted.genesis))
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Makes one genesis durable and signs that this node stands by it.
+    pub fn accept(
+        &mut self,
+        sessions: &mut Sessions,
+        request: &proto::AcceptGenesisRequest,
+    ) -> Result<proto::AcceptGenesisResponse, LifecycleError> {
+        if request.genesis.len() > GENESIS_BYTES_MAX {
+            return Err(LifecycleError::invalid(format!("genesis has {} bytes", request.genesis.len())));
+        }
+        let genesis = Genesis::decode(&request.genesis).map_err(LifecycleError::invalid)?;
+        let hash = genesis.hash();
+        if hash.as_bytes().as_slice() != request.genesis_hash {
+            return Err(LifecycleError::invalid(format!("the genesis has the hash {hash}, not the one given")));
+        }
+        if let Some(accepted) = self.accepted.as_ref().filter(|accepted| accepted.hash != hash) {
+            return Err(LifecycleError::not_now(format!("genesis {} is accepted already", accepted.hash)));
+        }
+        self.check(&genesis)?;
+        let signature = match self.part {
+            Part::Observer => Vec::new(),
+            Part::Voter => {
+                let key = self.key_in(sessions, &genesis)?;
+                let statement = SessionStatement::genesis_acceptance(&hash, &self.identity, &key.session_key());
+                key.sign(&statement).as_bytes().to_vec()
+            }
+        };
+        self.store.accept(&genesis)?;
+        let started = self.accepted.as_ref().is_some_and(|accepted| accepted.started);
+        self.accepted = Some(AcceptedGenesis { genesis, hash, started });
+        tracing::info!(genesis = %hash, "accepted a genesis");
+        Ok(proto::AcceptGenesisResponse { genesis_hash: hash.as_bytes().to_vec(), signature })
+    }
+
+    /// Forgets an accepted genesis that did not start.
+    pub fn drop_accepted(&mut self, hash: &[u8]) -> Result<(), LifecycleError> {
+        let Some(hash) = self.named(hash)? else { return Ok(()) };
+        self.store.drop_accepted(hash)?;
+        self.accepted = None;
+        tracing::info!(genesis = %hash, "dropped the accepted genesis");
+        Ok(())
+    }
+
+    /// Notes durably that the chain starts. True when it had not been noted before.
+    pub fn start(&mut self, hash: &[u8]) -> Result<bool, LifecycleError> {
+        let Some(hash) = self.named(hash)? else { return Err(LifecycleError::not_now("no genesis is accepted")) };
+        let first = self.accepted.as_ref().is_some_and(|accepted| !accepted.started);
+        self.store.start(hash)?;
+        if let Some(accepted) = &mut self.accepted {
+            accepted.started = true;
+        }
+        Ok(first)
+    }
+
+    /// The accepted genesis' hash, if the caller names it; nothing if none is accepted.
+    fn named(&self, hash: &[u8]) -> Result<Option<Hash>, LifecycleError> {
+        let Some(accepted) = &self.accepted else { return Ok(None) };
+        if accepted.hash.as_bytes().as_slice() == hash {
+            return Ok(Some(accepted.hash));
+        }
+        Err(LifecycleError::not_now(format!("genesis {} is accepted, not the one named", accepted.hash)))
+    }
+
+    fn check(&self, genesis: &Genesis) -> Result<(), LifecycleError> {
+        if genesis.chain_id != self.chain_id {
+            let problem = format!("the genesis is of chain {}, this node of {}", genesis.chain_id, self.chain_id);
+            return Err(LifecycleError::invalid(problem));
+        }
+        verify_genesis(genesis).map_err(LifecycleError::invalid)
+    }
+
+    /// The key with which the genesis names this node, if this process may use it.
+    fn key_in(&self, sessions: &mut Sessions, genesis: &Genesis) -> Result<ClearedKey, LifecycleError> {
+        let entry = genesis.voter_set().get(&self.identity).ok_or_else(|| {
+            LifecycleError::invalid(format!("the genesis does not name the validator {}", self.identity))
+        })?;
+        if sessions.entry(&entry.session_key).is_none() {
+            let problem = format!("the genesis names session key {}, which is not on this volume", entry.session_key);
+            return Err(LifecycleError::invalid(problem));
+        }
+        match take_over_before_start(sessions, &entry.session_key)? {
+            Ok(key) => Ok(key),
+            Err(reason) => Err(LifecycleError::not_now(format!("the session key is not cleared: {reason}"))),
+        }
+    }
+
+    /// The key that this volume contributes: the one it contributed before, while that can be used, else a new one.
+    fn genesis_key(&self, sessions: &mut Sessions) -> Result<ClearedKey, LifecycleError> {
+        let named = self.accepted.as_ref().and_then(|accepted| accepted.genesis.voter_set().get(&self.identity));
+        let candidate = named.map(|entry| entry.session_key).or_else(|| sessions.newest().map(|key| key.session_key()));
+        if let Some(candidate) = candidate {
+            match take_over_before_start(sessions, &candidate)? {
+                Ok(key) => return Ok(key),
+                Err(NotCleared::Waiting(reason)) => return Err(LifecycleError::not_now(reason.to_string())),
+                Err(NotCleared::Never(reason)) if named.is_some() => {
+                    return Err(LifecycleError::not_now(format!("the key of the accepted genesis is lost: {reason}")));
+                }
+                Err(NotCleared::Never(reason)) => {
+                    tracing::info!(%reason, "the session key of this volume cannot be used, making another");
+                }
+            }
+        }
+        Ok(sessions.make(Epoch::FIRST)?)
+    }
+}
+
+/// Before the start nothing was ever signed with the key, so nobody has to be asked about its votes.
+fn take_over_before_start(
+    sessions: &mut Sessions,
+    key: &node_core::types::SessionKey,
+) -> Result<Result<ClearedKey, NotCleared>, SessionsError> {
+    sessions.take_over(key, &TripwireResult::Passed { nothing_up_to: Height::ZERO })
+}

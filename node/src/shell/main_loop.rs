@@ -1,0 +1,425 @@
+//! The main loop: one task that owns everything that changes, from the ceremony to the clean stop.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use node_api::proto;
+use node_core::crypto::KeyPair;
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ceremony::{Ceremony, Part},
+    handle::{Handle, LifecycleRequest, Request},
+    health::{Health, Turn},
+    lifecycle::LifecycleError,
+    perform::PerformError,
+    report::{self, Facts},
+    running::Running,
+    sessions::{Sessions, SessionsError, grant_from_proto},
+    startup::{self, StartupError, Volume},
+    state::{Executed, ExecutionError},
+    submission::{Submission, SubmitError},
+};
+use crate::{
+    adapters::p2p::{Event, Links},
+    metrics::Metrics,
+};
+
+/// How often gauges and the session key are looked after.
+const TICK: Duration = Duration::from_millis(250);
+/// Inputs of one kind that are taken before the others get their turn.
+const BATCH_MAX: usize = 256;
+
+/// Why the main loop ended before it was asked to.
+#[derive(Debug, Error)]
+pub enum MainLoopError {
+    /// An effect could not be performed.
+    #[error(transparent)]
+    Perform(#[from] PerformError),
+    /// The stores could not be opened.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    /// The session keys could not be kept.
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
+    /// The volume failed during a call of the operator.
+    #[error("{0}")]
+    Volume(String),
+    /// The execution of blocks ended.
+    #[error("the execution of blocks has ended")]
+    ExecutionEnded,
+}
+
+/// What the main loop is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// What does not change.
+    pub facts: Facts,
+    /// The genesis, as far as there is one.
+    pub ceremony: Ceremony,
+    /// Session keys and the signing log.
+    pub volume: Volume,
+    /// Where the other stores are.
+    pub data_directory: PathBuf,
+    /// Signs rotations.
+    pub identity_key: KeyPair,
+    /// Peers.
+    pub links: Links,
+    /// The services' end.
+    pub handle: Handle,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// For the kubelet.
+    pub health: Health,
+    /// What connections report.
+    pub events: mpsc::Receiver<Event>,
+    /// What services ask.
+    pub requests: mpsc::Receiver<Request>,
+}
+
+/// Before the start the loop holds the keys itself; then the running chain does.
+#[derive(Debug)]
+enum Phase {
+    Ceremony(Box<Volume>),
+    Running(Box<Running>),
+    /// Only while one phase turns into the next.
+    Turning,
+}
+
+type ExecutedResult = Result<Executed, ExecutionError>;
+
+struct MainLoop {
+    facts: Facts,
+    ceremony: Ceremony,
+    phase: Phase,
+    data_directory: PathBuf,
+    identity_key: KeyPair,
+    links: Links,
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    health: Health,
+    executed: Option<mpsc::Receiver<ExecutedResult>>,
+}
+
+/// Runs until `stop` is cancelled, then releases the session keys as the last durable act.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopError> {
+    let Parts { facts, ceremony, volume, data_directory, identity_key, links, handle, metrics, health, .. } = parts;
+    let (mut events, mut requests) = (parts.events, parts.requests);
+    let phase = Phase::Ceremony(Box::new(volume));
+    let mut this = MainLoop {
+        facts,
+        ceremony,
+        phase,
+        data_directory,
+        identity_key,
+        links,
+        handle,
+        metrics,
+        health,
+        executed: None,
+    };
+    if this.ceremony.accepted().is_some_and(|accepted| accepted.started) {
+        this.start_chain()?;
+    }
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut some_events, mut some_requests) = (Vec::with_capacity(BATCH_MAX), Vec::with_capacity(BATCH_MAX));
+    loop {
+        let deadline = this.next_deadline();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            executed = next_executed(&mut this.executed) => this.on_executed(executed)?,
+            () = sleep_until(deadline) => this.on_timers()?,
+            _ = events.recv_many(&mut some_events, BATCH_MAX) => this.on_events(&mut some_events)?,
+            _ = requests.recv_many(&mut some_requests, BATCH_MAX) => this.on_requests(&mut some_requests)?,
+            _ = ticks.tick() => this.on_tick()?,
+        }
+        this.health.turned(this.turn());
+    }
+    this.sessions()?.release()?;
+    tracing::info!("released the session keys");
+    Ok(())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_executed(executed: &mut Option<mpsc::Receiver<ExecutedResult>>) -> Option<ExecutedResult> {
+    match executed {
+        Some(executed) => executed.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl MainLoop {
+    fn start_chain(&mut self) -> Result<(), MainLoopError> {
+        let Some(accepted) = self.ceremony.accepted().cloned() else { return Ok(()) };
+        let volume = match std::mem::replace(&mut self.phase, Phase::Turning) {
+            Phase::Ceremony(volume) => volume,
+            other => {
+                self.phase = other;
+                return Ok(());
+            }
+        };
+        let request = startup::Request {
+            genesis: Arc::new(accepted.genesis),
+            identity: self.ceremony.identity,
+            identity_key: self.identity_key.clone(),
+            data_directory: &self.data_directory,
+            volume: *volume,
+            links: self.links.clone(),
+            handle: self.handle.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        // Opening reads disks; the other tasks of this thread go on elsewhere.
+        let (mut running, executed) = tokio::task::block_in_place(|| startup::open(request))?;
+        tracing::info!(genesis = %accepted.hash, height = running.view.height().get(), "the chain starts here");
+        let started = running.start();
+        self.executed = Some(executed);
+        self.phase = Phase::Running(Box::new(running));
+        self.settle(started)
+    }
+
+    /// A halt is a state to be shown, every other failure ends the process.
+    fn settle(&mut self, result: Result<(), PerformError>) -> Result<(), MainLoopError> {
+        match (result, &mut self.phase) {
+            (Ok(()), _) => Ok(()),
+            (Err(PerformError::Halted(reason)), Phase::Running(running)) => {
+                tracing::error!(%reason, "the node has halted");
+                running.halted = Some(reason.to_string());
+                running.performer.timers.clear();
+                Ok(())
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    fn with_running(
+        &mut self,
+        work: impl FnOnce(&mut Running) -> Result<(), PerformError>,
+    ) -> Result<(), MainLoopError> {
+        let result = match &mut self.phase {
+            Phase::Running(running) if running.halted.is_none() => work(running),
+            _ => Ok(()),
+        };
+        self.settle(result)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Running(running) => running.performer.timers.next_deadline(),
+            Phase::Ceremony(_) | Phase::Turning => None,
+        }
+    }
+
+    fn on_timers(&mut self) -> Result<(), MainLoopError> {
+        self.with_running(|running| {
+            let now = Instant::now();
+            while let Some(timer) = running.performer.timers.take_due(now) {
+                running.on_timer(timer)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn on_executed(&mut self, executed: Option<ExecutedResult>) -> Result<(), MainLoopError> {
+        match executed {
+            Some(Ok(executed)) => self.with_running(|running| running.on_executed(executed)),
+            Some(Err(error)) => Err(PerformError::from(error).into()),
+            None => Err(MainLoopError::ExecutionEnded),
+        }
+    }
+
+    /// Before the start peers have nothing to say that this node could judge.
+    fn on_events(&mut self, events: &mut Vec<Event>) -> Result<(), MainLoopError> {
+        for event in events.drain(..) {
+            self.with_running(|running| running.on_event(event))?;
+        }
+        Ok(())
+    }
+
+    fn on_tick(&mut self) -> Result<(), MainLoopError> {
+        self.with_running(Running::on_tick)
+    }
+
+    fn on_requests(&mut self, requests: &mut Vec<Request>) -> Result<(), MainLoopError> {
+        let mut submissions = Vec::new();
+        for request in requests.drain(..) {
+            // In each arm: the caller may have gone.
+            match request {
+                Request::Submit(submission) => submissions.push(submission),
+                Request::Status(reply) => {
+                    let _ = reply.send(self.status()?);
+                }
+                Request::Validators(reply) => {
+                    let _ = reply.send(match &self.phase {
+                        Phase::Running(running) => Some(running.validators()),
+                        Phase::Ceremony(_) | Phase::Turning => None,
+                    });
+                }
+                Request::Transaction(id, reply) => {
+                    let answer = match &self.phase {
+                        Phase::Running(running) => running.transaction(&id),
+                        Phase::Ceremony(_) | Phase::Turning => unknown_transaction(),
+                    };
+                    let _ = reply.send(answer);
+                }
+                Request::Lifecycle(request) => self.on_lifecycle(request)?,
+            }
+        }
+        self.on_submissions(submissions)
+    }
+
+    fn on_submissions(&mut self, submissions: Vec<Submission>) -> Result<(), MainLoopError> {
+        if submissions.is_empty() {
+            return Ok(());
+        }
+        match &mut self.phase {
+            Phase::Running(running) => {
+                let result = running.on_submissions(submissions);
+                self.settle(result)
+            }
+            Phase::Ceremony(_) | Phase::Turning => {
+                for submission in submissions {
+                    let _ = submission.accepted.send(Err(SubmitError::NotRunning));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn on_lifecycle(&mut self, request: LifecycleRequest) -> Result<(), MainLoopError> {
+        match request {
+            LifecycleRequest::GetStartRequest(reply) => {
+                let _ = reply.send(self.start_request()?);
+                Ok(())
+            }
+            LifecycleRequest::GrantStart(grant, reply) => {
+                let result = self.grant(&grant);
+                answer(reply, result)
+            }
+            LifecycleRequest::GetGenesisReport(nonce, reply) => {
+                let result = self.with_ceremony(|ceremony, sessions| ceremony.report(sessions, nonce));
+                answer(reply, result)
+            }
+            LifecycleRequest::AcceptGenesis(request, reply) => {
+                let result = self.with_ceremony(|ceremony, sessions| ceremony.accept(sessions, &request));
+                answer(reply, result)
+            }
+            LifecycleRequest::DropGenesis(hash, reply) => {
+                let result = self.ceremony.drop_accepted(&hash);
+                answer(reply, result)
+            }
+            LifecycleRequest::StartChain(hash, reply) => {
+                let result = self.ceremony.start(&hash);
+                let started = result.is_ok();
+                answer(reply, result.map(|_| ()))?;
+                if started { self.start_chain() } else { Ok(()) }
+            }
+        }
+    }
+
+    fn grant(&mut self, grant: &proto::StartGrant) -> Result<proto::GrantStartResponse, LifecycleError> {
+        let grant = grant_from_proto(grant).map_err(LifecycleError::invalid)?;
+        let own = self.sessions_for_call()?.owner().pod;
+        if grant.pod != own {
+            let problem = format!("the grant is for pod {}, this is {}", grant.pod.hyphenated(), own.hyphenated());
+            return Err(LifecycleError::not_now(problem));
+        }
+        self.sessions_for_call()?.grant(grant)?;
+        self.on_tick().map_err(|error| LifecycleError::Volume { problem: error.to_string() })?;
+        let request = self.start_request().map_err(|error| LifecycleError::Volume { problem: error.to_string() })?;
+        let reason = match &self.phase {
+            Phase::Running(running) => running.not_cleared.map(|reason| reason.to_string()),
+            Phase::Ceremony(_) | Phase::Turning => None,
+        };
+        let reason = reason.or_else(|| request.asking.then(|| "the end of the former owner is not proved".to_owned()));
+        Ok(proto::GrantStartResponse { cleared: reason.is_none(), reason: reason.unwrap_or_default() })
+    }
+
+    fn with_ceremony<T>(
+        &mut self,
+        work: impl FnOnce(&mut Ceremony, &mut Sessions) -> Result<T, LifecycleError>,
+    ) -> Result<T, LifecycleError> {
+        let sessions = match &mut self.phase {
+            Phase::Ceremony(volume) => &mut volume.sessions,
+            Phase::Running(running) => &mut running.performer.sessions,
+            Phase::Turning => return Err(LifecycleError::not_now("the chain is starting")),
+        };
+        work(&mut self.ceremony, sessions)
+    }
+
+    fn sessions_for_call(&mut self) -> Result<&mut Sessions, LifecycleError> {
+        self.sessions().map_err(|error| LifecycleError::Volume { problem: error.to_string() })
+    }
+
+    fn sessions(&mut self) -> Result<&mut Sessions, MainLoopError> {
+        match &mut self.phase {
+            Phase::Ceremony(volume) => Ok(&mut volume.sessions),
+            Phase::Running(running) => Ok(&mut running.performer.sessions),
+            Phase::Turning => Err(MainLoopError::Volume("the chain did not start".to_owned())),
+        }
+    }
+
+    fn start_request(&mut self) -> Result<proto::StartRequest, MainLoopError> {
+        if let Phase::Running(running) = &self.phase {
+            return Ok(running.start_request());
+        }
+        let observer = self.ceremony.part == Part::Observer;
+        let sessions = self.sessions()?;
+        let newest = sessions.newest().map(|key| key.session_key());
+        let mut request = sessions.start_request(newest.as_ref());
+        request.asking &= !observer;
+        Ok(request)
+    }
+
+    fn status(&mut self) -> Result<proto::GetStatusResponse, MainLoopError> {
+        let sessions = match &self.phase {
+            Phase::Ceremony(volume) => &volume.sessions,
+            Phase::Running(running) => &running.performer.sessions,
+            Phase::Turning => return Err(MainLoopError::Volume("the chain did not start".to_owned())),
+        };
+        let mut status = report::status(&self.facts, &self.ceremony, sessions, &self.links);
+        if let Phase::Running(running) = &self.phase {
+            running.add_status(&mut status);
+        }
+        Ok(status)
+    }
+
+    fn turn(&self) -> Turn {
+        match &self.phase {
+            Phase::Running(running) => running.turn(),
+            Phase::Ceremony(_) | Phase::Turning => Turn { synced: false, able_to_sign: false },
+        }
+    }
+}
+
+/// Answers a call; a failed volume also ends the process, since nobody knows what it holds.
+fn answer<T>(
+    reply: oneshot::Sender<Result<T, LifecycleError>>,
+    result: Result<T, LifecycleError>,
+) -> Result<(), MainLoopError> {
+    let failed = match &result {
+        Err(LifecycleError::Volume { problem }) => Some(problem.clone()),
+        _ => None,
+    };
+    let _ = reply.send(result);
+    failed.map_or(Ok(()), |problem| Err(MainLoopError::Volume(problem)))
+}
+
+fn unknown_transaction() -> proto::GetTransactionResponse {
+    let status = proto::get_transaction_response::Status::Unknown(proto::Unknown {});
+    proto::GetTransactionResponse { status: Some(status), height: 0 }
+}

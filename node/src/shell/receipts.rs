@@ -1,0 +1,185 @@
+//! What became of transactions: the newest receipts, and who waits for one.
+
+use std::collections::{HashMap, VecDeque};
+
+use node_api::proto;
+use node_core::{
+    codec::Encode,
+    types::{Hash, Height, Receipt, ReceiptStatus, TransactionId},
+};
+use tokio::sync::oneshot;
+
+/// Receipts that are kept. Older ones are in the blocks, which everybody can execute again.
+const RECEIPTS_MAX: usize = 200_000;
+/// Transactions somebody waits for.
+const WAITERS_MAX: usize = 20_000;
+
+/// The strongest answer about one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// In a final block.
+    Final {
+        /// The block's hash.
+        block: Hash,
+        /// What it did.
+        receipt: Receipt,
+    },
+    /// It can no longer enter a block.
+    Expired {
+        /// The last height at which it was valid.
+        valid_until: Height,
+    },
+}
+
+/// Receipts by transaction, and waiters.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    fates: HashMap<TransactionId, Fate>,
+    order: VecDeque<TransactionId>,
+    pending: HashMap<TransactionId, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    valid_until: Height,
+    waiters: Vec<oneshot::Sender<Fate>>,
+}
+
+impl Receipts {
+    /// A transaction that this node took from a client. False when too many are waited for.
+    pub fn expect(&mut self, id: TransactionId, valid_until: Height) -> bool {
+        if self.pending.len() >= WAITERS_MAX && !self.pending.contains_key(&id) {
+            return false;
+        }
+        self.pending.entry(id).or_insert(Pending { valid_until, waiters: Vec::new() });
+        true
+    }
+
+    /// Tells `waiter` the fate of an expected transaction when it is known.
+    pub fn wait(&mut self, id: &TransactionId, waiter: oneshot::Sender<Fate>) {
+        if let Some(fate) = self.fates.get(id) {
+            // The caller may have gone.
+            let _ = waiter.send(fate.clone());
+        } else if let Some(pending) = self.pending.get_mut(id) {
+            pending.waiters.retain(|waiter| !waiter.is_closed());
+            pending.waiters.push(waiter);
+        }
+    }
+
+    /// A block was executed.
+    pub fn on_executed(&mut self, height: Height, block: Hash, receipts: Vec<Receipt>) {
+        for receipt in receipts {
+            // A deferred transaction may be included again: not the last word.
+            if receipt.status.is_final() {
+                self.settle(receipt.transaction, Fate::Final { block, receipt });
+            }
+        }
+        let expired: Vec<(TransactionId, Height)> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.valid_until <= height)
+            .map(|(id, pending)| (*id, pending.valid_until))
+            .collect();
+        for (id, valid_until) in expired {
+            self.settle(id, Fate::Expired { valid_until });
+        }
+    }
+
+    /// The mempool did not take a transaction. Without an answer its waiters learn that it was dropped.
+    pub fn on_refused(&mut self, id: &TransactionId) {
+        self.pending.remove(id);
+    }
+
+    /// Transactions waited in the mempool until no block could include them.
+    pub fn on_expired(&mut self, ids: &[TransactionId]) {
+        for id in ids {
+            if let Some(valid_until) = self.pending.get(id).map(|pending| pending.valid_until) {
+                self.settle(*id, Fate::Expired { valid_until });
+            }
+        }
+    }
+
+    /// What is known.
+    pub fn of(&self, id: &TransactionId) -> Option<&Fate> {
+        self.fates.get(id)
+    }
+
+    /// Whether it waits in the mempool of this node, as far as its clients gave it.
+    pub fn is_pending(&self, id: &TransactionId) -> bool {
+        self.pending.contains_key(id)
+    }
+
+    /// The first final receipt of an id stands.
+    fn settle(&mut self, id: TransactionId, fate: Fate) {
+        if self.fates.contains_key(&id) {
+            return;
+        }
+        if let Some(pending) = self.pending.remove(&id) {
+            for waiter in pending.waiters {
+                let _ = waiter.send(fate.clone());
+            }
+        }
+        self.fates.insert(id, fate);
+        self.order.push_back(id);
+        if self.order.len() > RECEIPTS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.fates.remove(&oldest);
+        }
+    }
+}
+
+/// A receipt as the API shows it.
+pub fn final_to_proto(block: &Hash, receipt: &Receipt) -> proto::Final {
+    let (outcome, reason) = match receipt.status {
+        ReceiptStatus::Executed => (proto::Outcome::Executed, String::new()),
+        ReceiptStatus::Failed(reason) => (proto::Outcome::Failed, reason.to_string()),
+        ReceiptStatus::Expired => (proto::Outcome::Failed, "included after its last valid height".to_owned()),
+        ReceiptStatus::Deferred => (proto::Outcome::Failed, "its nonce is ahead".to_owned()),
+    };
+    proto::Final {
+        height: receipt.height.get(),
+        index: receipt.index,
+        receipt: Some(proto::Receipt { receipt: receipt.encode().into(), outcome: outcome.into(), reason }),
+        block_hash: block.as_bytes().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_core::types::{Hash, Height, Receipt, ReceiptStatus, TransactionId};
+    use tokio::sync::oneshot;
+
+    use super::{Fate, Receipts};
+
+    fn receipt(id: u8, status: ReceiptStatus) -> Receipt {
+        Receipt { transaction: TransactionId::new([id; 32]), height: Height::new(5), index: 0, status }
+    }
+
+    #[test]
+    fn a_waiter_learns_the_first_final_receipt_and_never_a_deferral() {
+        let mut receipts = Receipts::default();
+        let id = TransactionId::new([1; 32]);
+        assert!(receipts.expect(id, Height::new(50)));
+        let (waiter, mut fate) = oneshot::channel();
+        receipts.wait(&id, waiter);
+        receipts.on_executed(Height::new(4), Hash::ZERO, vec![receipt(1, ReceiptStatus::Deferred)]);
+        assert!(fate.try_recv().is_err());
+        assert!(receipts.is_pending(&id));
+        let done = receipt(1, ReceiptStatus::Executed);
+        receipts.on_executed(Height::new(5), Hash::ZERO, vec![done.clone()]);
+        assert_eq!(fate.try_recv(), Ok(Fate::Final { block: Hash::ZERO, receipt: done }));
+        assert!(!receipts.is_pending(&id));
+    }
+
+    #[test]
+    fn a_transaction_that_was_not_included_in_time_is_expired() {
+        let mut receipts = Receipts::default();
+        let id = TransactionId::new([1; 32]);
+        assert!(receipts.expect(id, Height::new(5)));
+        receipts.on_executed(Height::new(4), Hash::ZERO, Vec::new());
+        assert!(receipts.is_pending(&id));
+        receipts.on_executed(Height::new(5), Hash::ZERO, Vec::new());
+        assert_eq!(receipts.of(&id), Some(&Fate::Expired { valid_until: Height::new(5) }));
+    }
+}

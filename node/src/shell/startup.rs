@@ -1,0 +1,185 @@
+//! Opens what is on the volume and puts the running chain together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+use node_core::{
+    consensus::{Boot, Engine, SigningLog},
+    crypto::KeyPair,
+    session::KeyState,
+    types::{Genesis, Height, Identity},
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    handle::{ChainAccess, Handle},
+    perform::{Performer, answer_places},
+    precommits::SeenPrecommits,
+    receipts::Receipts,
+    running::Running,
+    sessions::{Sessions, SessionsError},
+    state::{self, Executed, ExecutionError, StateAccess},
+    timers::Timers,
+    view::View,
+};
+use crate::{
+    adapters::{
+        p2p::Links,
+        storage::{BlockLog, ConsensusLog, LogCondition, QmdbStore, StateError, StorageError},
+    },
+    metrics::Metrics,
+};
+
+/// Why the chain cannot start here.
+#[derive(Debug, Error)]
+pub enum StartupError {
+    /// A log could not be opened.
+    #[error("failed to open the volume")]
+    Storage(#[from] StorageError),
+    /// The state could not be opened.
+    #[error("failed to open the state")]
+    State(#[from] StateError),
+    /// The state could not be read.
+    #[error(transparent)]
+    Execution(#[from] ExecutionError),
+    /// The session keys could not be kept.
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
+}
+
+/// Session keys with the log of what they signed: the two belong together.
+#[derive(Debug)]
+pub struct Volume {
+    /// The keys.
+    pub sessions: Sessions,
+    /// The log, open for writing.
+    pub log: ConsensusLog,
+    /// What was found in it.
+    pub found: SigningLog,
+}
+
+impl Volume {
+    /// Opens the log before any key can be made, so that a log that is missing although there are keys was lost.
+    ///
+    /// With a lost or broken log nobody knows what the keys signed: they are retired, durably, before a new log takes the
+    /// place of the old one.
+    pub fn open(folder: &Path, mut sessions: Sessions) -> Result<Self, StartupError> {
+        match ConsensusLog::open(folder) {
+            Ok(opened) => {
+                let found = match opened.condition {
+                    LogCondition::New if sessions.has_keys() => {
+                        sessions.log_is_broken();
+                        sessions.retire_all()?;
+                        SigningLog::Broken("the signing log is missing".to_owned())
+                    }
+                    LogCondition::New => SigningLog::Fresh,
+                    LogCondition::Whole if opened.entries.is_empty() => SigningLog::Fresh,
+                    LogCondition::Whole => SigningLog::Whole(opened.entries),
+                };
+                Ok(Self { sessions, log: opened.log, found })
+            }
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, "the signing log is broken: the session keys of this volume are given up");
+                sessions.log_is_broken();
+                sessions.retire_all()?;
+                ConsensusLog::set_aside(folder)?;
+                let log = ConsensusLog::open(folder)?.log;
+                Ok(Self { sessions, log, found: SigningLog::Broken(error.to_string()) })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What the running chain is made of.
+pub struct Request<'a> {
+    /// The accepted genesis.
+    pub genesis: Arc<Genesis>,
+    /// This node.
+    pub identity: Identity,
+    /// Signs rotations.
+    pub identity_key: KeyPair,
+    /// Where the stores are.
+    pub data_directory: &'a Path,
+    /// Keys and log.
+    pub volume: Volume,
+    /// Peers.
+    pub links: Links,
+    /// The services' end.
+    pub handle: Handle,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Opens blocks and state, and makes the engine from what they hold. Blocks.
+pub fn open(
+    request: Request<'_>,
+) -> Result<(Running, mpsc::Receiver<Result<Executed, ExecutionError>>), StartupError> {
+    let Request { genesis, identity, identity_key, data_directory, volume, links, handle, metrics } = request;
+    let Volume { sessions, log, found } = volume;
+    let blocks = BlockLog::open(&data_directory.join("blocks"))?;
+    let tip = match blocks.last_height() {
+        Some(height) => blocks.reader().read(height)?.map(|tip| (tip.block.header().clone(), tip.certificate)),
+        None => None,
+    };
+    let store = QmdbStore::open(&data_directory.join("state"))?;
+    let snapshot = state::open(&store, Arc::clone(&genesis))?;
+    let view = View::new(&snapshot, Instant::now());
+    let (heights, height_watch) = watch::channel(view.height());
+    handle.start(ChainAccess {
+        blocks: blocks.reader(),
+        state: StateAccess::new(store.clone()),
+        heights: height_watch,
+    });
+    metrics.height.set(i64::try_from(blocks.last_height().map_or(0, Height::get)).unwrap_or(i64::MAX));
+    metrics.executed_height.set(i64::try_from(view.height().get()).unwrap_or(i64::MAX));
+    // The task ends with the executor, which the running chain owns.
+    let (executor, executed, _task) = state::start(store);
+    let effective_keys = sessions.in_state(KeyState::Effective);
+    let engine = Engine::new(Boot {
+        genesis: Arc::clone(&genesis),
+        identity,
+        identity_key: Some(identity_key),
+        tip: tip.clone(),
+        executed: snapshot,
+        effective_keys,
+        log: found,
+    });
+    let performer = Performer {
+        identity,
+        links,
+        timers: Timers::default(),
+        log,
+        blocks,
+        executor,
+        sessions,
+        seen: SeenPrecommits::default(),
+        newest_votes: BTreeMap::new(),
+        newest_certificate: tip.as_ref().map(|(_, certificate)| certificate.clone()),
+        receipts: Receipts::default(),
+        handle,
+        metrics,
+        alarm: None,
+        committed: BTreeMap::new(),
+        answers: answer_places(),
+    };
+    let running = Running {
+        engine,
+        performer,
+        genesis,
+        view,
+        heights,
+        connected: BTreeSet::new(),
+        question: None,
+        not_cleared: None,
+        halted: None,
+    };
+    Ok((running, executed))
+}

@@ -1,0 +1,175 @@
+//! The executed state: blocks go in one after the other beside the engine, readers ask in between.
+
+use std::{sync::Arc, time::Duration};
+
+use node_core::{
+    ledger::{
+        self, Account, Applied, ApplyError, ExecuteError, Outcome, Progress, Snapshot, StateKey, StateProof, StateRead,
+        StateStore,
+    },
+    types::{AccountId, Block, Genesis, Height, Results},
+};
+use thiserror::Error;
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::adapters::storage::{QmdbStore, StateError};
+
+/// Blocks that may wait for execution. The engine runs at most three heights ahead of it.
+const BLOCKS_MAX: usize = 16;
+
+/// Why the state cannot go on. The process ends.
+#[derive(Debug, Error)]
+pub enum ExecutionError {
+    /// The store failed.
+    #[error("failed to reach the state")]
+    Store(#[from] StateError),
+    /// The block could not be applied.
+    #[error("failed to apply block {height}")]
+    Apply {
+        /// The block.
+        height: Height,
+        /// Why.
+        #[source]
+        source: ApplyError,
+    },
+    /// Genesis could not be applied.
+    #[error("failed to apply genesis")]
+    Genesis(#[source] ApplyError),
+    /// An entry could not be read.
+    #[error("failed to read the state")]
+    Read(#[from] ExecuteError),
+    /// The block was executed before, though the engine did not know.
+    #[error("block {height} is executed already")]
+    Twice {
+        /// The block.
+        height: Height,
+    },
+    /// The work on the state's thread did not end.
+    #[error("the execution was interrupted")]
+    Interrupted,
+}
+
+/// One executed block.
+#[derive(Debug)]
+pub struct Executed {
+    /// What it did.
+    pub outcome: Box<Outcome>,
+    /// What header `height + 2` must name.
+    pub results: Results,
+    /// How far the chain has come.
+    pub progress: Progress,
+    /// How long it took, until the state was durable.
+    pub duration: Duration,
+}
+
+/// Writes the state of genesis, unless it is there, and reads what a starting node needs.
+pub fn open(store: &QmdbStore, genesis: Arc<Genesis>) -> Result<Snapshot, ExecutionError> {
+    store.run(move |local| {
+        ledger::apply_genesis(local, &genesis).map_err(ExecutionError::Genesis)?;
+        ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))
+    })?
+}
+
+/// The queue of blocks to execute.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    blocks: mpsc::Sender<Arc<Block>>,
+}
+
+/// Starts the execution of blocks, in the order in which they are queued. Ends with the first error, or when the
+/// executor is dropped.
+pub fn start(
+    store: QmdbStore,
+) -> (Executor, mpsc::Receiver<Result<Executed, ExecutionError>>, tokio::task::JoinHandle<()>) {
+    let (blocks, mut queue) = mpsc::channel::<Arc<Block>>(BLOCKS_MAX);
+    let (results, executed) = mpsc::channel(BLOCKS_MAX);
+    let task = tokio::spawn(async move {
+        while let Some(block) = queue.recv().await {
+            let store = store.clone();
+            let result = tokio::task::spawn_blocking(move || execute(&store, block)).await;
+            let result = result.unwrap_or(Err(ExecutionError::Interrupted));
+            let failed = result.is_err();
+            if results.send(result).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    (Executor { blocks }, executed, task)
+}
+
+impl Executor {
+    /// Queues a block. False when the queue is full or the execution has ended, which the engine's bounds rule out.
+    pub fn execute(&self, block: Arc<Block>) -> bool {
+        self.blocks.try_send(block).is_ok()
+    }
+}
+
+fn execute(store: &QmdbStore, block: Arc<Block>) -> Result<Executed, ExecutionError> {
+    let start = Instant::now();
+    let height = block.header().height;
+    let (applied, progress) = store.run(move |local| {
+        let applied = ledger::apply_block(local, &block).map_err(|source| ExecutionError::Apply { height, source })?;
+        let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
+        Ok::<_, ExecutionError>((applied, snapshot.progress))
+    })??;
+    let Applied::Now { outcome, results } = applied else { return Err(ExecutionError::Twice { height }) };
+    Ok(Executed { outcome, results, progress, duration: start.elapsed() })
+}
+
+/// Reading the state from the services.
+#[derive(Clone, Debug)]
+pub struct StateAccess {
+    store: QmdbStore,
+}
+
+/// One account in the newest state.
+#[derive(Debug)]
+pub struct AccountView {
+    /// The height of the state.
+    pub height: Height,
+    /// The account.
+    pub account: Account,
+    /// Whether the state has an entry for it.
+    pub exists: bool,
+    /// The proof, if it was asked for.
+    pub proof: Option<StateProof>,
+}
+
+/// Whether a proof is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prove {
+    /// Yes: some disk reads more.
+    Yes,
+    /// No.
+    No,
+}
+
+impl StateAccess {
+    /// Reads from `store`.
+    pub fn new(store: QmdbStore) -> Self {
+        Self { store }
+    }
+
+    /// Reads one account.
+    pub async fn account(&self, id: AccountId, prove: Prove) -> Result<AccountView, ExecutionError> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.run(move |local| read_account(local, &id, prove))?)
+            .await
+            .unwrap_or(Err(ExecutionError::Interrupted))
+    }
+}
+
+fn read_account<S>(state: &S, id: &AccountId, prove: Prove) -> Result<AccountView, ExecutionError>
+where
+    S: StateStore<Error = StateError>,
+{
+    let key = StateKey::account(id);
+    let account = ledger::account(state, id)?;
+    let exists = state.read(&key).map_err(ExecuteError::from)?.is_some();
+    let height = state.roots()?.map(|(height, _)| height).unwrap_or_default();
+    let proof = match prove {
+        Prove::Yes => Some(state.prove(&key)?),
+        Prove::No => None,
+    };
+    Ok(AccountView { height, account, exists, proof })
+}
