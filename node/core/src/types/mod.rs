@@ -39,3 +39,6 @@ pub use transaction::{
 };
 pub use vote::{Proposal, Step, UnsignedProposal, UnsignedVote, Vote, VoteKind};
 pub use voters::{PendingSets, VOTERS_MAX, VoterEntry, VoterSet, VoterSetError, voters_hash};
+
+#[cfg(test)]
+mod tests;
