@@ -1,1 +1,34 @@
-//! althing-operator
+//! The operator of Althing networks: three kinds, one reconcile shape, one writer.
+//!
+//! `observe` (reads) → `validate` (pure) → `desired` (pure) → `apply` (the only writer) → `status` (pure).
+//!
+//! | folder or file | is |
+//! |---|---|
+//! | `network/`, `group/`, `validator/` | one kind each, with the same files in each |
+//! | `parts/` | pure builders of children |
+//! | `chain/` | the nodes' answers and what they add up to |
+//! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
+//! | `watches.rs`, `context.rs` | caches, and what a reconcile may use |
+//! | `run.rs`, `lease.rs`, `http.rs`, `metrics.rs`, `events.rs` | the process around it |
+
+pub mod apply;
+pub mod authorities;
+pub mod certificates;
+pub mod chain;
+pub mod config;
+pub mod context;
+pub mod error;
+pub mod events;
+pub mod group;
+pub mod http;
+pub mod kinds;
+pub mod lease;
+pub mod metrics;
+pub mod network;
+pub mod parts;
+pub mod reconcile;
+pub mod references;
+pub mod refusal;
+pub mod run;
+pub mod validator;
+pub mod watches;

@@ -1,0 +1,229 @@
+//! The only writer: server-side apply of children, things made once, pruning, pod labels and status.
+//!
+//! Nothing is sent without the leader lease, and nothing is sent twice for the same desired state: a child is applied
+//! again only when it or what is wanted of it has changed since the last time.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::kinds::{Child, Kind, Owner, Standing, standing};
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+
+/// Longest time that one write may take.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What became of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is as wanted already.
+    Unchanged,
+    /// It was made or changed.
+    Written,
+    /// Its name belongs to somebody else; nothing was written.
+    Taken,
+}
+
+/// What became of something that is made once.
+#[derive(Clone, Debug)]
+pub enum Made<K> {
+    /// It was made now.
+    Now(K),
+    /// It was there and is ours.
+    Before(K),
+    /// Its name belongs to somebody else.
+    Taken,
+}
+
+struct Applied {
+    wanted: [u8; 32],
+    uid: String,
+    resource_version: String,
+}
+
+type Key = (Kind, String, String);
+
+/// Writes to the API server.
+pub struct Writer {
+    client: Client,
+    leadership: Arc<Leadership>,
+    metrics: Arc<Metrics>,
+    applied: Mutex<HashMap<Key, Applied>>,
+}
+
+impl Writer {
+    /// A writer that works only under this leadership.
+    pub fn new(client: Client, leadership: Arc<Leadership>, metrics: Arc<Metrics>) -> Self {
+        Self { client, leadership, metrics, applied: Mutex::default() }
+    }
+
+    /// Makes a child what it shall be. `cached` is what the watch knows of it; without it the API server is asked, so
+    /// that an object of somebody else is never taken over.
+    pub async fn apply(&self, owner: &Owner, child: &Child, cached: Option<&ObjectMeta>) -> Result<Outcome, Error> {
+        let what = child.what(&owner.namespace);
+        let key: Key = (child.kind, owner.namespace.clone(), child.name.clone());
+        let wanted = digest(&child.body);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &owner.namespace, &child.kind.resource());
+        let live;
+        let present = match cached {
+            Some(meta) => Some(meta),
+            None => {
+                live = api.get_metadata_opt(&child.name).await.map_err(Error::read(&what))?;
+                live.as_ref().map(|object| &object.metadata)
+            }
+        };
+        if let Some(meta) = present {
+            match standing(meta, owner) {
+                Standing::Foreign => return Ok(Outcome::Taken),
+                Standing::Former => return Err(Error::BeingDeleted { what }),
+                Standing::Ours if meta.deletion_timestamp.is_some() => return Err(Error::BeingDeleted { what }),
+                Standing::Ours => {}
+            }
+            if self.is_applied(&key, &wanted, meta) {
+                return Ok(Outcome::Unchanged);
+            }
+        }
+        let params = PatchParams::apply(owner.manager).force();
+        let patch = Patch::Apply(&child.body);
+        let request = api.patch(&child.name, &params, &patch);
+        let written = self.write(child.kind.as_str(), "apply", &what, request).await?;
+        let changed = present.is_none_or(|meta| meta.resource_version != written.metadata.resource_version);
+        self.remember(key, wanted, &written.metadata);
+        Ok(if changed { Outcome::Written } else { Outcome::Unchanged })
+    }
+
+    fn is_applied(&self, key: &Key, wanted: &[u8; 32], meta: &ObjectMeta) -> bool {
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.get(key).is_some_and(|applied| {
+            applied.wanted == *wanted
+                && Some(&applied.uid) == meta.uid.as_ref()
+                && Some(&applied.resource_version) == meta.resource_version.as_ref()
+        })
+    }
+
+    fn remember(&self, key: Key, wanted: [u8; 32], meta: &ObjectMeta) {
+        let record = Applied {
+            wanted,
+            uid: meta.uid.clone().unwrap_or_default(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+        };
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
+    }
+
+    /// Forgets what was applied for this owner's children of these names, so that the memory does not grow for ever.
+    pub fn forget(&self, namespace: &str, is_child: impl Fn(&str) -> bool) {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.retain(|(_, of, name), _| of != namespace || !is_child(name));
+    }
+
+    /// Makes something that is never made again. It is posted, not applied: what exists is never changed.
+    pub async fn make_once<K>(&self, owner: &Owner, object: &K) -> Result<Made<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let name = object.name_any();
+        let kind = K::kind(&()).into_owned();
+        let what = format!("{kind} {}/{name}", owner.namespace);
+        let api: Api<K> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let params = PostParams { field_manager: Some(owner.manager.to_string()), ..PostParams::default() };
+        match self.write(&kind, "create", &what, api.create(&params, object)).await {
+            Ok(made) => Ok(Made::Now(made)),
+            Err(Error::Conflict { .. }) => {
+                let present = api.get(&name).await.map_err(Error::read(&what))?;
+                match standing(present.meta(), owner) {
+                    Standing::Ours => Ok(Made::Before(present)),
+                    Standing::Former | Standing::Foreign => Ok(Made::Taken),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes children that are not wanted any more, exactly those that were seen.
+    pub async fn prune(&self, owner: &Owner, kind: Kind, orphans: &[ObjectMeta]) -> Result<usize, Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &owner.namespace, &kind.resource());
+        let mut pruned = 0;
+        for meta in orphans.iter().filter(|meta| meta.deletion_timestamp.is_none()) {
+            let name = meta.name.clone().unwrap_or_default();
+            let what = format!("{} {}/{name}", kind.as_str(), owner.namespace);
+            let params = DeleteParams::background().preconditions(Preconditions {
+                uid: meta.uid.clone(),
+                resource_version: meta.resource_version.clone(),
+            });
+            self.write(kind.as_str(), "delete", &what, api.delete(&name, &params)).await?;
+            pruned += 1;
+        }
+        Ok(pruned)
+    }
+
+    /// Writes the status if it differs from what `before` says, and answers the object as it is then. The
+    /// resourceVersion of `after` must still be current.
+    pub async fn status<K, S>(&self, before: Option<&S>, after: &K, status: &S) -> Result<Option<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned,
+        S: PartialEq,
+    {
+        if before == Some(status) {
+            return Ok(None);
+        }
+        let kind = K::kind(&()).into_owned();
+        let (namespace, name) = (after.namespace().unwrap_or_default(), after.name_any());
+        let what = format!("status of {kind} {namespace}/{name}");
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PostParams { field_manager: Some("althing-status".to_string()), ..PostParams::default() };
+        self.write(&kind, "status", &what, api.replace_status(&name, &params, after)).await.map(Some)
+    }
+
+    /// Sets or removes one label of exactly this pod.
+    pub async fn label_pod(&self, pod: &Pod, label: &str, value: Option<&str>) -> Result<(), Error> {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let what = format!("Pod {namespace}/{name}");
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let patch = serde_json::json!({ "metadata": { "uid": pod.metadata.uid, "labels": { label: value } } });
+        let params = PatchParams::default();
+        self.write("Pod", "label", &what, api.patch_metadata(&name, &params, &Patch::Merge(&patch))).await?;
+        Ok(())
+    }
+
+    /// Sends one write: only under the lease, and never past its end.
+    pub async fn write<T>(
+        &self,
+        kind: &str,
+        verb: &'static str,
+        what: &str,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        let limit = self.leadership.remaining()?.min(WRITE_TIMEOUT);
+        self.metrics.writes.with_label_values(&[kind, verb]).inc();
+        match tokio::time::timeout(limit, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict { what: what.to_string() }),
+            Ok(Err(source)) => Err(Error::Write { verb, what: what.to_string(), source: Box::new(source) }),
+            Err(_) => Err(Error::WriteTimeout { verb, what: what.to_string() }),
+        }
+    }
+}
+
+fn digest(body: &serde_json::Value) -> [u8; 32] {
+    Sha256::digest(body.to_string().as_bytes()).into()
+}

@@ -1,0 +1,323 @@
+//! Which facts about a chain count: those that voters with more than f power report freshly.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What one node reports about the chain. Its identity is proved by the certificate of the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Identity of the node, hexadecimal.
+    pub reporter: String,
+    /// Newest height that it has finalised and executed.
+    pub height: u64,
+    /// How old that block was to it when it answered.
+    pub block_age: Duration,
+    /// How long ago it answered.
+    pub age: Duration,
+    /// Over how many heights [`VoterSeen::heights_seen`] counts.
+    pub window: u32,
+    /// The voter set.
+    pub voters: Vec<VoterSeen>,
+}
+
+/// One entry of the voter set as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VoterSeen {
+    /// Identity, hexadecimal.
+    pub identity: String,
+    /// Voting power.
+    pub power: u64,
+    /// Session public key, hexadecimal.
+    pub session_key: String,
+    /// Epoch of that key.
+    pub epoch: u64,
+    /// At how many heights of the window a verified precommit was seen.
+    pub heights_seen: u32,
+}
+
+/// What more than f power says about a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Height that the chain has reached.
+    pub height: u64,
+    /// Age of its newest block.
+    pub block_age: Duration,
+    /// The voters by identity.
+    pub voters: BTreeMap<String, VoterFact>,
+    /// Power of all voters.
+    pub total_power: u64,
+    /// Power of those that sign.
+    pub signing_power: u64,
+    /// How many more voters may fail, heaviest first, before the quorum is lost.
+    pub margin: u32,
+}
+
+/// What more than f power says about one voter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VoterFact {
+    /// Voting power.
+    pub power: u64,
+    /// Its precommits are seen at most heights.
+    pub is_signing: bool,
+    /// Session key and epoch that count, when enough voters name the same.
+    pub session: Option<(String, u64)>,
+}
+
+impl Facts {
+    /// Voters that sign.
+    pub fn signing(&self) -> usize {
+        self.voters.values().filter(|voter| voter.is_signing).count()
+    }
+
+    /// Whether enough power signs.
+    pub fn has_quorum(&self) -> bool {
+        self.signing_power >= quorum(self.total_power)
+    }
+}
+
+/// Most power that may be faulty.
+pub fn faults(total_power: u64) -> u64 {
+    total_power.saturating_sub(1) / 3
+}
+
+/// Least power that decides: more than two thirds.
+pub fn quorum(total_power: u64) -> u64 {
+    let twice = u128::from(total_power).saturating_mul(2) / 3;
+    u64::try_from(twice).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+/// How many of the signing voters may fail, heaviest first, before less than a quorum is left.
+pub fn margin(total_power: u64, mut signing: Vec<u64>) -> u32 {
+    signing.sort_unstable_by(|left, right| right.cmp(left));
+    let mut left: u64 = signing.iter().sum();
+    let mut failures = 0;
+    for power in signing {
+        left = left.saturating_sub(power);
+        if left < quorum(total_power) {
+            break;
+        }
+        failures += 1;
+    }
+    failures
+}
+
+/// The facts that these reports prove, if enough voters answer. Reports older than `age_max` and all but the first of
+/// one reporter are left out.
+pub fn agree(reports: &[Report], age_max: Duration) -> Option<Facts> {
+    let mut reporters = BTreeSet::new();
+    let fresh: Vec<&Report> =
+        reports.iter().filter(|report| report.age <= age_max && reporters.insert(report.reporter.as_str())).collect();
+    let set = agreed_set(&fresh)?;
+    let total_power: u64 = set.values().fold(0, |sum, power| sum.saturating_add(*power));
+    let enough = faults(total_power).saturating_add(1);
+    let members: Vec<(&Report, u64)> =
+        fresh.iter().filter_map(|report| set.get(&report.reporter).map(|power| (*report, *power))).collect();
+
+    let height = highest_reported(&members, enough)?;
+    let block_age = youngest_reported(&members, height, enough)?;
+    let voters: BTreeMap<String, VoterFact> = set
+        .iter()
+        .map(|(identity, power)| (identity.clone(), voter_fact(&members, identity, *power, enough)))
+        .collect();
+    let signing: Vec<u64> = voters.values().filter(|voter| voter.is_signing).map(|voter| voter.power).collect();
+    let signing_power = signing.iter().sum();
+    Some(Facts { height, block_age, voters, total_power, signing_power, margin: margin(total_power, signing) })
+}
+
+type Set = BTreeMap<String, u64>;
+
+/// The voter set that members with more than f of its own power report; of several, the one with the highest reporter.
+fn agreed_set(reports: &[&Report]) -> Option<Set> {
+    let mut candidates: BTreeMap<Set, (u64, u64)> = BTreeMap::new();
+    for report in reports {
+        let set: Set = report.voters.iter().map(|voter| (voter.identity.clone(), voter.power)).collect();
+        let power = set.get(&report.reporter).copied().unwrap_or(0);
+        let (backing, height) = candidates.entry(set).or_default();
+        *backing = backing.saturating_add(power);
+        *height = (*height).max(report.height);
+    }
+    candidates
+        .into_iter()
+        .filter(|(set, (backing, _))| {
+            let total = set.values().fold(0u64, |sum, power| sum.saturating_add(*power));
+            *backing > faults(total)
+        })
+        .max_by_key(|(_, (_, height))| *height)
+        .map(|(set, _)| set)
+}
+
+/// The greatest height such that enough power is at it or above.
+fn highest_reported(members: &[(&Report, u64)], enough: u64) -> Option<u64> {
+    let mut heights: Vec<(u64, u64)> = members.iter().map(|(report, power)| (report.height, *power)).collect();
+    heights.sort_unstable_by(|left, right| right.cmp(left));
+    first_with_enough(&heights, enough)
+}
+
+/// The smallest age such that enough power at or above this height says that its newest block is at most that old.
+fn youngest_reported(members: &[(&Report, u64)], height: u64, enough: u64) -> Option<Duration> {
+    let mut ages: Vec<(Duration, u64)> = members
+        .iter()
+        .filter(|(report, _)| report.height >= height)
+        .map(|(report, power)| (report.block_age.saturating_add(report.age), *power))
+        .collect();
+    ages.sort_unstable();
+    first_with_enough(&ages, enough)
+}
+
+fn first_with_enough<T: Copy>(sorted: &[(T, u64)], enough: u64) -> Option<T> {
+    let mut sum: u64 = 0;
+    for (value, power) in sorted {
+        sum = sum.saturating_add(*power);
+        if sum >= enough {
+            return Some(*value);
+        }
+    }
+    None
+}
+
+fn voter_fact(members: &[(&Report, u64)], identity: &str, power: u64, enough: u64) -> VoterFact {
+    let mut seen_by: u64 = 0;
+    let mut sessions: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    for (report, reporter_power) in members {
+        let Some(voter) = report.voters.iter().find(|voter| voter.identity == identity) else { continue };
+        if report.window > 0 && voter.heights_seen > report.window / 2 {
+            seen_by = seen_by.saturating_add(*reporter_power);
+        }
+        let backing = sessions.entry((voter.session_key.clone(), voter.epoch)).or_default();
+        *backing = backing.saturating_add(*reporter_power);
+    }
+    // Of two keys that both have backing, during a rotation, the one with the higher epoch is the newer.
+    let session = sessions.into_iter().filter(|(_, backing)| *backing >= enough).map(|(session, _)| session);
+    VoterFact { power, is_signing: seen_by >= enough, session: session.max_by_key(|(_, epoch)| *epoch) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const FRESH: Duration = Duration::from_secs(30);
+
+    fn name(number: usize) -> String {
+        format!("v{number}")
+    }
+
+    /// What voter `number` of `powers` reports when it sees the voters of `signing` sign.
+    fn report(number: usize, powers: &[u64], height: u64, signing: &[usize]) -> Report {
+        let voters = powers.iter().enumerate().map(|(other, power)| VoterSeen {
+            identity: name(other),
+            power: *power,
+            session_key: format!("k{other}"),
+            epoch: 0,
+            heights_seen: if signing.contains(&other) { 10 } else { 5 },
+        });
+        Report {
+            reporter: name(number),
+            height,
+            block_age: Duration::from_secs(1),
+            age: Duration::ZERO,
+            window: 10,
+            voters: voters.collect(),
+        }
+    }
+
+    #[test]
+    fn four_equal_voters_need_two_reports() {
+        let powers = [1, 1, 1, 1];
+        let one = [report(0, &powers, 7, &[0, 1, 2, 3])];
+        assert_eq!(agree(&one, FRESH), None);
+        let two = [report(0, &powers, 7, &[0, 1, 2]), report(1, &powers, 9, &[0, 1, 2])];
+        let facts = agree(&two, FRESH).expect("two of four are more than f");
+        assert_eq!((facts.height, facts.signing(), facts.margin, facts.has_quorum()), (7, 3, 0, true));
+    }
+
+    #[test]
+    fn a_stale_or_repeated_report_does_not_count() {
+        let powers = [1, 1, 1, 1];
+        let mut stale = report(1, &powers, 7, &[]);
+        stale.age = FRESH + Duration::from_millis(1);
+        assert_eq!(agree(&[report(0, &powers, 7, &[]), stale], FRESH), None);
+        assert_eq!(agree(&[report(0, &powers, 7, &[]), report(0, &powers, 7, &[])], FRESH), None);
+    }
+
+    #[test]
+    fn half_of_the_window_is_not_most_of_it() {
+        let powers = [1];
+        let mut half = report(0, &powers, 7, &[]);
+        assert_eq!(agree(&[half.clone()], FRESH).expect("one voter").signing(), 0);
+        half.voters[0].heights_seen = 6;
+        assert_eq!(agree(&[half.clone()], FRESH).expect("one voter").signing(), 1);
+        half.window = 0;
+        assert_eq!(agree(&[half], FRESH).expect("one voter").signing(), 0);
+    }
+
+    #[test]
+    fn a_set_is_believed_only_from_its_own_members() {
+        let mut strangers: Vec<Report> = (0..4).map(|number| report(number, &[1, 1, 1, 1], 9, &[])).collect();
+        for (number, stranger) in strangers.iter_mut().enumerate() {
+            stranger.reporter = format!("x{number}");
+        }
+        assert_eq!(agree(&strangers, FRESH), None);
+    }
+
+    #[test]
+    fn what_at_most_f_power_invents_is_never_a_fact() {
+        for seed in 0..2_000 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let powers: Vec<u64> = (0..random.random_range(1..8)).map(|_| random.random_range(1..6)).collect();
+            let total: u64 = powers.iter().sum();
+            let signing: Vec<usize> = (0..powers.len()).filter(|_| random.random_bool(0.7)).collect();
+            let height = random.random_range(10..100);
+            let mut faulty_power = 0;
+            let mut reports = Vec::new();
+            for (number, power) in powers.iter().enumerate() {
+                if faulty_power + power <= faults(total) && random.random_bool(0.6) {
+                    faulty_power += power;
+                    let invented: Vec<usize> = (0..powers.len()).filter(|_| random.random_bool(0.5)).collect();
+                    reports.push(report(number, &powers, random.random_range(0..10_000), &invented));
+                } else if random.random_bool(0.9) {
+                    reports.push(report(number, &powers, height, &signing));
+                }
+            }
+            let Some(facts) = agree(&reports, FRESH) else { continue };
+            assert!(facts.height <= height, "seed {seed}: height {} was invented", facts.height);
+            for (identity, voter) in &facts.voters {
+                let honest = signing.iter().any(|number| name(*number) == *identity);
+                assert!(honest || !voter.is_signing, "seed {seed}: signing of {identity} was invented");
+            }
+        }
+    }
+
+    #[test]
+    fn margin_is_the_most_failures_that_any_choice_of_voters_survives() {
+        for seed in 0..500 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let powers: Vec<u64> = (0..random.random_range(1..9)).map(|_| random.random_range(1..9)).collect();
+            let total: u64 = powers.iter().sum();
+            let signing: Vec<u64> = powers.iter().copied().filter(|_| random.random_bool(0.8)).collect();
+            let survives = |failed: u32| {
+                (0u32..1 << signing.len()).filter(|choice| choice.count_ones() == failed).all(|choice| {
+                    let left: u64 = signing
+                        .iter()
+                        .enumerate()
+                        .filter(|(bit, _)| choice & (1 << bit) == 0)
+                        .map(|(_, power)| power)
+                        .sum();
+                    left >= quorum(total)
+                })
+            };
+            let brute = (1..=u32::try_from(signing.len()).expect("few")).take_while(|failed| survives(*failed)).count();
+            assert_eq!(margin(total, signing.clone()) as usize, brute, "seed {seed}: {signing:?} of {total}");
+        }
+    }
+
+    #[test]
+    fn quorum_and_faults_fit_together() {
+        for total in 1..1_000 {
+            assert!(quorum(total) + faults(total) <= total, "{total}");
+            assert!(2 * quorum(total) - total > faults(total), "{total}");
+        }
+    }
+}

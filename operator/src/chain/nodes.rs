@@ -1,0 +1,212 @@
+//! The calls to one node: connections that are kept, who is expected at the other end, what the answers mean.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use node_api::client::{Client, ClientError, ClientOptions};
+use node_api::node_core::types::{ChainId, Identity};
+use node_api::pki::CertificateAuthority;
+use node_api::proto;
+use node_api::tls::{Expected, TcpDialer, TlsDialer, TlsStore};
+
+use super::agreement::{Report, VoterSeen};
+use super::grants::{Ended, Grant, Question, Volume};
+use crate::certificates;
+use crate::config::NODE_CALL_TIMEOUT;
+use crate::error::Error;
+use crate::metrics::Metrics;
+
+/// Own certificates are issued anew this often, well inside their life.
+const STORE_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+/// A connection that nobody used for this long is dropped.
+const CLIENT_IDLE_MAX: Duration = Duration::from_secs(120);
+
+/// Which node to call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Namespace.
+    pub namespace: String,
+    /// ValidatorNode.
+    pub node: String,
+    /// Its chain.
+    pub chain_id: ChainId,
+    /// Its identity; the certificate at the other end must name it.
+    pub identity: Identity,
+    /// `ip:port`.
+    pub address: String,
+}
+
+struct Store {
+    authority_pem: String,
+    made: Instant,
+    tls: Arc<TlsStore>,
+}
+
+struct Kept {
+    target: Target,
+    authority_pem: String,
+    used: Instant,
+    client: Client,
+}
+
+/// Connections to nodes, and the operator's certificates for them.
+pub struct Dialers {
+    metrics: Arc<Metrics>,
+    stores: Mutex<HashMap<(String, ChainId), Store>>,
+    clients: Mutex<HashMap<(String, String), Kept>>,
+}
+
+impl Dialers {
+    /// No connections yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, stores: Mutex::default(), clients: Mutex::default() }
+    }
+
+    /// The connection to a node; it is made with the first call.
+    pub fn node(&self, target: &Target, authority: &CertificateAuthority, now_s: u64) -> Result<Node, Error> {
+        let tls = self.store(target, authority, now_s)?;
+        let key = (target.namespace.clone(), target.node.clone());
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|_, kept| kept.used.elapsed() < CLIENT_IDLE_MAX);
+        let authority_pem = authority.certificate_pem();
+        if let Some(kept) = clients.get_mut(&key)
+            && kept.target == *target
+            && kept.authority_pem == authority_pem
+        {
+            kept.used = Instant::now();
+            return Ok(Node { client: kept.client.clone(), metrics: Arc::clone(&self.metrics) });
+        }
+        let expected = Expected::node(&target.chain_id, &target.identity);
+        let options = ClientOptions {
+            connect_timeout: NODE_CALL_TIMEOUT,
+            deadline: NODE_CALL_TIMEOUT,
+            ..ClientOptions::default()
+        };
+        let client = Client::lazy(TlsDialer::new(TcpDialer::new(&target.address), tls, expected), options);
+        let kept = Kept {
+            target: target.clone(),
+            authority_pem: authority_pem.to_string(),
+            used: Instant::now(),
+            client: client.clone(),
+        };
+        clients.insert(key, kept);
+        Ok(Node { client, metrics: Arc::clone(&self.metrics) })
+    }
+
+    fn store(&self, target: &Target, authority: &CertificateAuthority, now_s: u64) -> Result<Arc<TlsStore>, Error> {
+        let key = (target.namespace.clone(), target.chain_id.clone());
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.get(&key)
+            && store.authority_pem == authority.certificate_pem()
+        {
+            if store.made.elapsed() < STORE_AGE_MAX {
+                return Ok(Arc::clone(&store.tls));
+            }
+            // Connections that are kept take up the new certificate when they are made again.
+            let pem = certificates::issue_own(authority, &target.chain_id, now_s)?;
+            let replaced = store.tls.replace(&pem);
+            replaced.map_err(|error| Error::Certificates { what: target.node.clone(), message: error.to_string() })?;
+            let tls = Arc::clone(&store.tls);
+            let authority_pem = authority.certificate_pem().to_string();
+            stores.insert(key, Store { authority_pem, made: Instant::now(), tls: Arc::clone(&tls) });
+            return Ok(tls);
+        }
+        let pem = certificates::issue_own(authority, &target.chain_id, now_s)?;
+        let tls = TlsStore::from_pem(&pem)
+            .map_err(|error| Error::Certificates { what: target.node.clone(), message: error.to_string() })?;
+        let authority_pem = authority.certificate_pem().to_string();
+        stores.insert(key, Store { authority_pem, made: Instant::now(), tls: Arc::clone(&tls) });
+        Ok(tls)
+    }
+}
+
+/// One node.
+#[derive(Clone)]
+pub struct Node {
+    /// The calls.
+    pub client: Client,
+    metrics: Arc<Metrics>,
+}
+
+impl Node {
+    /// Counts a call.
+    pub fn counted<T>(&self, method: &str, result: Result<T, ClientError>) -> Result<T, ClientError> {
+        let word = match &result {
+            Ok(_) => "ok",
+            Err(ClientError::Connect { .. }) => "connect",
+            Err(ClientError::Deadline { .. }) => "deadline",
+            Err(ClientError::Unavailable { .. }) => "unavailable",
+            Err(ClientError::Refused { .. }) => "refused",
+        };
+        self.metrics.node_calls.with_label_values(&[method, word]).inc();
+        result
+    }
+
+    /// What the node says of itself.
+    pub async fn status(&self) -> Result<proto::GetStatusResponse, ClientError> {
+        self.counted("GetStatus", self.client.status().await)
+    }
+
+    /// What the node asks before it uses a key.
+    pub async fn start_request(&self) -> Result<proto::StartRequest, ClientError> {
+        self.counted("GetStartRequest", self.client.start_request().await)
+    }
+
+    /// What the node reports about its chain.
+    pub async fn report(&self, identity: &Identity) -> Result<Report, ClientError> {
+        let answered = self.counted("GetValidators", self.client.validators().await)?;
+        Ok(report(identity, &answered))
+    }
+}
+
+/// A report from the answer of the node with this identity, which its certificate has proved.
+pub fn report(identity: &Identity, answered: &proto::GetValidatorsResponse) -> Report {
+    let voters = answered.voters.iter().map(|voter| VoterSeen {
+        identity: hex::encode(&voter.identity),
+        power: voter.power,
+        session_key: hex::encode(&voter.session_key),
+        epoch: voter.epoch,
+        heights_seen: voter.precommit_heights_seen,
+    });
+    Report {
+        reporter: identity.to_string(),
+        height: answered.height,
+        block_age: Duration::from_millis(answered.block_age_ms),
+        age: Duration::ZERO,
+        window: answered.window_heights,
+        voters: voters.collect(),
+    }
+}
+
+/// A node's question in our terms.
+pub fn question(asked: &proto::StartRequest) -> Question {
+    Question {
+        own_pod_uid: asked.own.as_ref().map(|own| own.pod_uid.clone()).unwrap_or_default(),
+        owner_pod_uid: asked.owner.as_ref().map(|owner| owner.pod_uid.clone()),
+        is_asking: asked.asking,
+        lacks_claim: asked.claim_uid.is_empty(),
+    }
+}
+
+/// A grant as it is sent.
+pub fn start_grant(grant: &Grant, asked: &proto::StartRequest) -> proto::StartGrant {
+    let volume_kind = match grant.volume {
+        Volume::NodeLocal => proto::VolumeKind::NodeLocal,
+        Volume::Fencing => proto::VolumeKind::Fencing,
+        Volume::Other => proto::VolumeKind::Other,
+    };
+    let owner_ended = match grant.ended {
+        Ended::Unknown => proto::OwnerEnded::Unspecified,
+        Ended::TerminatedByKubelet => proto::OwnerEnded::TerminatedByKubelet,
+        Ended::FencingStorage => proto::OwnerEnded::FencingStorage,
+        Ended::NodeLocal => proto::OwnerEnded::NodeLocal,
+    };
+    proto::StartGrant {
+        pod_uid: grant.pod_uid.clone(),
+        claim_uid: grant.claim_uid.clone(),
+        volume_kind: volume_kind.into(),
+        owner: asked.owner.clone(),
+        owner_ended: owner_ended.into(),
+    }
+}

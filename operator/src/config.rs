@@ -1,0 +1,84 @@
+//! What the operator is told at start: flags and environment variables.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+/// Version and source commit, as `--version` prints them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ALTHING_BUILT_COMMIT"), ")");
+
+/// Runs validator networks on Kubernetes.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "althing-operator", version = VERSION)]
+pub struct Config {
+    /// Namespaces to work in, separated by commas; empty means the whole cluster.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',', default_value = "")]
+    pub watch_namespaces: Vec<String>,
+    /// What is logged: a level, or directives like `info,kube=warn`.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Namespace of this pod, where the leader lease is.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "althing-system")]
+    pub namespace: String,
+    /// Name of this pod: the holder of the leader lease.
+    #[arg(long, env = "POD_NAME", default_value = "althing-operator")]
+    pub pod_name: String,
+    /// Name of the leader lease.
+    #[arg(long, env = "LEASE_NAME", default_value = "althing-operator")]
+    pub lease_name: String,
+    /// Image of a node whose spec names none.
+    #[arg(long, env = "NODE_IMAGE", default_value = concat!("docker.io/althing/node:", env!("CARGO_PKG_VERSION")))]
+    pub node_image: String,
+    /// Address of `/livez`, `/readyz` and `/metrics`.
+    #[arg(long, env = "HTTP_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub http_address: std::net::SocketAddr,
+    /// How many objects of one kind are reconciled at the same time.
+    #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
+    pub concurrency: u16,
+}
+
+impl Config {
+    /// The scopes to watch: one for each namespace, or one for the whole cluster (`None`).
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        let mut named: Vec<String> =
+            self.watch_namespaces.iter().map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
+        named.sort();
+        named.dedup();
+        if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() }
+    }
+}
+
+/// Longest time that one reconcile may take.
+pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before the next look at an object that is on its way.
+pub const UNSETTLED: Duration = Duration::from_secs(1);
+/// Pause before the next look at an object where nothing is expected to change.
+pub const SETTLED: Duration = Duration::from_secs(10);
+/// Longest pause after repeated failures of one object.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest time that one call to a node may take.
+pub const NODE_CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How old a report of a node may be before it counts for nothing.
+pub const REPORT_AGE_MAX: Duration = Duration::from_secs(30);
+/// How often height and block age in a status are refreshed while nothing else changes.
+pub const STATUS_REFRESH: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(flags: &[&str]) -> Vec<Option<String>> {
+        let arguments = std::iter::once("althing-operator").chain(flags.iter().copied());
+        Config::try_parse_from(arguments).expect("parses").scopes()
+    }
+
+    #[test]
+    fn no_namespace_means_the_whole_cluster() {
+        assert_eq!(scopes(&["--watch-namespaces="]), [None]);
+    }
+
+    #[test]
+    fn each_namespace_is_watched_once() {
+        assert_eq!(scopes(&["--watch-namespaces=b, a,b"]), [Some("a".to_string()), Some("b".to_string())]);
+    }
+}

@@ -1,0 +1,202 @@
+//! What a reconcile may use: clients, caches, the writer, and how other objects are woken.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::Client;
+use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::sync::mpsc;
+
+use crate::apply::Writer;
+use crate::authorities::Authorities;
+use crate::chain::book::Book;
+use crate::chain::nodes::Dialers;
+use crate::config::{BACKOFF_MAX, Config};
+use crate::events::{Draft, Events};
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::parts::Installation;
+use crate::watches::{Children, Guarded};
+
+/// What all scopes share.
+pub struct Shared {
+    /// Reads.
+    pub client: Client,
+    /// Flags.
+    pub config: Config,
+    /// Writes.
+    pub writer: Writer,
+    /// Whether this process may write.
+    pub leadership: Arc<Leadership>,
+    /// Events.
+    pub events: Events,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+    /// What is known of every chain.
+    pub book: Book,
+    /// Connections to nodes.
+    pub dialers: Dialers,
+    /// Certificate authorities of networks.
+    pub authorities: Authorities,
+}
+
+/// What the reconcilers of one scope use.
+pub struct Context {
+    /// Shared by all scopes.
+    pub shared: Arc<Shared>,
+    /// Networks in this scope.
+    pub networks: Store<Guarded<BlockchainNetwork>>,
+    /// Groups in this scope.
+    pub groups: Store<Guarded<ConsensusGroup>>,
+    /// Nodes in this scope.
+    pub nodes: Store<Guarded<ValidatorNode>>,
+    /// Pods of nodes in this scope.
+    pub pods: Store<Pod>,
+    /// Metadata of children in this scope.
+    pub children: Children,
+    /// Wakes other reconcilers.
+    pub wakers: Wakers,
+    failures: Mutex<HashMap<String, u32>>,
+}
+
+/// Senders that ask for a reconcile. They are bounded; a full one drops the wish, and the periodic look makes up for it.
+#[derive(Clone)]
+pub struct Wakers {
+    /// Networks.
+    pub networks: mpsc::Sender<ObjectRef<Guarded<BlockchainNetwork>>>,
+    /// Groups.
+    pub groups: mpsc::Sender<ObjectRef<Guarded<ConsensusGroup>>>,
+    /// Nodes.
+    pub nodes: mpsc::Sender<ObjectRef<Guarded<ValidatorNode>>>,
+}
+
+impl Wakers {
+    /// Asks for a look at a network.
+    pub fn network(&self, namespace: &str, name: &str) {
+        if self.networks.try_send(ObjectRef::new(name).within(namespace)).is_err() {
+            tracing::debug!(namespace, name, "wake of a network dropped");
+        }
+    }
+
+    /// Asks for a look at a group.
+    pub fn group(&self, namespace: &str, name: &str) {
+        if self.groups.try_send(ObjectRef::new(name).within(namespace)).is_err() {
+            tracing::debug!(namespace, name, "wake of a group dropped");
+        }
+    }
+
+    /// Asks for a look at a node.
+    pub fn node(&self, namespace: &str, name: &str) {
+        if self.nodes.try_send(ObjectRef::new(name).within(namespace)).is_err() {
+            tracing::debug!(namespace, name, "wake of a node dropped");
+        }
+    }
+}
+
+/// The caches of one scope.
+pub struct Caches {
+    /// Networks.
+    pub networks: Store<Guarded<BlockchainNetwork>>,
+    /// Groups.
+    pub groups: Store<Guarded<ConsensusGroup>>,
+    /// Nodes.
+    pub nodes: Store<Guarded<ValidatorNode>>,
+    /// Pods.
+    pub pods: Store<Pod>,
+    /// Children.
+    pub children: Children,
+}
+
+impl Context {
+    /// A context over these caches.
+    pub fn new(shared: Arc<Shared>, caches: Caches, wakers: Wakers) -> Self {
+        let Caches { networks, groups, nodes, pods, children } = caches;
+        Self { shared, networks, groups, nodes, pods, children, wakers, failures: Mutex::default() }
+    }
+
+    /// A network from the cache.
+    pub fn network(&self, namespace: &str, name: &str) -> Option<BlockchainNetwork> {
+        let found = self.networks.get(&ObjectRef::new(name).within(namespace))?;
+        found.0.as_ref().ok().cloned()
+    }
+
+    /// A group from the cache.
+    pub fn group(&self, namespace: &str, name: &str) -> Option<ConsensusGroup> {
+        let found = self.groups.get(&ObjectRef::new(name).within(namespace))?;
+        found.0.as_ref().ok().cloned()
+    }
+
+    /// A node from the cache.
+    pub fn node(&self, namespace: &str, name: &str) -> Option<ValidatorNode> {
+        let found = self.nodes.get(&ObjectRef::new(name).within(namespace))?;
+        found.0.as_ref().ok().cloned()
+    }
+
+    /// The groups of a namespace that meet a condition, by name.
+    pub fn groups_where(&self, namespace: &str, keep: impl Fn(&ConsensusGroup) -> bool) -> Vec<ConsensusGroup> {
+        let mut found: Vec<ConsensusGroup> = self
+            .groups
+            .state()
+            .iter()
+            .filter_map(|group| group.0.as_ref().ok())
+            .filter(|group| group.metadata.namespace.as_deref() == Some(namespace) && keep(group))
+            .cloned()
+            .collect();
+        found.sort_by(|left, right| left.metadata.name.cmp(&right.metadata.name));
+        found
+    }
+
+    /// The nodes of a group, by name.
+    pub fn nodes_of(&self, namespace: &str, group: &str) -> Vec<ValidatorNode> {
+        self.nodes_where(namespace, |node| node.spec.group == group)
+    }
+
+    /// The nodes of a namespace that meet a condition, by name.
+    pub fn nodes_where(&self, namespace: &str, keep: impl Fn(&ValidatorNode) -> bool) -> Vec<ValidatorNode> {
+        let mut found: Vec<ValidatorNode> = self
+            .nodes
+            .state()
+            .iter()
+            .filter_map(|node| node.0.as_ref().ok())
+            .filter(|node| node.metadata.namespace.as_deref() == Some(namespace) && keep(node))
+            .cloned()
+            .collect();
+        found.sort_by(|left, right| left.metadata.name.cmp(&right.metadata.name));
+        found
+    }
+
+    /// What builders of children need to know of this process.
+    pub fn installation(&self) -> Installation {
+        Installation {
+            operator_namespace: self.shared.config.namespace.clone(),
+            node_image: self.shared.config.node_image.clone(),
+        }
+    }
+
+    /// A pod from the cache.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.pods.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// Sends events about an object.
+    pub async fn publish(&self, about: &ObjectReference, drafts: &[Draft]) {
+        self.shared.events.publish(&self.shared.leadership, about, drafts).await;
+    }
+
+    /// How long to wait after another failure of this object.
+    pub fn backoff(&self, object: &str) -> Duration {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(object.to_string()).or_default();
+        *count = count.saturating_add(1);
+        let seconds = 1u64.checked_shl(count.saturating_sub(1)).unwrap_or(u64::MAX);
+        Duration::from_secs(seconds).min(BACKOFF_MAX)
+    }
+
+    /// The object did well.
+    pub fn succeeded(&self, object: &str) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+    }
+}

@@ -1,0 +1,133 @@
+//! What can go wrong in a reconcile; every variant says at which step and with what.
+
+use thiserror::Error;
+
+/// Failure of one reconcile. All of them are tried again; what only a person can repair is a refusal in the status.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A read from the API server failed.
+    #[error("failed to read {what}: {source}")]
+    Read {
+        /// Kind, namespace and name.
+        what: String,
+        /// The answer of the API server.
+        source: Box<kube::Error>,
+    },
+    /// A write to the API server failed.
+    #[error("failed to {verb} {what}: {source}")]
+    Write {
+        /// What was tried: `apply`, `create`, `delete`, ...
+        verb: &'static str,
+        /// Kind, namespace and name.
+        what: String,
+        /// The answer of the API server.
+        source: Box<kube::Error>,
+    },
+    /// What was read is older than what is there: read again.
+    #[error("{what} changed meanwhile")]
+    Conflict {
+        /// Kind, namespace and name.
+        what: String,
+    },
+    /// The API server did not answer a write in time.
+    #[error("no answer in time to {verb} {what}")]
+    WriteTimeout {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind, namespace and name.
+        what: String,
+    },
+    /// A child of a former object of the same name is still being deleted.
+    #[error("{what} of the former object is still being deleted")]
+    BeingDeleted {
+        /// Kind, namespace and name.
+        what: String,
+    },
+    /// An object without a name, namespace or UID came from the API server.
+    #[error("an object of kind {kind} has no {field}")]
+    Incomplete {
+        /// Kind.
+        kind: &'static str,
+        /// Missing field of the metadata.
+        field: &'static str,
+    },
+    /// An object cannot be decoded as its kind.
+    #[error("{what} cannot be decoded: {message}")]
+    Undecodable {
+        /// Kind, namespace and name.
+        what: String,
+        /// What the decoder says.
+        message: String,
+    },
+    /// A child cannot be written as JSON.
+    #[error("failed to encode a child of kind {kind}: {source}")]
+    Encode {
+        /// Kind.
+        kind: String,
+        /// What the encoder says.
+        source: serde_json::Error,
+    },
+    /// A child cannot be built.
+    #[error("failed to build {what}: {message}")]
+    Build {
+        /// What was to be built.
+        what: String,
+        /// Why not.
+        message: String,
+    },
+    /// Certificates cannot be made or read.
+    #[error("certificates of {what}: {message}")]
+    Certificates {
+        /// Whose certificates.
+        what: String,
+        /// Why not.
+        message: String,
+    },
+    /// This process does not hold the leader lease.
+    #[error("this process is not the leader")]
+    NotLeader,
+    /// The lease could not be renewed in time.
+    #[error("the leader lease was lost")]
+    LeadershipLost,
+    /// The lease could not be read or written.
+    #[error("failed to read or write the leader lease: {0}")]
+    Lease(#[source] kube::Error),
+    /// The reconcile took too long.
+    #[error("gave up after {0:?}")]
+    Timeout(std::time::Duration),
+    /// The reconcile panicked.
+    #[error("panicked: {0}")]
+    Panicked(String),
+}
+
+impl Error {
+    /// Short word for metrics.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } | Self::BeingDeleted { .. } => "conflict",
+            Self::Timeout(_) | Self::WriteTimeout { .. } => "timeout",
+            Self::Panicked(_) => "panic",
+            Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Incomplete { .. }
+            | Self::Undecodable { .. }
+            | Self::Encode { .. }
+            | Self::Build { .. }
+            | Self::Certificates { .. }
+            | Self::NotLeader
+            | Self::LeadershipLost
+            | Self::Lease(_) => "error",
+        }
+    }
+
+    /// True when the next look will do and nothing is wrong.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::BeingDeleted { .. })
+    }
+
+    /// A failed read.
+    pub fn read(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Read { what, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,156 @@
+//! Events: one for each change of a condition, and for what a person should know beside them.
+
+use althing_crds::{Condition, ConditionStatus, ConditionType};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+
+use crate::error::Error;
+use crate::lease::Leadership;
+
+/// Most characters that the API server takes in a note.
+const NOTE_CHARACTERS_MAX: usize = 1_000;
+
+/// An event before it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// True for a Warning.
+    pub warning: bool,
+    /// One word.
+    pub reason: String,
+    /// One sentence.
+    pub note: String,
+}
+
+impl Draft {
+    /// Something that a person should look at.
+    pub fn warning(reason: &str, note: impl Into<String>) -> Self {
+        Self { warning: true, reason: reason.to_string(), note: note.into() }
+    }
+
+    /// Something that went as it should.
+    pub fn normal(reason: &str, note: impl Into<String>) -> Self {
+        Self { warning: false, reason: reason.to_string(), note: note.into() }
+    }
+}
+
+/// The events that a change of conditions deserves: one for each condition whose status changed, and one for each that
+/// holds for another reason than before.
+pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for condition in after {
+        let former = before.iter().find(|former| former.kind == condition.kind);
+        let same_status = former.is_some_and(|former| former.status == condition.status);
+        let same_reason = former.is_some_and(|former| former.reason == condition.reason);
+        let bad = is_bad(condition);
+        let worth_saying = match former {
+            // The first statement about an object is news only when it is bad news.
+            None => bad,
+            Some(_) => !same_status || (bad && !same_reason),
+        };
+        if worth_saying {
+            let note = format!("{} is {}: {}", condition.kind.as_str(), word(condition.status), condition.message);
+            drafts.push(Draft { warning: bad, reason: condition.reason.clone(), note });
+        }
+    }
+    drafts
+}
+
+fn is_bad(condition: &Condition) -> bool {
+    match condition.kind {
+        ConditionType::Stalled => condition.status == ConditionStatus::True,
+        ConditionType::Available => condition.status == ConditionStatus::False && condition.reason != "NotStarted",
+        ConditionType::QuorumAtRisk
+        | ConditionType::Ready
+        | ConditionType::Reconciling
+        | ConditionType::Synced
+        | ConditionType::Signing => false,
+    }
+}
+
+fn word(status: ConditionStatus) -> &'static str {
+    match status {
+        ConditionStatus::True => "true",
+        ConditionStatus::False => "false",
+        ConditionStatus::Unknown => "unknown",
+    }
+}
+
+/// Sends events.
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// Events in the name of this process.
+    pub fn new(client: Client, instance: &str) -> Self {
+        let reporter =
+            Reporter { controller: "althing.dev/operator".to_string(), instance: Some(instance.to_string()) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Sends events about one object. A lost event is logged and not tried again.
+    pub async fn publish(&self, leadership: &Leadership, about: &ObjectReference, drafts: &[Draft]) {
+        for draft in drafts {
+            let event = Event {
+                type_: if draft.warning { EventType::Warning } else { EventType::Normal },
+                reason: draft.reason.clone(),
+                note: Some(draft.note.chars().take(NOTE_CHARACTERS_MAX).collect()),
+                action: "Reconcile".to_string(),
+                secondary: None,
+            };
+            let sent = match leadership.remaining() {
+                Ok(limit) => tokio::time::timeout(limit, self.recorder.publish(&event, about)).await,
+                Err(error) => {
+                    tracing::debug!(%error, reason = %draft.reason, "event not sent");
+                    return;
+                }
+            };
+            match sent {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, reason = %draft.reason, "event not sent"),
+                Err(_) => tracing::warn!(error = %Error::LeadershipLost, reason = %draft.reason, "event not sent"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_crds::Reason;
+    use althing_crds::conditions::{Statement, merge};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn conditions(statements: &[Statement]) -> Vec<Condition> {
+        merge(&[], statements, 1, &Time(Timestamp::UNIX_EPOCH))
+    }
+
+    fn stalled(status: ConditionStatus, reason: Reason) -> Statement {
+        Statement::new(ConditionType::Stalled, status, reason, "why")
+    }
+
+    #[test]
+    fn saying_the_same_again_is_no_event() {
+        let same = conditions(&[stalled(ConditionStatus::True, Reason::NameTaken)]);
+        assert_eq!(transitions(&same, &same), []);
+    }
+
+    #[test]
+    fn a_stall_is_a_warning_and_its_end_is_not() {
+        let bad = conditions(&[stalled(ConditionStatus::True, Reason::NameTaken)]);
+        let good = conditions(&[stalled(ConditionStatus::False, Reason::NotStalled)]);
+        assert_eq!(transitions(&[], &bad), [Draft::warning("NameTaken", "Stalled is true: why")]);
+        assert_eq!(transitions(&bad, &good), [Draft::normal("NotStalled", "Stalled is false: why")]);
+        assert_eq!(transitions(&[], &good), []);
+    }
+
+    #[test]
+    fn another_reason_to_stall_is_said_too() {
+        let before = conditions(&[stalled(ConditionStatus::True, Reason::NameTaken)]);
+        let after = conditions(&[stalled(ConditionStatus::True, Reason::IdentityLost)]);
+        assert_eq!(transitions(&before, &after).len(), 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! `ConsensusGroup`: the voters of one chain, its genesis ceremony, its disruption budget and truthful status.
+
+pub mod desired;
+pub mod genesis;
+pub mod observe;
+pub mod status;
+pub mod validate;
+
+mod ceremony;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_crds::{ConsensusGroup, Reason, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+
+use crate::apply::Outcome;
+use crate::config::{SETTLED, UNSETTLED};
+use crate::context::Context;
+use crate::error::Error;
+use crate::events;
+use crate::kinds::{Child, Kind, Owner};
+use crate::refusal::Refusal;
+use observe::Observed;
+use status::Progress;
+
+/// One look at a group. It answers how long to wait before the next one.
+pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<Duration, Error> {
+    if group.metadata.deletion_timestamp.is_some() {
+        context.shared.book.forget(&group.namespace().unwrap_or_default(), &group.name_any());
+        return Ok(SETTLED);
+    }
+    let group = observe::current(&context, group).await?;
+    let owner = owner(&group)?;
+    let is_paused = group.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
+    let mut observed = observe::observe(&context, group).await?;
+    share(&context, &owner, &observed);
+    let progress = match validate::validate(&observed) {
+        Err(refusal) => Progress::Refused(refusal),
+        Ok(_) if is_paused => Progress::Paused,
+        Ok(validated) => advance(&context, &owner, &mut observed, &validated).await?,
+    };
+    write_status(&context, &observed, &progress).await
+}
+
+/// Lets the nodes' reconcilers know what the voters report.
+fn share(context: &Context, owner: &Owner, observed: &Observed) {
+    let has_changed = context.shared.book.record(&owner.namespace, &owner.name, observed.facts.clone());
+    if has_changed {
+        for voter in &observed.voters {
+            context.wakers.node(&owner.namespace, &voter.name);
+        }
+    }
+}
+
+/// Brings children and genesis one step closer to what they shall be.
+async fn advance(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    validated: &validate::Validated,
+) -> Result<Progress, Error> {
+    if let Some(refusal) = ceremony::ensure_governance(context, owner, observed).await? {
+        return Ok(Progress::Refused(refusal));
+    }
+    let children = desired::children(observed, validated.voters)?;
+    let mut written = 0;
+    for child in &children {
+        let cached = cached(context, owner, child);
+        match context.shared.writer.apply(owner, child, cached.as_ref()).await? {
+            Outcome::Taken => return Ok(Progress::Refused(taken(&child.what(&owner.namespace)))),
+            Outcome::Written => written += 1,
+            Outcome::Unchanged => {}
+        }
+    }
+    prune(context, owner, observed, &children).await?;
+    match ceremony::advance(context, owner, observed).await? {
+        ceremony::Advance::Refused(refusal) => Ok(Progress::Refused(refusal)),
+        ceremony::Advance::Waiting(why) => Ok(Progress::Ceremony(why)),
+        ceremony::Advance::Done => match (&validated.membership, written) {
+            (Some(refusal), _) => Ok(Progress::Refused(refusal.clone())),
+            (None, 0) => Ok(Progress::Unchanged),
+            (None, _) => Ok(Progress::Applied),
+        },
+    }
+}
+
+fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta> {
+    match child.kind {
+        Kind::ValidatorNode => context.node(&owner.namespace, &child.name).map(|node| node.metadata),
+        Kind::NetworkPolicy
+        | Kind::ServiceAccount
+        | Kind::ConfigMap
+        | Kind::Secret
+        | Kind::Service
+        | Kind::PersistentVolumeClaim
+        | Kind::PodDisruptionBudget
+        | Kind::ConsensusGroup
+        | Kind::StatefulSet => context.children.get(child.kind, &owner.namespace, &child.name),
+    }
+}
+
+fn taken(what: &str) -> Refusal {
+    Refusal::new(
+        Reason::NameTaken,
+        format!("{what} exists and belongs to somebody else; remove it or choose another name"),
+    )
+}
+
+/// Deletes children that the group shall not have any more. A voter is never deleted once there is a genesis: the chain
+/// decides about voters, not a number.
+async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: &[Child]) -> Result<(), Error> {
+    let is_wanted = |kind: Kind, name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
+    for kind in [Kind::Service, Kind::PodDisruptionBudget] {
+        let mut orphans = context.children.owned_by(kind, &owner.uid);
+        orphans.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(kind, name)));
+        context.shared.writer.prune(owner, kind, &orphans).await?;
+    }
+    let is_open = observed.status().is_none_or(|status| {
+        status.genesis_hash.is_none()
+            && status.ceremony.as_ref().is_none_or(|ceremony| ceremony.candidate_hash.is_none())
+    });
+    if is_open && observed.genesis == observe::GenesisRead::Missing {
+        let orphans: Vec<ObjectMeta> = context
+            .nodes_of(&owner.namespace, &owner.name)
+            .into_iter()
+            .filter(|node| {
+                !is_wanted(Kind::ValidatorNode, &node.name_any()) && observe::is_controlled(node, &owner.uid)
+            })
+            .map(|node| node.metadata)
+            .collect();
+        context.shared.writer.prune(owner, Kind::ValidatorNode, &orphans).await?;
+    }
+    Ok(())
+}
+
+/// Writes the status if it changed, tells about it, and says when to look again.
+async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
+    let before = observed.status().cloned().unwrap_or_default();
+    let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
+    let is_settled = status::is_settled(&after);
+    let drafts = events::transitions(&before.conditions, &after.conditions);
+    let mut changed = observed.group.clone();
+    changed.status = Some(after.clone());
+    let written = context.shared.writer.status(observed.status(), &changed, &after).await?;
+    if written.is_some() {
+        context.publish(&observed.group.object_ref(&()), &drafts).await;
+    }
+    Ok(if is_settled { SETTLED } else { UNSETTLED })
+}
+
+fn owner(group: &ConsensusGroup) -> Result<Owner, Error> {
+    const KIND: &str = "ConsensusGroup";
+    Ok(Owner {
+        kind: KIND,
+        namespace: group.namespace().ok_or(Error::Incomplete { kind: KIND, field: "namespace" })?,
+        name: group.name_any(),
+        uid: group.uid().ok_or(Error::Incomplete { kind: KIND, field: "uid" })?,
+        manager: names::MANAGER_GROUP,
+        label: names::LABEL_GROUP,
+    })
+}

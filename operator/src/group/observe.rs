@@ -1,0 +1,263 @@
+//! Everything that a reconcile of a group needs to know, read in one place; the voters are asked at the same time.
+
+use althing_crds::validator::Role;
+use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::{Api, ResourceExt};
+use node_api::node_core::types::{ChainId, Genesis, Identity};
+use node_api::{genesis, keys, proto};
+
+use crate::authorities::Authority;
+use crate::certificates;
+use crate::chain::agreement::{self, Facts, Report};
+use crate::chain::nodes::{Node, Target};
+use crate::config::REPORT_AGE_MAX;
+use crate::context::Context;
+use crate::error::Error;
+use crate::kinds::{Owner, Standing, standing};
+use crate::references::{self, Missing};
+use crate::validator::now_s;
+use crate::validator::observe::address_of;
+
+/// What was read.
+pub struct Observed {
+    /// The group itself.
+    pub group: ConsensusGroup,
+    /// Name of the chain.
+    pub chain_id: String,
+    /// Its network.
+    pub network: Option<BlockchainNetwork>,
+    /// Other groups of the namespace.
+    pub others: Vec<ConsensusGroup>,
+    /// The network's authority.
+    pub authority: Option<Authority>,
+    /// The kept genesis.
+    pub genesis: GenesisRead,
+    /// The governance key.
+    pub governance: GovernanceRead,
+    /// The voters that shall be, by number.
+    pub voters: Vec<Voter>,
+    /// What the spec names and is not there; looked up for a new spec only.
+    pub missing: Vec<Missing>,
+    /// What f+1 voters report.
+    pub facts: Option<Facts>,
+}
+
+/// One voter that the group shall have.
+pub struct Voter {
+    /// Name of its ValidatorNode.
+    pub name: String,
+    /// Its ValidatorNode.
+    pub node: Option<ValidatorNode>,
+    /// Its pod.
+    pub pod: Option<Pod>,
+    /// Its process, if there is one to call.
+    pub connection: Option<Node>,
+    /// Its own words, or why there are none.
+    pub said: Result<proto::GetStatusResponse, String>,
+    /// Its report about the chain.
+    pub report: Option<Report>,
+}
+
+impl Voter {
+    /// Its recorded identity, hexadecimal.
+    pub fn identity(&self) -> Option<&str> {
+        self.node.as_ref()?.status.as_ref()?.identity.as_deref()
+    }
+}
+
+/// The genesis ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GenesisRead {
+    /// There is none.
+    Missing,
+    /// It belongs to somebody else.
+    Foreign,
+    /// It holds no genesis.
+    Invalid(String),
+    /// It holds this one.
+    Present(Box<Genesis>),
+}
+
+/// The governance Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GovernanceRead {
+    /// The spec names the keys.
+    InSpec,
+    /// There is none.
+    Missing,
+    /// It belongs to somebody else.
+    Foreign,
+    /// It holds no key.
+    Invalid(String),
+    /// It holds the key with this public key, hexadecimal.
+    Present(String),
+}
+
+impl Observed {
+    /// The status as it was read.
+    pub fn status(&self) -> Option<&ConsensusGroupStatus> {
+        self.group.status.as_ref()
+    }
+
+    /// The genesis that is recorded outside the nodes.
+    pub fn kept_genesis(&self) -> Option<&Genesis> {
+        match &self.genesis {
+            GenesisRead::Present(genesis) => Some(genesis),
+            GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => None,
+        }
+    }
+}
+
+/// The group as it is now: steps of a ceremony are decided on a live read, never on the cache.
+pub async fn current(context: &Context, group: ConsensusGroup) -> Result<ConsensusGroup, Error> {
+    if group.status.as_ref().is_some_and(|status| status.genesis_hash.is_some()) {
+        return Ok(group);
+    }
+    let (namespace, name) = (group.namespace().unwrap_or_default(), group.name_any());
+    let api: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &namespace);
+    let what = format!("ConsensusGroup {namespace}/{name}");
+    api.get_opt(&name).await.map_err(Error::read(&what))?.ok_or(Error::Conflict { what })
+}
+
+/// Reads everything and asks the voters.
+pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observed, Error> {
+    let client = &context.shared.client;
+    let owner = super::owner(&group)?;
+    let (namespace, name) = (owner.namespace.clone(), owner.name.clone());
+    let network = context.network(&namespace, &group.spec.network);
+    let (genesis, governance, authority) = tokio::try_join!(
+        genesis_read(context, &owner),
+        governance_read(context, &group, &owner),
+        context.shared.authorities.get(client, &namespace, &group.spec.network),
+    )?;
+    let recorded = network
+        .as_ref()
+        .and_then(|network| network.status.as_ref())
+        .and_then(|status| status.certificate_authority_hash.clone());
+    let authority = authority.filter(|found| recorded.as_ref().is_none_or(|hash| *hash == found.hash));
+    let chain_id = group.spec.chain.id.clone().unwrap_or_else(|| name.clone());
+    let is_seen = group.status.as_ref().and_then(|status| status.observed_generation) == group.metadata.generation;
+    let is_stalled = group
+        .status
+        .as_ref()
+        .is_some_and(|status| althing_crds::conditions::holds(&status.conditions, ConditionType::Stalled));
+    let missing = if is_seen && !is_stalled {
+        Vec::new()
+    } else {
+        references::read(client, &namespace, &group.spec.node, &group.spec.identity_secrets).await?
+    };
+    let wanted = match &genesis {
+        GenesisRead::Present(genesis) => genesis.voter_set().entries().len(),
+        GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => {
+            usize::try_from(group.spec.replicas).unwrap_or(0)
+        }
+    };
+    let others = context.groups_where(&namespace, |other| other.name_any() != name);
+    let mut observed = Observed {
+        group,
+        chain_id,
+        network,
+        others,
+        authority,
+        genesis,
+        governance,
+        voters: Vec::new(),
+        missing,
+        facts: None,
+    };
+    observed.voters = voters(context, &owner, &observed, wanted).await?;
+    let reports: Vec<Report> = observed.voters.iter().filter_map(|voter| voter.report.clone()).collect();
+    observed.facts = agreement::agree(&reports, REPORT_AGE_MAX);
+    Ok(observed)
+}
+
+async fn genesis_read(context: &Context, owner: &Owner) -> Result<GenesisRead, Error> {
+    let name = names::genesis_config_map(&owner.name);
+    let api: Api<ConfigMap> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let found = api.get_opt(&name).await.map_err(Error::read(format!("ConfigMap {}/{name}", owner.namespace)))?;
+    let Some(map) = found else { return Ok(GenesisRead::Missing) };
+    if standing(&map.metadata, owner) != Standing::Ours {
+        return Ok(GenesisRead::Foreign);
+    }
+    let text = map.data.as_ref().and_then(|data| data.get(names::FILE_GENESIS)).cloned().unwrap_or_default();
+    Ok(match genesis::from_json(&text) {
+        Ok(genesis) => GenesisRead::Present(Box::new(genesis)),
+        Err(error) => GenesisRead::Invalid(error.to_string()),
+    })
+}
+
+async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owner) -> Result<GovernanceRead, Error> {
+    if group.spec.chain.governance.is_some() {
+        return Ok(GovernanceRead::InSpec);
+    }
+    let name = names::governance_secret(&owner.name);
+    let api: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let found = api.get_opt(&name).await.map_err(Error::read(format!("Secret {}/{name}", owner.namespace)))?;
+    let Some(secret) = found else { return Ok(GovernanceRead::Missing) };
+    if standing(&secret.metadata, owner) != Standing::Ours {
+        return Ok(GovernanceRead::Foreign);
+    }
+    let pem = certificates::text(&secret, names::FILE_GOVERNANCE).unwrap_or_default();
+    Ok(match keys::from_pem(&pem) {
+        Ok(key) => GovernanceRead::Present(hex::encode(key.public())),
+        Err(error) => GovernanceRead::Invalid(error.to_string()),
+    })
+}
+
+/// The voters by number, each one asked what it is and what it sees.
+async fn voters(context: &Context, owner: &Owner, observed: &Observed, wanted: usize) -> Result<Vec<Voter>, Error> {
+    let numbers = 0..u32::try_from(wanted).unwrap_or(0);
+    let asked = numbers.map(|number| voter(context, owner, observed, names::node(&owner.name, number)));
+    futures::future::try_join_all(asked).await
+}
+
+async fn voter(context: &Context, owner: &Owner, observed: &Observed, name: String) -> Result<Voter, Error> {
+    let node = context
+        .node(&owner.namespace, &name)
+        .filter(|node| node.spec.group == owner.name && node.spec.role == Role::Validator);
+    let pod = context.pod(&owner.namespace, &names::pod(&name)).map(|pod| (*pod).clone());
+    let mut voter = Voter { name, node, pod, connection: None, said: Err("no pod".to_string()), report: None };
+    let (Some((target, identity)), Some(authority)) = (target(owner, observed, &voter), &observed.authority) else {
+        return Ok(voter);
+    };
+    let connection = context.shared.dialers.node(&target, &authority.issuer, now_s())?;
+    voter.said = connection.status().await.map_err(|error| error.to_string());
+    if voter.said.as_ref().is_ok_and(has_started) {
+        voter.report = connection.report(&identity).await.ok();
+    }
+    voter.connection = Some(connection);
+    Ok(voter)
+}
+
+fn target(owner: &Owner, observed: &Observed, voter: &Voter) -> Option<(Target, Identity)> {
+    let status = voter.pod.as_ref()?.status.as_ref()?;
+    let ip = status.pod_ip.as_ref().filter(|_| status.phase.as_deref() == Some("Running"))?;
+    let identity: Identity = voter.identity()?.parse().ok()?;
+    let target = Target {
+        namespace: owner.namespace.clone(),
+        node: voter.name.clone(),
+        chain_id: ChainId::new(observed.chain_id.clone()).ok()?,
+        identity,
+        address: address_of(ip),
+    };
+    Some((target, identity))
+}
+
+/// The node follows a chain.
+pub fn has_started(said: &proto::GetStatusResponse) -> bool {
+    match said.state() {
+        proto::NodeState::Unspecified | proto::NodeState::WaitingForGenesis | proto::NodeState::GenesisAccepted => {
+            false
+        }
+        proto::NodeState::WaitingForGrant
+        | proto::NodeState::Syncing
+        | proto::NodeState::Running
+        | proto::NodeState::Halted => true,
+    }
+}
+
+/// The object is controlled by the owner with this UID.
+pub fn is_controlled(node: &ValidatorNode, uid: &str) -> bool {
+    node.owner_references().iter().any(|reference| reference.controller == Some(true) && reference.uid == uid)
+}

@@ -1,0 +1,277 @@
+//! What is said of a group: only what f+1 voters report, and only while it is fresh.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use althing_crds::conditions::{self, Statement};
+use althing_crds::{Condition, ConditionStatus, ConditionType, ConsensusGroupStatus, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use node_api::proto::SessionState;
+
+use super::desired;
+use super::observe::Observed;
+use crate::chain::agreement::{Facts, faults};
+use crate::config::STATUS_REFRESH;
+use crate::parts::Installation;
+use crate::refusal::Refusal;
+
+/// How far the reconcile came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing was done: only a person can help.
+    Refused(Refusal),
+    /// Nothing was done: the object is paused.
+    Paused,
+    /// The voters do not all run one genesis yet.
+    Ceremony(String),
+    /// Children were written.
+    Applied,
+    /// All children are as they shall be.
+    Unchanged,
+}
+
+/// A block younger than this is never too old.
+const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
+/// Idle block intervals after which the last block is too old.
+const BLOCK_AGE_INTERVALS: u32 = 10;
+
+/// The new status.
+pub fn next(observed: &Observed, progress: &Progress, installation: &Installation, now: &Time) -> ConsensusGroupStatus {
+    let before = observed.status().cloned().unwrap_or_default();
+    let generation = observed.group.metadata.generation.unwrap_or(0);
+    let facts = observed.facts.as_ref();
+    let updated = updated(observed, installation);
+    let available = available(observed);
+    let reconciling = reconciling(observed, progress, updated);
+    let stalled = stalled(observed, progress);
+    let ready = ready(&available, &reconciling, &stalled);
+    let statements = [ready, reconciling, stalled, available, at_risk(observed)];
+    let is_in_ceremony = matches!(progress, Progress::Ceremony(_));
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut after = ConsensusGroupStatus {
+        observed_generation: Some(generation),
+        conditions: in_order(conditions::merge(&before.conditions, &statements, generation, now)),
+        replicas: i32::try_from(observed.voters.iter().filter(|voter| voter.node.is_some()).count()).ok(),
+        updated_replicas: i32::try_from(updated).ok(),
+        signing: facts.map(|facts| format!("{}/{}", facts.signing(), facts.voters.len())),
+        signing_power: facts.map(|facts| number(facts.signing_power)),
+        total_power: facts.map(|facts| number(facts.total_power)),
+        margin: facts.and_then(|facts| i32::try_from(facts.margin).ok()),
+        height: facts.map(|facts| number(facts.height)).or(before.height),
+        block_age: facts.map(|facts| bucket(facts.block_age).to_string()),
+        observed_at: facts.map(|_| now.0.to_string()).or_else(|| before.observed_at.clone()),
+        version: version(observed).or_else(|| before.version.clone()),
+        chain_id: Some(observed.chain_id.clone()),
+        genesis_hash: before.genesis_hash.clone(),
+        ceremony: before.ceremony.clone().filter(|_| before.genesis_hash.is_none() || is_in_ceremony),
+        disruption: before.disruption.clone(),
+    };
+    keep_readings(&before, &mut after, now);
+    after
+}
+
+/// Height and block age alone are no reason to write before their time.
+fn keep_readings(before: &ConsensusGroupStatus, after: &mut ConsensusGroupStatus, now: &Time) {
+    let is_young = before
+        .observed_at
+        .as_ref()
+        .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
+        .is_some_and(|then| now.0.duration_since(then).as_secs() < STATUS_REFRESH.as_secs().cast_signed());
+    let mut same = after.clone();
+    same.height = before.height;
+    same.block_age = before.block_age.clone();
+    same.observed_at = before.observed_at.clone();
+    if is_young && same == *before {
+        *after = same;
+    }
+}
+
+/// True when nothing is expected to change by itself.
+pub fn is_settled(status: &ConsensusGroupStatus) -> bool {
+    conditions::holds(&status.conditions, ConditionType::Ready)
+}
+
+fn in_order(mut conditions: Vec<Condition>) -> Vec<Condition> {
+    conditions.sort_by_key(|condition| ConditionType::OF_GROUPS.iter().position(|kind| *kind == condition.kind));
+    conditions
+}
+
+/// The age of a block as a range, so that it is not another one with every look.
+pub fn bucket(age: Duration) -> &'static str {
+    match age.as_secs() {
+        0..10 => "<10s",
+        10..60 => "<1m",
+        60..600 => "<10m",
+        600..3_600 => "<1h",
+        _ => ">=1h",
+    }
+}
+
+/// The age from which the last block of this chain is too old.
+fn block_age_max(observed: &Observed) -> Duration {
+    let interval = u64::try_from(observed.group.spec.chain.parameters.block_interval_ms).unwrap_or(0);
+    BLOCK_AGE_MIN.max(Duration::from_millis(interval).saturating_mul(BLOCK_AGE_INTERVALS))
+}
+
+fn available(observed: &Observed) -> Statement {
+    let say = |status, reason, message: String| Statement::new(ConditionType::Available, status, reason, message);
+    let has_genesis = observed.status().is_some_and(|status| status.genesis_hash.is_some());
+    match &observed.facts {
+        None if !has_genesis => {
+            say(ConditionStatus::False, Reason::NotStarted, "the chain has not started".to_string())
+        }
+        None => say(
+            ConditionStatus::Unknown,
+            Reason::ChainUnknown,
+            "fewer voters answer than are needed to believe them".to_string(),
+        ),
+        Some(facts) if !facts.has_quorum() => say(
+            ConditionStatus::False,
+            Reason::QuorumLost,
+            format!("{} of {} voters sign, which is no quorum", facts.signing(), facts.voters.len()),
+        ),
+        Some(facts) if facts.block_age >= block_age_max(observed) => {
+            say(ConditionStatus::False, Reason::BlocksStopped, "the last block is too old".to_string())
+        }
+        Some(_) => {
+            say(ConditionStatus::True, Reason::QuorumSigning, "a quorum signs and the last block is young".to_string())
+        }
+    }
+}
+
+fn at_risk(observed: &Observed) -> Statement {
+    let say = |status, reason, message: String| Statement::new(ConditionType::QuorumAtRisk, status, reason, message);
+    let Some(facts) = &observed.facts else {
+        return say(ConditionStatus::Unknown, Reason::ChainUnknown, "the voters' state is not known".to_string());
+    };
+    if facts.voters.len() == 1 {
+        return say(
+            ConditionStatus::True,
+            Reason::SingleVoter,
+            "a chain with one voter stands still whenever its node restarts: for development only".to_string(),
+        );
+    }
+    if facts.margin == 0 {
+        return say(ConditionStatus::True, Reason::NoMarginLeft, "no further voter may fail".to_string());
+    }
+    match crowded(observed, facts) {
+        Some(domain) => say(
+            ConditionStatus::True,
+            Reason::CoLocated,
+            format!("{domain} holds more voters than may fail; placement: Required keeps them apart"),
+        ),
+        None => say(ConditionStatus::False, Reason::MarginLeft, "at least one more voter may fail".to_string()),
+    }
+}
+
+/// A machine whose loss alone would exceed the fault budget.
+fn crowded(observed: &Observed, facts: &Facts) -> Option<String> {
+    let mut power: BTreeMap<String, u64> = BTreeMap::new();
+    for voter in &observed.voters {
+        let machine = voter.pod.as_ref().and_then(|pod| pod.spec.as_ref()).and_then(|spec| spec.node_name.clone());
+        let fact = voter.identity().and_then(|identity| facts.voters.get(identity));
+        if let (Some(machine), Some(fact)) = (machine, fact) {
+            let held = power.entry(machine).or_default();
+            *held = held.saturating_add(fact.power);
+        }
+    }
+    let budget = faults(facts.total_power);
+    power.into_iter().find(|(_, held)| *held > budget).map(|(machine, _)| format!("machine {machine}"))
+}
+
+fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Statement {
+    let say = |status, reason, message: String| Statement::new(ConditionType::Reconciling, status, reason, message);
+    let is_stalled = |node: &althing_crds::ValidatorNode| {
+        node.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, ConditionType::Stalled))
+    };
+    match progress {
+        // kstatus takes a stalled object that still reconciles as one in progress.
+        Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
+        Progress::Paused => {
+            say(ConditionStatus::False, Reason::Paused, "the annotation althing.dev/pause is set".to_string())
+        }
+        Progress::Ceremony(_) if observed.voters.iter().filter_map(|voter| voter.node.as_ref()).any(is_stalled) => {
+            say(ConditionStatus::False, Reason::ChildStalled, "a node waits for a person".to_string())
+        }
+        Progress::Ceremony(why) => say(ConditionStatus::True, Reason::GenesisCeremony, why.clone()),
+        Progress::Applied => {
+            say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())
+        }
+        Progress::Unchanged if updated < observed.voters.len() => say(
+            ConditionStatus::True,
+            Reason::RestartingNodes,
+            format!(
+                "{} of {} voters run what the spec says; a pod takes up its spec when it is made again",
+                updated,
+                observed.voters.len()
+            ),
+        ),
+        Progress::Unchanged => {
+            say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
+        }
+    }
+}
+
+fn stalled(observed: &Observed, progress: &Progress) -> Statement {
+    let yes = |reason, message: String| Statement::new(ConditionType::Stalled, ConditionStatus::True, reason, message);
+    if let Progress::Refused(refusal) = progress {
+        return yes(refusal.reason, refusal.message.clone());
+    }
+    let waiting = observed.voters.iter().filter(|voter| {
+        let session = voter.said.as_ref().ok().and_then(|said| said.session.as_ref());
+        session.map(node_api::proto::Session::state) == Some(SessionState::WaitingForProof)
+    });
+    let total = u64::try_from(observed.voters.len()).unwrap_or(u64::MAX);
+    let is_started = observed.status().is_some_and(|status| status.genesis_hash.is_some());
+    if is_started && u64::try_from(waiting.count()).unwrap_or(0) > faults(total) && !has_quorum(observed) {
+        return yes(
+            Reason::SignersWaiting,
+            "more voters than may fail wait for proof that the former owner of their key has ended; the chain stands still".to_string(),
+        );
+    }
+    for voter in &observed.voters {
+        let conditions = voter.node.as_ref().and_then(|node| node.status.as_ref()).map(|status| &status.conditions);
+        let stalled = conditions.and_then(|all| conditions::find(all, ConditionType::Stalled));
+        if let Some(condition) = stalled.filter(|condition| condition.status == ConditionStatus::True) {
+            return yes(Reason::ChildStalled, format!("{}: {}: {}", voter.name, condition.reason, condition.message));
+        }
+    }
+    Statement::new(ConditionType::Stalled, ConditionStatus::False, Reason::NotStalled, "nothing needs a person")
+}
+
+fn has_quorum(observed: &Observed) -> bool {
+    observed.facts.as_ref().is_some_and(Facts::has_quorum)
+}
+
+/// Ready: available, not reconciling, not stalled.
+pub fn ready(available: &Statement, reconciling: &Statement, stalled: &Statement) -> Statement {
+    let say = |status, reason, message: &str| Statement::new(ConditionType::Ready, status, reason, message);
+    if stalled.status == ConditionStatus::True {
+        return say(ConditionStatus::False, stalled.reason, &stalled.message);
+    }
+    if available.status != ConditionStatus::True {
+        return say(available.status, available.reason, &available.message);
+    }
+    if reconciling.status == ConditionStatus::True {
+        return say(ConditionStatus::False, reconciling.reason, &reconciling.message);
+    }
+    say(ConditionStatus::True, Reason::NodesReady, "available and up to date")
+}
+
+/// Voters whose pod runs what its spec says.
+fn updated(observed: &Observed, installation: &Installation) -> usize {
+    let is_current = |voter: &&super::observe::Voter| match (&voter.node, &voter.pod) {
+        (Some(node), Some(pod)) => desired::is_up_to_date(node, pod, installation),
+        (Some(_) | None, _) => false,
+    };
+    observed.voters.iter().filter(is_current).count()
+}
+
+/// Versions that the nodes say they run, the most frequent ones first by name.
+fn version(observed: &Observed) -> Option<String> {
+    let mut versions: Vec<&str> =
+        observed.voters.iter().filter_map(|voter| voter.said.as_ref().ok()).map(|said| said.version.as_str()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    (!versions.is_empty()).then(|| versions.join(","))
+}

@@ -1,0 +1,150 @@
+//! Whether a group can be worked on: what the API server cannot see, and whether what is made once is still there.
+
+use std::collections::BTreeSet;
+
+use althing_crds::{ConsensusGroup, Reason, names};
+use kube::ResourceExt;
+use node_api::node_core::types::{ChainId, Genesis, Identity};
+
+use super::observe::{GenesisRead, GovernanceRead, Observed};
+use crate::references;
+use crate::refusal::Refusal;
+
+/// What the checks found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validated {
+    /// How many voters there are, or shall be before there is a genesis.
+    pub voters: u32,
+    /// The spec wants another number of voters than the chain has.
+    pub membership: Option<Refusal>,
+}
+
+/// Checks everything, the most fundamental first.
+pub fn validate(observed: &Observed) -> Result<Validated, Refusal> {
+    if observed.network.is_none() {
+        let name = &observed.group.spec.network;
+        return Err(Refusal::new(Reason::NetworkMissing, format!("BlockchainNetwork {name} does not exist")));
+    }
+    chain_id(observed)?;
+    identity_secrets(&observed.group)?;
+    genesis(observed)?;
+    governance(observed)?;
+    if let Some(refusal) = references::refuse(&observed.missing) {
+        return Err(refusal);
+    }
+    let wanted = u32::try_from(observed.group.spec.replicas).unwrap_or(0);
+    let fixed = observed.kept_genesis().map(|genesis| u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0));
+    let membership = fixed.filter(|fixed| *fixed != wanted).map(|fixed| {
+        Refusal::new(
+            Reason::MembershipFixed,
+            format!("replicas is {wanted}, the chain has {fixed} voters: this version cannot change the voters of a started chain; set replicas back to {fixed}"),
+        )
+    });
+    Ok(Validated { voters: fixed.unwrap_or(wanted), membership })
+}
+
+fn chain_id(observed: &Observed) -> Result<(), Refusal> {
+    let id = &observed.chain_id;
+    if ChainId::new(id.clone()).is_err() {
+        return Err(Refusal::new(
+            Reason::InvalidSpec,
+            format!("chain id {id:?} must be at most 63 lower-case letters, digits and '-'"),
+        ));
+    }
+    let has_it_first = |other: &&ConsensusGroup| {
+        let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
+        theirs == *id && age_key(other) < age_key(&observed.group)
+    };
+    match observed.others.iter().find(has_it_first) {
+        Some(other) => Err(Refusal::new(
+            Reason::ChainIdTaken,
+            format!("ConsensusGroup {} of this namespace already has chain id {id}", other.name_any()),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn age_key(group: &ConsensusGroup) -> (Option<String>, String) {
+    let created = group.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
+    (created, group.name_any())
+}
+
+fn identity_secrets(group: &ConsensusGroup) -> Result<(), Refusal> {
+    let named = &group.spec.identity_secrets;
+    let mut seen = BTreeSet::new();
+    match named.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(name) => Err(Refusal::new(
+            Reason::IdentityReused,
+            format!("identitySecrets names {name} twice: two voters cannot share it"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn genesis(observed: &Observed) -> Result<(), Refusal> {
+    let name = names::genesis_config_map(&observed.group.name_any());
+    let genesis = match &observed.genesis {
+        GenesisRead::Missing => return Ok(()),
+        GenesisRead::Foreign => {
+            return Err(Refusal::new(
+                Reason::NameTaken,
+                format!("ConfigMap {name} exists and belongs to somebody else; remove it or choose another name"),
+            ));
+        }
+        GenesisRead::Invalid(why) => {
+            return Err(Refusal::new(Reason::GenesisLost, format!("ConfigMap {name} holds no genesis: {why}")));
+        }
+        GenesisRead::Present(genesis) => genesis,
+    };
+    if genesis.chain_id.as_str() != observed.chain_id {
+        return Err(Refusal::new(
+            Reason::RetainedDataMismatch,
+            format!(
+                "the kept genesis (ConfigMap {name}) is of chain {}, this is {}",
+                genesis.chain_id, observed.chain_id
+            ),
+        ));
+    }
+    voters_match(observed, genesis)
+}
+
+/// Every node that has an identity is a voter of the kept genesis.
+fn voters_match(observed: &Observed, genesis: &Genesis) -> Result<(), Refusal> {
+    let is_voter = |identity: &str| {
+        identity.parse::<Identity>().is_ok_and(|identity| genesis.voter_set().get(&identity).is_some())
+    };
+    for voter in &observed.voters {
+        if let Some(identity) = voter.identity()
+            && !is_voter(identity)
+        {
+            return Err(Refusal::new(
+                Reason::RetainedDataMismatch,
+                format!("{} has an identity that the kept genesis does not name; restore its Secret", voter.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn governance(observed: &Observed) -> Result<(), Refusal> {
+    let name = names::governance_secret(&observed.group.name_any());
+    let lost = |message: String| Err(Refusal::new(Reason::GovernanceKeyLost, message));
+    let genesis = observed.kept_genesis();
+    match (&observed.governance, genesis) {
+        (GovernanceRead::InSpec, _) | (GovernanceRead::Missing, None) => Ok(()),
+        (GovernanceRead::Foreign, _) => Err(Refusal::new(
+            Reason::NameTaken,
+            format!("Secret {name} exists and belongs to somebody else; remove it or choose another name"),
+        )),
+        (GovernanceRead::Missing, Some(_)) => lost(format!("Secret {name} is gone; restore it from a backup")),
+        (GovernanceRead::Invalid(why), _) => lost(format!("Secret {name}: {why}")),
+        (GovernanceRead::Present(_), None) => Ok(()),
+        (GovernanceRead::Present(key), Some(genesis)) => {
+            if genesis.governance.keys.iter().any(|known| known.to_string() == *key) {
+                Ok(())
+            } else {
+                lost(format!("Secret {name} holds another key than the genesis names"))
+            }
+        }
+    }
+}

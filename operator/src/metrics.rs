@@ -1,0 +1,77 @@
+//! Numbers about the operator itself, for Prometheus.
+
+use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// All metrics of the operator.
+pub struct Metrics {
+    registry: Registry,
+    /// Finished reconciles by kind and result (`ok`, `conflict`, `error`, `timeout`, `panic`).
+    pub reconciles: IntCounterVec,
+    /// Seconds that a reconcile took, by kind.
+    pub reconcile_seconds: HistogramVec,
+    /// Writes sent to the API server by kind and verb.
+    pub writes: IntCounterVec,
+    /// Calls to nodes by method and result.
+    pub node_calls: IntCounterVec,
+    /// 1 while this process holds the leader lease.
+    pub leader: IntGauge,
+}
+
+impl Metrics {
+    /// Registers every metric once.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let reconciles = counter(
+            "althing_operator_reconciles_total",
+            "Finished reconciles by kind and result.",
+            &["kind", "result"],
+        )?;
+        let writes = counter(
+            "althing_operator_writes_total",
+            "Writes sent to the API server by kind and verb.",
+            &["kind", "verb"],
+        )?;
+        let node_calls = counter(
+            "althing_operator_node_calls_total",
+            "Calls to nodes by method and result.",
+            &["method", "result"],
+        )?;
+        let reconcile_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "althing_operator_reconcile_duration_seconds",
+                "Seconds that a reconcile took, by kind.",
+            )
+            .buckets(vec![0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            &["kind"],
+        )?;
+        registry.register(Box::new(reconcile_seconds.clone()))?;
+        let leader = IntGauge::new("althing_operator_leader", "1 while this process holds the leader lease.")?;
+        registry.register(Box::new(leader.clone()))?;
+        Ok(Self { registry, reconciles, reconcile_seconds, writes, node_calls, leader })
+    }
+
+    /// The metrics in the text format of Prometheus.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_write_is_exported() {
+        let metrics = Metrics::new().expect("registers");
+        metrics.writes.with_label_values(&["Service", "apply"]).inc();
+        let text = metrics.text().expect("encodes");
+        assert!(text.contains(r#"althing_operator_writes_total{kind="Service",verb="apply"} 1"#), "{text}");
+    }
+}

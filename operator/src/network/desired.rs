@@ -1,0 +1,120 @@
+//! The children that a network shall have.
+
+use althing_crds::network::{NetworkGroup, NetworkPolicyMode};
+use althing_crds::{ConsensusGroup, ConsensusGroupSpec, names};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use node_api::node_core::types::ChainId;
+use node_api::roles::{Role, SpiffeId};
+
+use super::observe::{AuthorityRead, Observed};
+use crate::certificates;
+use crate::error::Error;
+use crate::kinds::Child;
+use crate::parts::{NetworkContext, networkpolicies, secrets};
+
+/// Name that a client certificate carries.
+const CLIENT: &str = "client";
+
+/// Closed door and groups.
+pub fn children(observed: &Observed) -> Result<Vec<Child>, Error> {
+    let network = network_context(observed)?;
+    let mut children = Vec::new();
+    match observed.network.spec.network_policy.mode {
+        NetworkPolicyMode::Managed => children.push(Child::of(&networkpolicies::default_deny(&network))?),
+        NetworkPolicyMode::Unmanaged => {}
+    }
+    for group in &observed.network.spec.groups {
+        children.push(self::group(observed, &network, group)?);
+    }
+    Ok(children)
+}
+
+/// The network as builders see it.
+pub fn network_context(observed: &Observed) -> Result<NetworkContext, Error> {
+    NetworkContext::new(&observed.network)
+        .map_err(|error| Error::Build { what: observed.network.name_any(), message: error.to_string() })
+}
+
+fn group(observed: &Observed, network: &NetworkContext, group: &NetworkGroup) -> Result<Child, Error> {
+    let spec = &observed.network.spec;
+    let name = names::group(&network.name, &group.name);
+    let mut metadata = network.metadata(&name);
+    if let Some(labels) = metadata.labels.as_mut() {
+        labels.insert(names::LABEL_GROUP.to_string(), name.clone());
+    }
+    let mut object = ConsensusGroup::new(
+        &name,
+        ConsensusGroupSpec {
+            network: network.name.clone(),
+            replicas: group.replicas.unwrap_or(althing_crds::group::REPLICAS_DEFAULT),
+            chain: group.chain.clone(),
+            identity_secrets: group.identity_secrets.clone(),
+            node: group.node.over(&spec.node),
+            network_policy: spec.network_policy.clone(),
+        },
+    );
+    object.metadata = metadata;
+    let mut child = Child::of(&object)?;
+    // A number that nobody set here belongs to whoever scales the group.
+    if group.replicas.is_none()
+        && let Some(fields) = child.body.get_mut("spec").and_then(serde_json::Value::as_object_mut)
+    {
+        fields.remove("replicas");
+    }
+    Ok(child)
+}
+
+/// The client certificate, if it has to be issued now. `tls.crt` and `tls.key` are for the first chain; a further
+/// chain has `<group>.crt` and `<group>.key`.
+pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> {
+    let AuthorityRead::Present(authority) = &observed.authority else { return Ok(None) };
+    let network = network_context(observed)?;
+    let ids = ids(observed, &network)?;
+    let is_current = |present: &Secret| {
+        ids.iter().enumerate().all(|(number, (group, id))| {
+            let view = view(present, number, group);
+            certificates::is_current(&view, id, &authority.issuer, now_s)
+        })
+    };
+    if observed.client.as_ref().is_some_and(is_current) {
+        return Ok(None);
+    }
+    let mut secret = None;
+    for (group, id) in &ids {
+        let pem = certificates::issue(&authority.issuer, id, now_s, certificates::CLIENT_S)?;
+        match secret.as_mut() {
+            None => secret = Some(secrets::client(&network, &pem)),
+            Some(Secret { data: Some(data), .. }) => {
+                data.insert(format!("{group}.crt"), ByteString(pem.certificate.into_bytes()));
+                data.insert(format!("{group}.key"), ByteString(pem.key.into_bytes()));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(secret)
+}
+
+fn ids(observed: &Observed, network: &NetworkContext) -> Result<Vec<(String, SpiffeId)>, Error> {
+    let failed = |message: String| Error::Build { what: format!("client certificate of {}", network.name), message };
+    let id = |group: &NetworkGroup| {
+        let chain = group.chain.id.clone().unwrap_or_else(|| names::group(&network.name, &group.name));
+        let chain = ChainId::new(chain).map_err(|error| failed(error.to_string()))?;
+        let id = SpiffeId::new(&chain, Role::Client, CLIENT).map_err(|error| failed(error.to_string()))?;
+        Ok((group.name.clone(), id))
+    };
+    observed.network.spec.groups.iter().map(id).collect()
+}
+
+/// The certificate of one chain as if it were the only one in the Secret.
+fn view(secret: &Secret, number: usize, group: &str) -> Secret {
+    if number == 0 {
+        return secret.clone();
+    }
+    let data = secret.data.clone().unwrap_or_default();
+    let pairs =
+        [("tls.crt", format!("{group}.crt")), ("tls.key", format!("{group}.key")), ("ca.crt", "ca.crt".to_string())];
+    let picked = pairs.into_iter().filter_map(|(as_key, key)| Some((as_key.to_string(), data.get(&key)?.clone())));
+    Secret { data: Some(picked.collect()), ..Secret::default() }
+}

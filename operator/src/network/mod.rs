@@ -1,0 +1,194 @@
+//! `BlockchainNetwork`: one trust domain; its authority, client certificate, closed door and groups.
+
+pub mod desired;
+pub mod observe;
+pub mod status;
+pub mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_crds::{BlockchainNetwork, Reason, names};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+
+use crate::apply::{Made, Outcome};
+use crate::certificates;
+use crate::config::{SETTLED, UNSETTLED};
+use crate::context::Context;
+use crate::error::Error;
+use crate::events::{self, Draft};
+use crate::kinds::{Child, Kind, Owner};
+use crate::parts::secrets;
+use crate::refusal::Refusal;
+use crate::validator::now_s;
+use observe::{AuthorityRead, Observed};
+use status::Progress;
+
+/// One look at a network. It answers how long to wait before the next one.
+pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Result<Duration, Error> {
+    if network.metadata.deletion_timestamp.is_some() {
+        return Ok(SETTLED);
+    }
+    let network = observe::current(&context, network).await?;
+    let owner = owner(&network)?;
+    let is_paused = network.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
+    let mut observed = observe::observe(&context, network).await?;
+    let progress = match validate::validate(&observed) {
+        Err(refusal) => Progress::Refused(refusal),
+        Ok(()) if is_paused => Progress::Paused,
+        Ok(()) => advance(&context, &owner, &mut observed).await?,
+    };
+    write_status(&context, &observed, &progress).await
+}
+
+/// Brings the children one step closer to what they shall be.
+async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
+    if let Some(refusal) = ensure_authority(context, owner, observed).await? {
+        return Ok(Progress::Refused(refusal));
+    }
+    let mut children = desired::children(observed)?;
+    if let Some(secret) = desired::client(observed, now_s())? {
+        children.push(Child::of(&secret)?);
+    }
+    children.sort_by_key(|child| child.kind);
+    undo_scale(context, observed, &children).await;
+    let mut written = 0;
+    for child in &children {
+        let cached = cached(context, owner, observed, child);
+        match context.shared.writer.apply(owner, child, cached.as_ref()).await? {
+            Outcome::Taken => return Ok(Progress::Refused(taken(&child.what(&owner.namespace)))),
+            Outcome::Written => written += 1,
+            Outcome::Unchanged => {}
+        }
+    }
+    prune(context, owner, &children).await?;
+    Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
+}
+
+/// Makes the authority of a network that never had one, and records it.
+async fn ensure_authority(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Option<Refusal>, Error> {
+    let hash = match &observed.authority {
+        AuthorityRead::Present(authority) => authority.hash.clone(),
+        AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
+            let made = certificates::new_authority(&owner.name, now_s())?;
+            let parts = desired::network_context(observed)?;
+            let secret = secrets::certificate_authority(&parts, made.certificate_pem(), made.key_pem());
+            match context.shared.writer.make_once::<Secret>(owner, &secret).await? {
+                Made::Now(kept) => {
+                    observed.authority = observe::authority_of(&owner.name, &kept);
+                    let note = format!("made the certificate authority (Secret {})", kept.name_any());
+                    let about = observed.network.object_ref(&());
+                    context.publish(&about, &[Draft::normal("AuthorityMade", note)]).await;
+                    certificates::authority_hash(&kept).unwrap_or_default()
+                }
+                Made::Before(_) => return Err(Error::Conflict { what: owner.what() }),
+                Made::Taken => return Ok(Some(taken(&Child::of(&secret)?.what(&owner.namespace)))),
+            }
+        }
+    };
+    let recorded = observed.network.status.as_ref().and_then(|status| status.certificate_authority_hash.as_ref());
+    if recorded == Some(&hash) {
+        return Ok(None);
+    }
+    let mut status = observed.network.status.clone().unwrap_or_default();
+    status.certificate_authority_hash = Some(hash);
+    let mut changed = observed.network.clone();
+    changed.status = Some(status.clone());
+    context.shared.authorities.forget(&owner.namespace, &owner.name);
+    if let Some(written) = context.shared.writer.status(observed.network.status.as_ref(), &changed, &status).await? {
+        observed.network = written;
+    }
+    Ok(None)
+}
+
+/// Tells a person who scaled a group whose number the network holds.
+async fn undo_scale(context: &Context, observed: &Observed, children: &[Child]) {
+    for (number, spec) in observed.network.spec.groups.iter().enumerate() {
+        let (Some(wanted), Some(Some(group))) = (spec.replicas, observed.groups.get(number)) else { continue };
+        let is_child =
+            children.iter().any(|child| child.kind == Kind::ConsensusGroup && child.name == group.name_any());
+        if is_child && group.spec.replicas != wanted {
+            let note = format!(
+                "replicas {} of ConsensusGroup {} is set back to {wanted}: edit spec.groups[{number}].replicas of BlockchainNetwork {}",
+                group.spec.replicas,
+                group.name_any(),
+                observed.network.name_any()
+            );
+            let drafts = [Draft::warning("ScaleUndone", note)];
+            context.publish(&group.object_ref(&()), &drafts).await;
+        }
+    }
+}
+
+fn cached(context: &Context, owner: &Owner, observed: &Observed, child: &Child) -> Option<ObjectMeta> {
+    match child.kind {
+        Kind::ConsensusGroup => context.group(&owner.namespace, &child.name).map(|group| group.metadata),
+        Kind::Secret => observed.client.as_ref().map(|secret| secret.metadata.clone()),
+        Kind::NetworkPolicy
+        | Kind::ServiceAccount
+        | Kind::ConfigMap
+        | Kind::Service
+        | Kind::PersistentVolumeClaim
+        | Kind::PodDisruptionBudget
+        | Kind::ValidatorNode
+        | Kind::StatefulSet => context.children.get(child.kind, &owner.namespace, &child.name),
+    }
+}
+
+/// Deletes what the network shall not have any more. A group that was removed from the spec goes with its nodes; what
+/// was made once stays.
+async fn prune(context: &Context, owner: &Owner, children: &[Child]) -> Result<(), Error> {
+    let is_wanted = |kind: Kind, name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
+    let mut policies = context.children.owned_by(Kind::NetworkPolicy, &owner.uid);
+    policies.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(Kind::NetworkPolicy, name)));
+    context.shared.writer.prune(owner, Kind::NetworkPolicy, &policies).await?;
+    let is_controlled = |meta: &ObjectMeta| {
+        let references = meta.owner_references.iter().flatten();
+        references.into_iter().any(|reference| reference.controller == Some(true) && reference.uid == owner.uid)
+    };
+    let groups: Vec<ObjectMeta> = context
+        .groups_where(&owner.namespace, |group| is_controlled(&group.metadata))
+        .into_iter()
+        .filter(|group| !is_wanted(Kind::ConsensusGroup, &group.name_any()))
+        .map(|group| group.metadata)
+        .collect();
+    context.shared.writer.prune(owner, Kind::ConsensusGroup, &groups).await?;
+    Ok(())
+}
+
+fn taken(what: &str) -> Refusal {
+    Refusal::new(
+        Reason::NameTaken,
+        format!("{what} exists and belongs to somebody else; remove it or choose another name"),
+    )
+}
+
+/// Writes the status if it changed, tells about it, and says when to look again.
+async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
+    let before = observed.network.status.clone().unwrap_or_default();
+    let after = status::next(observed, progress, &Time(Timestamp::now()));
+    let is_settled = status::is_settled(&after);
+    let drafts = events::transitions(&before.conditions, &after.conditions);
+    let mut changed = observed.network.clone();
+    changed.status = Some(after.clone());
+    let written = context.shared.writer.status(observed.network.status.as_ref(), &changed, &after).await?;
+    if written.is_some() {
+        context.publish(&observed.network.object_ref(&()), &drafts).await;
+    }
+    Ok(if is_settled { SETTLED } else { UNSETTLED })
+}
+
+fn owner(network: &BlockchainNetwork) -> Result<Owner, Error> {
+    const KIND: &str = "BlockchainNetwork";
+    Ok(Owner {
+        kind: KIND,
+        namespace: network.namespace().ok_or(Error::Incomplete { kind: KIND, field: "namespace" })?,
+        name: network.name_any(),
+        uid: network.uid().ok_or(Error::Incomplete { kind: KIND, field: "uid" })?,
+        manager: names::MANAGER_NETWORK,
+        label: names::LABEL_NETWORK,
+    })
+}

@@ -1,0 +1,206 @@
+//! What is said of a network: its groups' words, the worst first.
+
+use althing_crds::conditions::{self, Statement};
+use althing_crds::{
+    BlockchainNetworkStatus, Condition, ConditionStatus, ConditionType, ConsensusGroup, ConsensusGroupStatus, Reason,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::observe::Observed;
+use crate::config::STATUS_REFRESH;
+use crate::refusal::Refusal;
+
+/// How far the reconcile came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing was done: only a person can help.
+    Refused(Refusal),
+    /// Nothing was done: the object is paused.
+    Paused,
+    /// Children were written.
+    Applied,
+    /// All children are as they shall be.
+    Unchanged,
+}
+
+/// Ranges of block ages from young to old, as groups write them.
+const BUCKETS: [&str; 5] = ["<10s", "<1m", "<10m", "<1h", ">=1h"];
+
+/// The new status.
+pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainNetworkStatus {
+    let before = observed.network.status.clone().unwrap_or_default();
+    let generation = observed.network.metadata.generation.unwrap_or(0);
+    let available = combined(observed, ConditionType::Available);
+    let at_risk = combined(observed, ConditionType::QuorumAtRisk);
+    let reconciling = reconciling(observed, progress);
+    let stalled = stalled(observed, progress);
+    let ready = crate::group::status::ready(&available, &reconciling, &stalled);
+    let statements = [ready, reconciling, stalled, available, at_risk];
+    let statuses: Vec<&ConsensusGroupStatus> =
+        observed.groups.iter().flatten().filter_map(|group| group.status.as_ref()).collect();
+    let is_complete = statuses.len() == observed.network.spec.groups.len();
+    let mut after = BlockchainNetworkStatus {
+        observed_generation: Some(generation),
+        conditions: in_order(conditions::merge(&before.conditions, &statements, generation, now)),
+        signing: signing(&statuses).filter(|_| is_complete),
+        margin: statuses.iter().map(|status| status.margin).min().flatten().filter(|_| is_complete),
+        height: statuses.iter().filter_map(|status| status.height).min().or(before.height),
+        block_age: oldest(&statuses).filter(|_| is_complete),
+        observed_at: statuses
+            .iter()
+            .filter_map(|status| status.observed_at.clone())
+            .min()
+            .or_else(|| before.observed_at.clone()),
+        version: version(&statuses).or_else(|| before.version.clone()),
+        certificate_authority_hash: before.certificate_authority_hash.clone(),
+    };
+    keep_readings(&before, &mut after, now);
+    after
+}
+
+/// Height and block age alone are no reason to write before their time.
+fn keep_readings(before: &BlockchainNetworkStatus, after: &mut BlockchainNetworkStatus, now: &Time) {
+    let is_young = before
+        .observed_at
+        .as_ref()
+        .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
+        .is_some_and(|then| now.0.duration_since(then).as_secs() < STATUS_REFRESH.as_secs().cast_signed());
+    let mut same = after.clone();
+    same.height = before.height;
+    same.block_age = before.block_age.clone();
+    same.observed_at = before.observed_at.clone();
+    if is_young && same == *before {
+        *after = same;
+    }
+}
+
+/// True when nothing is expected to change by itself.
+pub fn is_settled(status: &BlockchainNetworkStatus) -> bool {
+    conditions::holds(&status.conditions, ConditionType::Ready)
+}
+
+fn in_order(mut conditions: Vec<Condition>) -> Vec<Condition> {
+    conditions.sort_by_key(|condition| ConditionType::OF_GROUPS.iter().position(|kind| *kind == condition.kind));
+    conditions
+}
+
+fn condition(group: Option<&ConsensusGroup>, kind: ConditionType) -> Option<&Condition> {
+    conditions::find(&group?.status.as_ref()?.conditions, kind)
+}
+
+/// What the groups say about one condition: the worst of them, in its own words.
+fn combined(observed: &Observed, kind: ConditionType) -> Statement {
+    let (worst, best) = match kind {
+        ConditionType::QuorumAtRisk => (ConditionStatus::True, ConditionStatus::False),
+        ConditionType::Available
+        | ConditionType::Ready
+        | ConditionType::Reconciling
+        | ConditionType::Stalled
+        | ConditionType::Synced
+        | ConditionType::Signing => (ConditionStatus::False, ConditionStatus::True),
+    };
+    let mut found = Vec::new();
+    for (spec, group) in observed.network.spec.groups.iter().zip(&observed.groups) {
+        match condition(group.as_ref(), kind) {
+            Some(condition) => found.push((group.as_ref().map(ResourceExt::name_any).unwrap_or_default(), condition)),
+            None => {
+                let status = if worst == ConditionStatus::False { worst } else { ConditionStatus::Unknown };
+                return Statement::new(
+                    kind,
+                    status,
+                    Reason::NotStarted,
+                    format!("group {} has not started", spec.name),
+                );
+            }
+        }
+    }
+    for wanted in [worst, ConditionStatus::Unknown, best] {
+        if let Some((name, condition)) = found.iter().find(|(_, condition)| condition.status == wanted) {
+            let message =
+                if found.len() == 1 { condition.message.clone() } else { format!("{name}: {}", condition.message) };
+            return Statement::new(kind, wanted, reason(&condition.reason), message);
+        }
+    }
+    Statement::new(kind, ConditionStatus::Unknown, Reason::Pending, "there are no groups")
+}
+
+fn reason(word: &str) -> Reason {
+    Reason::ALL.iter().copied().find(|reason| reason.as_str() == word).unwrap_or(Reason::Pending)
+}
+
+fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
+    let say = |status, reason, message: String| Statement::new(ConditionType::Reconciling, status, reason, message);
+    match progress {
+        // kstatus takes a stalled object that still reconciles as one in progress.
+        Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
+        Progress::Paused => {
+            say(ConditionStatus::False, Reason::Paused, "the annotation althing.dev/pause is set".to_string())
+        }
+        Progress::Applied => {
+            say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())
+        }
+        Progress::Unchanged => {
+            for group in observed.groups.iter().flatten() {
+                let name = group.name_any();
+                let status = group.status.as_ref();
+                if status.and_then(|status| status.observed_generation) != group.metadata.generation {
+                    return say(ConditionStatus::True, Reason::Pending, format!("{name} is about to change"));
+                }
+                if let Some(condition) = condition(Some(group), ConditionType::Reconciling)
+                    && condition.status == ConditionStatus::True
+                {
+                    return say(
+                        ConditionStatus::True,
+                        reason(&condition.reason),
+                        format!("{name}: {}", condition.message),
+                    );
+                }
+            }
+            say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
+        }
+    }
+}
+
+fn stalled(observed: &Observed, progress: &Progress) -> Statement {
+    let yes = |reason, message: String| Statement::new(ConditionType::Stalled, ConditionStatus::True, reason, message);
+    if let Progress::Refused(refusal) = progress {
+        return yes(refusal.reason, refusal.message.clone());
+    }
+    for group in observed.groups.iter().flatten() {
+        if let Some(condition) = condition(Some(group), ConditionType::Stalled)
+            && condition.status == ConditionStatus::True
+        {
+            return yes(
+                Reason::ChildStalled,
+                format!("{}: {}: {}", group.name_any(), condition.reason, condition.message),
+            );
+        }
+    }
+    Statement::new(ConditionType::Stalled, ConditionStatus::False, Reason::NotStalled, "nothing needs a person")
+}
+
+/// The sums of all groups, when every group knows its own.
+fn signing(statuses: &[&ConsensusGroupStatus]) -> Option<String> {
+    let mut sums = (0u32, 0u32);
+    for status in statuses {
+        let (sign, all) = status.signing.as_ref()?.split_once('/')?;
+        sums = (sums.0 + sign.parse::<u32>().ok()?, sums.1 + all.parse::<u32>().ok()?);
+    }
+    Some(format!("{}/{}", sums.0, sums.1))
+}
+
+fn oldest(statuses: &[&ConsensusGroupStatus]) -> Option<String> {
+    let place =
+        |status: &&ConsensusGroupStatus| BUCKETS.iter().position(|bucket| Some(*bucket) == status.block_age.as_deref());
+    let places: Option<Vec<usize>> = statuses.iter().map(place).collect();
+    places?.into_iter().max().and_then(|place| BUCKETS.get(place)).map(ToString::to_string)
+}
+
+fn version(statuses: &[&ConsensusGroupStatus]) -> Option<String> {
+    let mut versions: Vec<&str> =
+        statuses.iter().filter_map(|status| status.version.as_deref()).flat_map(|text| text.split(',')).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    (!versions.is_empty()).then(|| versions.join(","))
+}

@@ -1,0 +1,95 @@
+//! Whether a network can be worked on: what the API server cannot see, and whether its authority is still there.
+
+use std::collections::BTreeSet;
+
+use althing_crds::{Reason, names};
+use kube::ResourceExt;
+use node_api::node_core::types::ChainId;
+
+use super::observe::{AuthorityRead, Observed};
+use crate::group::genesis;
+use crate::references;
+use crate::refusal::Refusal;
+
+/// Checks everything, the most fundamental first. Nothing is written before all of it holds.
+pub fn validate(observed: &Observed) -> Result<(), Refusal> {
+    chains(observed)?;
+    identities(observed)?;
+    authority(observed)?;
+    references::refuse(&observed.missing).map_or(Ok(()), Err)
+}
+
+fn chains(observed: &Observed) -> Result<(), Refusal> {
+    let network = &observed.network;
+    let mut seen = BTreeSet::new();
+    for group in &network.spec.groups {
+        let id = group.chain.id.clone().unwrap_or_else(|| names::group(&network.name_any(), &group.name));
+        if ChainId::new(id.clone()).is_err() {
+            return Err(Refusal::new(
+                Reason::InvalidSpec,
+                format!(
+                    "chain id {id:?} of group {} must be at most 63 lower-case letters, digits and '-'",
+                    group.name
+                ),
+            ));
+        }
+        if let Err(why) = genesis::parameters(&group.chain.parameters) {
+            return Err(Refusal::new(Reason::InvalidSpec, format!("parameters of group {}: {why}", group.name)));
+        }
+        if !seen.insert(id.clone()) {
+            return Err(Refusal::new(Reason::ChainIdTaken, format!("two groups have chain id {id}")));
+        }
+        let other = observed.others.iter().find(|other| {
+            let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
+            theirs == id
+        });
+        if let Some(other) = other {
+            return Err(Refusal::new(
+                Reason::ChainIdTaken,
+                format!("ConsensusGroup {} of this namespace already has chain id {id}", other.name_any()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn identities(observed: &Observed) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for group in &observed.network.spec.groups {
+        let wanted = usize::try_from(group.replicas.unwrap_or(althing_crds::group::REPLICAS_DEFAULT)).unwrap_or(0);
+        let brought = group.identity_secrets.len();
+        if brought > 0 && brought != wanted {
+            return Err(Refusal::new(
+                Reason::InvalidSpec,
+                format!("identitySecrets of group {} names {brought} Secrets for {wanted} voters", group.name),
+            ));
+        }
+        for name in &group.identity_secrets {
+            if !seen.insert(name.as_str()) {
+                return Err(Refusal::new(
+                    Reason::IdentityReused,
+                    format!("identitySecrets names {name} twice: two voters cannot share it"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn authority(observed: &Observed) -> Result<(), Refusal> {
+    let name = names::ca_secret(&observed.network.name_any());
+    let recorded = observed.network.status.as_ref().and_then(|status| status.certificate_authority_hash.as_deref());
+    let lost = |message: String| Err(Refusal::new(Reason::CertificateAuthorityLost, message));
+    match (&observed.authority, recorded) {
+        (AuthorityRead::Foreign, _) => Err(Refusal::new(
+            Reason::NameTaken,
+            format!("Secret {name} exists and belongs to somebody else; remove it or choose another name"),
+        )),
+        (AuthorityRead::Missing, Some(_)) => lost(format!("Secret {name} is gone; restore it from a backup")),
+        (AuthorityRead::Invalid(why), _) => lost(format!("Secret {name}: {why}")),
+        (AuthorityRead::Present(found), Some(recorded)) if found.hash != recorded => {
+            lost(format!("Secret {name} holds another authority than this network had; restore it from a backup"))
+        }
+        (AuthorityRead::Present(_), _) | (AuthorityRead::Missing, None) => Ok(()),
+    }
+}

@@ -1,0 +1,98 @@
+//! The frame around every reconcile: undecodable objects, timeout, panic, metrics, back-off.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
+
+use crate::config::RECONCILE_TIMEOUT;
+use crate::context::Context;
+use crate::error::Error;
+use crate::watches::Guarded;
+
+/// Pause after a conflict: the cache has caught up by then.
+const AFTER_CONFLICT: Duration = Duration::from_millis(250);
+/// Pause before an object that cannot be decoded is looked at again.
+const UNDECODABLE: Duration = Duration::from_secs(300);
+
+/// `ConsensusGroup demo/demo-main`.
+pub fn what<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    format!("{} {}/{}", K::kind(&()), object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Runs one reconcile of one object inside its limits. It answers how long to wait before the next look.
+pub async fn framed<K, F>(
+    object: Arc<Guarded<K>>,
+    context: Arc<Context>,
+    reconcile: impl FnOnce(K, Arc<Context>) -> F,
+) -> Result<Action, Error>
+where
+    K: Resource<DynamicType = ()> + Clone,
+    F: Future<Output = Result<Duration, Error>>,
+{
+    let kind = K::kind(&()).into_owned();
+    let decoded = match &object.0 {
+        Ok(decoded) => decoded.clone(),
+        Err(invalid) => {
+            let named = format!("{kind} {}", invalid.metadata.name.as_deref().unwrap_or("?"));
+            return Err(Error::Undecodable { what: named, message: invalid.error.clone() });
+        }
+    };
+    let name = what(&decoded);
+    let started = Instant::now();
+    let guarded = AssertUnwindSafe(reconcile(decoded, Arc::clone(&context))).catch_unwind();
+    let result = match tokio::time::timeout(RECONCILE_TIMEOUT, guarded).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(Error::Panicked(message(&*panic))),
+        Err(_) => Err(Error::Timeout(RECONCILE_TIMEOUT)),
+    };
+    let metrics = &context.shared.metrics;
+    metrics.reconcile_seconds.with_label_values(&[kind.as_str()]).observe(started.elapsed().as_secs_f64());
+    let word = result.as_ref().map_or_else(Error::result, |_| "ok");
+    metrics.reconciles.with_label_values(&[kind.as_str(), word]).inc();
+    result.map(|pause| {
+        context.succeeded(&name);
+        Action::requeue(pause)
+    })
+}
+
+/// How long to wait after a failure.
+pub fn after_failure<K>(object: &Guarded<K>, error: &Error, context: &Context) -> Action
+where
+    K: Resource<DynamicType = ()>,
+{
+    let name = what(object);
+    if error.is_passing() {
+        tracing::debug!(object = %name, %error, "looking again");
+        return Action::requeue(AFTER_CONFLICT);
+    }
+    let pause = match error {
+        Error::Undecodable { .. } => UNDECODABLE,
+        Error::Read { .. }
+        | Error::Write { .. }
+        | Error::Conflict { .. }
+        | Error::WriteTimeout { .. }
+        | Error::BeingDeleted { .. }
+        | Error::Incomplete { .. }
+        | Error::Encode { .. }
+        | Error::Build { .. }
+        | Error::Certificates { .. }
+        | Error::NotLeader
+        | Error::LeadershipLost
+        | Error::Lease(_)
+        | Error::Timeout(_)
+        | Error::Panicked(_) => context.backoff(&name),
+    };
+    tracing::warn!(object = %name, %error, pause_s = pause.as_secs(), "reconcile failed");
+    Action::requeue(pause)
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_string())
+}

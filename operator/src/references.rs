@@ -1,0 +1,113 @@
+//! Objects that a spec only names: StorageClass, PriorityClass, Secrets. Read before the first child is made.
+
+use althing_crds::{NodeTemplate, Reason};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::api::{ListParams, PartialObjectMeta};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::refusal::Refusal;
+
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+
+/// Something that a spec names and that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The StorageClass of this name.
+    StorageClass(String),
+    /// No StorageClass is named, and the cluster has no default.
+    DefaultStorageClass,
+    /// The PriorityClass of this name.
+    PriorityClass(String),
+    /// The Secret of this name, for pulling images.
+    PullSecret(String),
+    /// The Secret of this name, with an identity.
+    IdentitySecret(String),
+}
+
+/// The refusal for the first thing that is missing.
+pub fn refuse(missing: &[Missing]) -> Option<Refusal> {
+    missing.first().map(|missing| match missing {
+        Missing::StorageClass(name) => {
+            Refusal::new(Reason::StorageClassMissing, format!("StorageClass {name} does not exist"))
+        }
+        Missing::DefaultStorageClass => Refusal::new(
+            Reason::StorageClassMissing,
+            "storage.storageClassName is unset and the cluster has no default StorageClass",
+        ),
+        Missing::PriorityClass(name) => {
+            Refusal::new(Reason::PriorityClassMissing, format!("PriorityClass {name} does not exist"))
+        }
+        Missing::PullSecret(name) => {
+            Refusal::new(Reason::PullSecretMissing, format!("Secret {name} of imagePullSecrets does not exist"))
+        }
+        Missing::IdentitySecret(name) => {
+            Refusal::new(Reason::IdentitySecretMissing, format!("Secret {name} of identitySecrets does not exist"))
+        }
+    })
+}
+
+/// What is missing of what this template and these identity Secrets name. What this operator may not read counts as
+/// there: the API server will say so in time.
+pub async fn read(
+    client: &Client,
+    namespace: &str,
+    template: &NodeTemplate,
+    identity_secrets: &[String],
+) -> Result<Vec<Missing>, Error> {
+    let mut missing = Vec::new();
+    let classes: Api<StorageClass> = Api::all(client.clone());
+    match &template.storage.storage_class_name {
+        Some(name) if !exists(&classes, name).await? => missing.push(Missing::StorageClass(name.clone())),
+        Some(_) => {}
+        None if !has_default(&classes).await? => missing.push(Missing::DefaultStorageClass),
+        None => {}
+    }
+    if let Some(name) = &template.priority_class_name
+        && !exists(&Api::<PriorityClass>::all(client.clone()), name).await?
+    {
+        missing.push(Missing::PriorityClass(name.clone()));
+    }
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    for name in &template.image_pull_secrets {
+        if !exists(&secrets, name).await? {
+            missing.push(Missing::PullSecret(name.clone()));
+        }
+    }
+    for name in identity_secrets {
+        if !exists(&secrets, name).await? {
+            missing.push(Missing::IdentitySecret(name.clone()));
+        }
+    }
+    Ok(missing)
+}
+
+async fn exists<K>(api: &Api<K>, name: &str) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let what = format!("{} {name}", K::kind(&()));
+    match api.get_metadata_opt(name).await {
+        Ok(found) => Ok(found.is_some_and(|found: PartialObjectMeta<K>| found.metadata.deletion_timestamp.is_none())),
+        Err(error) if is_forbidden(&error) => Ok(true),
+        Err(error) => Err(Error::read(what)(error)),
+    }
+}
+
+async fn has_default(classes: &Api<StorageClass>) -> Result<bool, Error> {
+    match classes.list_metadata(&ListParams::default()).await {
+        Ok(list) => Ok(list.items.iter().any(|class| {
+            let annotations = class.metadata.annotations.as_ref();
+            annotations.and_then(|all| all.get(DEFAULT_CLASS)).is_some_and(|value| value == "true")
+        })),
+        Err(error) if is_forbidden(&error) => Ok(true),
+        Err(error) => Err(Error::read("StorageClasses")(error)),
+    }
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}

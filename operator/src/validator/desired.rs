@@ -1,0 +1,113 @@
+//! The children that a node shall have.
+
+use althing_crds::names;
+use althing_crds::network::NetworkPolicyMode;
+use althing_crds::validator::Role;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use node_api::node_core::types::{ChainId, Identity};
+use node_api::roles::{NodeRole, SpiffeId};
+
+use super::observe::Observed;
+use crate::certificates;
+use crate::error::Error;
+use crate::kinds::Child;
+use crate::parts::{
+    Installation, NodeContext, PeerPlace, configmaps, networkpolicies, secrets, serviceaccount, services, statefulset,
+};
+
+/// What to do about children.
+#[derive(Debug)]
+pub enum Desired {
+    /// Something that they need is not there yet.
+    Waiting(String),
+    /// All of them, in the order in which they are applied.
+    Children(Vec<Child>),
+}
+
+/// The children of a node whose identity and claim are recorded.
+pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desired, Error> {
+    let (peers, missing) = peers(observed);
+    // A pod that runs already goes on with the peers that it knows.
+    if !missing.is_empty() && observed.pod.is_none() {
+        return Ok(Desired::Waiting(format!("waiting for the identities of {}", missing.join(", "))));
+    }
+    if observed.authority.is_none() {
+        let name = names::ca_secret(&observed.node.spec.network);
+        return Ok(Desired::Waiting(format!("waiting for the certificate authority (Secret {name})")));
+    }
+    let node = node_context(observed, peers, installation)?;
+    let failed = |error: node_api::config::ConfigError| Error::Build {
+        what: format!("configuration of {}", node.name),
+        message: error.to_string(),
+    };
+    let mut children = Vec::new();
+    match node.access.mode {
+        NetworkPolicyMode::Managed => children.push(Child::of(&networkpolicies::node(&node))?),
+        NetworkPolicyMode::Unmanaged => {}
+    }
+    children.push(Child::of(&serviceaccount::service_account(&node))?);
+    children.push(Child::of(&configmaps::node_config(&node).map_err(failed)?)?);
+    children.push(Child::of(&services::p2p(&node))?);
+    children.push(Child::of(&services::node_rpc(&node))?);
+    let hash = configmaps::config_hash(&node).map_err(failed)?;
+    children.push(Child::of(&statefulset::statefulset(&node, &hash))?);
+    Ok(Desired::Children(children))
+}
+
+/// The node as builders see it.
+pub fn node_context(
+    observed: &Observed,
+    peers: Vec<PeerPlace>,
+    installation: &Installation,
+) -> Result<NodeContext, Error> {
+    NodeContext::new(&observed.node, peers, installation)
+        .map_err(|error| Error::Build { what: observed.node.name_any(), message: error.to_string() })
+}
+
+/// The voters of the group that have an identity, and the names of those that have none yet.
+fn peers(observed: &Observed) -> (Vec<PeerPlace>, Vec<String>) {
+    let namespace = observed.node.namespace().unwrap_or_default();
+    let group = &observed.node.spec.group;
+    let wanted = observed.group.as_ref().map_or(0, |group| u32::try_from(group.spec.replicas).unwrap_or(0));
+    let mut missing: Vec<String> = (0..wanted).map(|number| names::node(group, number)).collect();
+    let mut places = Vec::new();
+    for node in observed.others.iter().chain([&observed.node]) {
+        if node.spec.group != *group || node.spec.role != Role::Validator {
+            continue;
+        }
+        let name = node.name_any();
+        if let Some(identity) = node.status.as_ref().and_then(|status| status.identity.clone()) {
+            missing.retain(|other| *other != name);
+            places.push(PeerPlace { identity, address: names::p2p_address(&name, &namespace) });
+        }
+    }
+    places.sort();
+    (places, missing)
+}
+
+/// The node's certificate, if it has to be issued now.
+pub fn certificate(observed: &Observed, installation: &Installation, now_s: u64) -> Result<Option<Secret>, Error> {
+    let Some(authority) = &observed.authority else { return Ok(None) };
+    let id = spiffe_id(observed)?;
+    if observed.tls.as_ref().is_some_and(|secret| certificates::is_current(secret, &id, &authority.issuer, now_s)) {
+        return Ok(None);
+    }
+    let pem = certificates::issue(&authority.issuer, &id, now_s, certificates::NODE_S)?;
+    Ok(Some(secrets::node_tls(&node_context(observed, Vec::new(), installation)?, &pem)))
+}
+
+fn spiffe_id(observed: &Observed) -> Result<SpiffeId, Error> {
+    let failed = |message: String| Error::Build { what: format!("id of {}", observed.node.name_any()), message };
+    let chain_id = ChainId::new(observed.node.spec.chain_id.clone()).map_err(|error| failed(error.to_string()))?;
+    let identity: Identity = observed
+        .recorded_identity()
+        .unwrap_or_default()
+        .parse()
+        .map_err(|_| failed("the recorded identity is no key".to_string()))?;
+    let role = match observed.node.spec.role {
+        Role::Validator => NodeRole::Validator,
+        Role::Observer => NodeRole::Observer,
+    };
+    Ok(SpiffeId::node(&chain_id, role, &identity))
+}

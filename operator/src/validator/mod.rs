@@ -1,0 +1,158 @@
+//! `ValidatorNode`: identity, volume, certificate, pod, start grant and truthful status of one node.
+
+pub mod desired;
+pub mod observe;
+pub mod status;
+pub mod validate;
+
+mod grant;
+mod made_once;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use althing_crds::validator::Role;
+use althing_crds::{ValidatorNode, ValidatorNodeStatus, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+
+use crate::apply::Outcome;
+use crate::config::{SETTLED, UNSETTLED};
+use crate::context::Context;
+use crate::error::Error;
+use crate::events;
+use crate::kinds::{Kind, Owner};
+use crate::refusal::Refusal;
+use desired::Desired;
+use observe::Observed;
+use status::Progress;
+
+/// One look at a node. It answers how long to wait before the next one.
+pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Duration, Error> {
+    if node.metadata.deletion_timestamp.is_some() {
+        return Ok(SETTLED);
+    }
+    let node = observe::current(&context, node).await?;
+    let owner = owner(&node)?;
+    let is_paused = node.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
+    let mut observed = observe::observe(&context, node).await?;
+    let progress = match validate::validate(&observed) {
+        Err(refusal) => Progress::Refused(refusal),
+        Ok(_) if is_paused => Progress::Paused,
+        Ok(validated) => advance(&context, &owner, &mut observed, &validated).await?,
+    };
+    write_status(&context, &observed, &progress).await
+}
+
+/// Brings the children one step closer to what they shall be.
+async fn advance(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    validated: &validate::Validated,
+) -> Result<Progress, Error> {
+    if let Some(refusal) = made_once::ensure(context, owner, observed, validated).await? {
+        return Ok(Progress::Refused(refusal));
+    }
+    let installation = context.installation();
+    let children = match desired::desired(observed, &installation)? {
+        Desired::Waiting(why) => return Ok(Progress::Waiting(why)),
+        Desired::Children(children) => children,
+    };
+    if let Some(refusal) = ensure_certificate(context, owner, observed).await? {
+        return Ok(Progress::Refused(refusal));
+    }
+    let mut written = 0;
+    for child in &children {
+        let cached = context.children.get(child.kind, &owner.namespace, &child.name);
+        match context.shared.writer.apply(owner, child, cached.as_ref()).await? {
+            Outcome::Taken => return Ok(Progress::Refused(taken(&child.what(&owner.namespace)))),
+            Outcome::Written => written += 1,
+            Outcome::Unchanged => {}
+        }
+    }
+    prune(context, owner, &children).await?;
+    grant::answer(context, observed).await?;
+    label_voter(context, observed).await?;
+    Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
+}
+
+fn taken(what: &str) -> Refusal {
+    Refusal::new(
+        althing_crds::Reason::NameTaken,
+        format!("{what} exists and belongs to somebody else; remove it or choose another name"),
+    )
+}
+
+/// Issues the node's certificate when there is none that is current.
+async fn ensure_certificate(context: &Context, owner: &Owner, observed: &Observed) -> Result<Option<Refusal>, Error> {
+    let Some(secret) = desired::certificate(observed, &context.installation(), now_s())? else { return Ok(None) };
+    let child = crate::kinds::Child::of(&secret)?;
+    let cached = observed.tls.as_ref().map(|secret| &secret.metadata);
+    match context.shared.writer.apply(owner, &child, cached).await? {
+        Outcome::Taken => Ok(Some(taken(&child.what(&owner.namespace)))),
+        Outcome::Written | Outcome::Unchanged => Ok(None),
+    }
+}
+
+/// Deletes children of this node that it shall not have any more.
+async fn prune(context: &Context, owner: &Owner, children: &[crate::kinds::Child]) -> Result<(), Error> {
+    const KINDS: [Kind; 5] =
+        [Kind::NetworkPolicy, Kind::ServiceAccount, Kind::ConfigMap, Kind::Service, Kind::StatefulSet];
+    for kind in KINDS {
+        let is_wanted = |name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
+        let mut orphans = context.children.owned_by(kind, &owner.uid);
+        orphans.retain(|meta| !meta.name.as_deref().is_some_and(is_wanted));
+        context.shared.writer.prune(owner, kind, &orphans).await?;
+    }
+    Ok(())
+}
+
+/// Marks the live pod as a voter when the chain counts it as one, so that the disruption budget knows it.
+async fn label_voter(context: &Context, observed: &Observed) -> Result<(), Error> {
+    let (Some(pod), Some(power)) = (&observed.pod, observed.power()) else { return Ok(()) };
+    let is_marked = pod.labels().get(names::LABEL_VOTER).is_some_and(|value| value == "true");
+    let shall_be_marked = power > 0 && observed.node.spec.role == Role::Validator;
+    if is_marked == shall_be_marked {
+        return Ok(());
+    }
+    context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall_be_marked.then_some("true")).await
+}
+
+/// Writes the status if it changed, tells about it, and says when to look again.
+async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
+    let before = observed.node.status.clone().unwrap_or_default();
+    let after = status::next(observed, progress, &Time(Timestamp::now()));
+    let settled = status::is_settled(&after);
+    let drafts = events::transitions(&before.conditions, &after.conditions);
+    let written = save(context, &observed.node, after).await?;
+    if written {
+        context.publish(&observed.node.object_ref(&()), &drafts).await;
+    }
+    Ok(if settled { SETTLED } else { UNSETTLED })
+}
+
+/// Writes this status if it differs; true when it did.
+pub(super) async fn save(context: &Context, node: &ValidatorNode, status: ValidatorNodeStatus) -> Result<bool, Error> {
+    let mut changed = node.clone();
+    changed.status = Some(status.clone());
+    context.shared.writer.status(node.status.as_ref(), &changed, &status).await.map(|written| written.is_some())
+}
+
+fn owner(node: &ValidatorNode) -> Result<Owner, Error> {
+    const KIND: &str = "ValidatorNode";
+    Ok(Owner {
+        kind: KIND,
+        namespace: node.namespace().ok_or(Error::Incomplete { kind: KIND, field: "namespace" })?,
+        name: node.name_any(),
+        uid: node.uid().ok_or(Error::Incomplete { kind: KIND, field: "uid" })?,
+        manager: names::MANAGER_NODE,
+        label: names::LABEL_NODE,
+    })
+}
+
+/// Unix seconds.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,284 @@
+//! Everything that a reconcile of a node needs to know, read in one place.
+
+use althing_crds::names;
+use althing_crds::{ConsensusGroup, ValidatorNode};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use kube::{Api, ResourceExt};
+use node_api::node_core::types::{ChainId, Identity};
+use node_api::{genesis, keys, proto};
+
+use crate::authorities::Authority;
+use crate::certificates;
+use crate::chain::agreement::Facts;
+use crate::chain::nodes::{Node, Target};
+use crate::config::REPORT_AGE_MAX;
+use crate::context::Context;
+use crate::error::Error;
+use crate::kinds::{Owner, Standing, standing};
+use crate::references::{self, Missing};
+
+/// What was read.
+pub struct Observed {
+    /// The node itself.
+    pub node: ValidatorNode,
+    /// Its group.
+    pub group: Option<ConsensusGroup>,
+    /// Hash of the certificate authority that the network has recorded.
+    pub recorded_authority: Option<String>,
+    /// Other nodes of the namespace.
+    pub others: Vec<ValidatorNode>,
+    /// Its identity.
+    pub identity: IdentityRead,
+    /// Its claim.
+    pub claim: Option<ClaimSeen>,
+    /// Its certificate.
+    pub tls: Option<Secret>,
+    /// The network's authority.
+    pub authority: Option<Authority>,
+    /// Its pod.
+    pub pod: Option<Pod>,
+    /// Its node, if there is a pod to call.
+    pub connection: Option<Node>,
+    /// What it answers.
+    pub answer: Answer,
+    /// What it asks.
+    pub asked: Option<proto::StartRequest>,
+    /// What the spec names and is not there; looked up for a new spec only.
+    pub missing: Vec<Missing>,
+    /// What is known of the chain.
+    pub chain: ChainKnown,
+    /// A kept genesis names its identity.
+    pub is_in_kept_genesis: bool,
+}
+
+/// What is known of the chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChainKnown {
+    /// This process has not asked the voters yet.
+    NotAsked,
+    /// Too few voters answered lately.
+    Unknown,
+    /// f+1 voters say this.
+    Known(Box<Facts>),
+}
+
+/// The identity Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityRead {
+    /// There is none.
+    Missing,
+    /// It belongs to somebody else.
+    Foreign,
+    /// It holds no key that a node could use.
+    Invalid(String),
+    /// It holds the key with this public key, hexadecimal.
+    Present(String),
+}
+
+/// The claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimSeen {
+    /// UID.
+    pub uid: String,
+    /// It is kept for this node.
+    pub is_ours: bool,
+    /// It is being deleted.
+    pub is_deleting: bool,
+    /// Size that it asks for.
+    pub requested: Option<String>,
+}
+
+/// What the node's process says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// There is no pod with an address.
+    NoPod,
+    /// It does not answer.
+    Silent(String),
+    /// It says this.
+    Says(Box<proto::GetStatusResponse>),
+}
+
+impl Observed {
+    /// The recorded identity.
+    pub fn recorded_identity(&self) -> Option<&str> {
+        self.node.status.as_ref().and_then(|status| status.identity.as_deref())
+    }
+
+    /// The recorded claim.
+    pub fn recorded_claim(&self) -> Option<&str> {
+        self.node.status.as_ref().and_then(|status| status.claim_uid.as_deref())
+    }
+
+    /// Power on the chain, if it is known.
+    pub fn power(&self) -> Option<u64> {
+        let identity = self.recorded_identity()?;
+        match &self.chain {
+            ChainKnown::Known(facts) => Some(facts.voters.get(identity).map_or(0, |voter| voter.power)),
+            ChainKnown::Unknown | ChainKnown::NotAsked => None,
+        }
+    }
+}
+
+/// The node as it is now: what is made once is decided on a live read, never on the cache.
+pub async fn current(context: &Context, node: ValidatorNode) -> Result<ValidatorNode, Error> {
+    let status = node.status.as_ref();
+    let is_recorded = status.is_some_and(|status| status.identity.is_some() && status.claim_uid.is_some());
+    if is_recorded {
+        return Ok(node);
+    }
+    let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
+    let api: Api<ValidatorNode> = Api::namespaced(context.shared.client.clone(), &namespace);
+    let what = format!("ValidatorNode {namespace}/{name}");
+    api.get_opt(&name).await.map_err(Error::read(&what))?.ok_or(Error::Conflict { what })
+}
+
+/// Reads everything.
+pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed, Error> {
+    let client = &context.shared.client;
+    let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
+    let owner = super::owner(&node)?;
+    let network = context.network(&namespace, &node.spec.network);
+    let recorded_authority =
+        network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let tls_name = names::tls_secret(&name);
+    let what = format!("Secret {namespace}/{tls_name}");
+    let (identity, tls, authority, claim) = tokio::try_join!(
+        identity(&secrets, &node, &owner),
+        async { secrets.get_opt(&tls_name).await.map_err(Error::read(what)) },
+        context.shared.authorities.get(client, &namespace, &node.spec.network),
+        claim(context, &owner),
+    )?;
+    let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
+    let group = context.group(&namespace, &node.spec.group);
+    let is_seen = node.status.as_ref().and_then(|status| status.observed_generation) == node.metadata.generation;
+    let is_stalled = node.status.as_ref().is_some_and(|status| {
+        althing_crds::conditions::holds(&status.conditions, althing_crds::ConditionType::Stalled)
+    });
+    let missing = if is_seen && !is_stalled {
+        Vec::new()
+    } else {
+        references::read(client, &namespace, &node.spec.node, &[]).await?
+    };
+    let is_new = claim.is_none() && node.status.as_ref().and_then(|status| status.claim_uid.as_ref()).is_none();
+    let is_in_kept_genesis = match (&identity, is_new) {
+        (IdentityRead::Present(key), true) => is_in_kept_genesis(context, &namespace, &node.spec.group, key).await?,
+        _ => false,
+    };
+    let pod = context.pod(&namespace, &names::pod(&name)).map(|pod| (*pod).clone());
+    let chain = match context.shared.book.get(&namespace, &node.spec.group) {
+        None => ChainKnown::NotAsked,
+        Some(entry) => {
+            entry.fresh(REPORT_AGE_MAX).map_or(ChainKnown::Unknown, |facts| ChainKnown::Known(Box::new(facts.clone())))
+        }
+    };
+    let mut observed = Observed {
+        others: context.nodes_where(&namespace, |other| other.name_any() != name),
+        answer: Answer::NoPod,
+        asked: None,
+        connection: None,
+        node,
+        group,
+        recorded_authority,
+        identity,
+        claim,
+        tls,
+        authority,
+        pod,
+        missing,
+        chain,
+        is_in_kept_genesis,
+    };
+    ask(context, &mut observed).await?;
+    Ok(observed)
+}
+
+async fn identity(secrets: &Api<Secret>, node: &ValidatorNode, owner: &Owner) -> Result<IdentityRead, Error> {
+    let brought = node.spec.identity_secret.clone();
+    let name = brought.clone().unwrap_or_else(|| names::identity_secret(&owner.name));
+    let what = format!("Secret {}/{name}", owner.namespace);
+    let Some(secret) = secrets.get_opt(&name).await.map_err(Error::read(what))? else {
+        return Ok(IdentityRead::Missing);
+    };
+    if brought.is_none() && standing(&secret.metadata, owner) != Standing::Ours {
+        return Ok(IdentityRead::Foreign);
+    }
+    let Some(pem) = certificates::text(&secret, names::FILE_IDENTITY) else {
+        return Ok(IdentityRead::Invalid(format!("Secret {name} has no key {}", names::FILE_IDENTITY)));
+    };
+    Ok(match keys::from_pem(&pem) {
+        Ok(key) => IdentityRead::Present(hex::encode(key.public())),
+        Err(error) => IdentityRead::Invalid(format!("Secret {name}: {error}")),
+    })
+}
+
+/// The claim, live: whether it is there decides about things that are made once.
+async fn claim(context: &Context, owner: &Owner) -> Result<Option<ClaimSeen>, Error> {
+    let name = names::claim(&owner.name);
+    let what = format!("PersistentVolumeClaim {}/{name}", owner.namespace);
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let found = api.get_opt(&name).await.map_err(Error::read(what))?;
+    Ok(found.map(|claim| ClaimSeen {
+        uid: claim.uid().unwrap_or_default(),
+        is_ours: standing(&claim.metadata, owner) == Standing::Ours,
+        is_deleting: claim.metadata.deletion_timestamp.is_some(),
+        requested: claim
+            .spec
+            .and_then(|spec| spec.resources)
+            .and_then(|resources| resources.requests)
+            .and_then(|requests| requests.get("storage").map(|quantity| quantity.0.clone())),
+    }))
+}
+
+/// Whether a genesis that was kept names this identity as a voter: then a volume of it must exist.
+async fn is_in_kept_genesis(context: &Context, namespace: &str, group: &str, identity: &str) -> Result<bool, Error> {
+    let name = names::genesis_config_map(group);
+    let api: Api<ConfigMap> = Api::namespaced(context.shared.client.clone(), namespace);
+    let found = api.get_opt(&name).await.map_err(Error::read(format!("ConfigMap {namespace}/{name}")))?;
+    let text = found.and_then(|map| map.data).and_then(|data| data.get(names::FILE_GENESIS).cloned());
+    let Some(Ok(genesis)) = text.map(|text| genesis::from_json(&text)) else { return Ok(false) };
+    let Ok(identity) = identity.parse::<Identity>() else { return Ok(false) };
+    Ok(genesis.voter_set().get(&identity).is_some())
+}
+
+/// Calls the node's process, if there is one.
+async fn ask(context: &Context, observed: &mut Observed) -> Result<(), Error> {
+    let (Some(target), Some(authority)) = (target(observed), &observed.authority) else { return Ok(()) };
+    let node = context.shared.dialers.node(&target, &authority.issuer, super::now_s())?;
+    observed.answer = match node.status().await {
+        Ok(said) => Answer::Says(Box::new(said)),
+        Err(error) => Answer::Silent(error.to_string()),
+    };
+    if let Answer::Says(said) = &observed.answer
+        && needs_start_request(said)
+    {
+        observed.asked = node.start_request().await.ok();
+    }
+    observed.connection = Some(node);
+    Ok(())
+}
+
+/// A node that signs, or needs no key, asks for nothing.
+fn needs_start_request(said: &proto::GetStatusResponse) -> bool {
+    let session = said.session.as_ref().map(proto::Session::state);
+    !matches!(session, Some(proto::SessionState::Cleared | proto::SessionState::NotAVoter)) || !said.signing_enabled
+}
+
+/// Where to call the node: only a running pod of a recorded identity.
+pub fn target(observed: &Observed) -> Option<Target> {
+    let status = observed.pod.as_ref()?.status.as_ref()?;
+    let address = status.pod_ip.as_ref().filter(|_| status.phase.as_deref() == Some("Running"))?;
+    Some(Target {
+        namespace: observed.node.namespace()?,
+        node: observed.node.name_any(),
+        chain_id: ChainId::new(observed.node.spec.chain_id.clone()).ok()?,
+        identity: observed.recorded_identity()?.parse().ok()?,
+        address: address_of(address),
+    })
+}
+
+/// `ip:port` of a pod's gRPC; an IPv6 address gets its brackets.
+pub fn address_of(ip: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]:{}", names::PORT_GRPC) } else { format!("{ip}:{}", names::PORT_GRPC) }
+}

@@ -1,0 +1,167 @@
+//! Watches and the caches they fill: the three kinds and pods whole, all other children as metadata only.
+
+use std::collections::HashMap;
+
+use althing_crds::names;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DynamicObject, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::Writer as StoreWriter;
+use kube::runtime::reflector::{ObjectRef, Store, reflector};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::context::Wakers;
+use crate::kinds::Kind;
+
+/// An object that may not be decodable; one bad object does not stop the others.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// Seconds after which a watch is renewed, so that a dead one is noticed.
+const WATCH_SECONDS: u32 = 60;
+
+/// A child as the cache holds it.
+pub type ChildMeta = PartialObjectMeta<DynamicObject>;
+
+/// Metadata of all children of a scope, by kind.
+#[derive(Default)]
+pub struct Children {
+    stores: HashMap<Kind, Store<ChildMeta>>,
+}
+
+impl Children {
+    /// The metadata of one child.
+    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<ObjectMeta> {
+        let key = ObjectRef::<ChildMeta>::new_with(name, kind.resource()).within(namespace);
+        self.stores.get(&kind)?.get(&key).map(|found| found.metadata.clone())
+    }
+
+    /// The metadata of all children of one kind that this object controls.
+    pub fn owned_by(&self, kind: Kind, uid: &str) -> Vec<ObjectMeta> {
+        let Some(store) = self.stores.get(&kind) else { return Vec::new() };
+        let controlled = |meta: &ObjectMeta| {
+            meta.owner_references
+                .iter()
+                .flatten()
+                .any(|reference| reference.controller == Some(true) && reference.uid == uid)
+        };
+        store.state().iter().filter(|found| controlled(&found.metadata)).map(|found| found.metadata.clone()).collect()
+    }
+}
+
+/// Api of a kind in one namespace or in all.
+pub fn api_of<K>(client: &Client, scope: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    match scope {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// What every watch here has in common.
+pub fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+fn of_ours() -> watcher::Config {
+    config().labels(&format!("{}={}", names::LABEL_APP_MANAGED_BY, names::MANAGED_BY))
+}
+
+/// Fills `writer` from a watch and answers every object that was made, changed or deleted.
+pub fn touched<K>(api: Api<K>, writer: StoreWriter<K>) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    reflector(writer, watcher(api, config()).default_backoff().modify(drop_managed_fields)).touched_objects()
+}
+
+fn drop_managed_fields<K: kube::Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+/// Starts the metadata watches of all kinds of children; each change wakes the object that the labels name.
+pub fn watch_children(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Children, Vec<Watch>) {
+    let mut children = Children::default();
+    let mut watches = Vec::new();
+    for kind in Kind::WATCHED {
+        let resource = kind.resource();
+        let api: Api<ChildMeta> = match scope {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let writer = StoreWriter::<ChildMeta>::new(resource);
+        children.stores.insert(kind, writer.as_reader());
+        let stream = watcher(api, of_ours()).default_backoff().modify(drop_managed_fields);
+        let stream = reflector(writer, stream).touched_objects();
+        let wakers = wakers.clone();
+        let wake = stream.for_each(move |touched| {
+            match touched {
+                Ok(child) => wake_owner(&wakers, &child.metadata),
+                Err(error) => tracing::warn!(kind = kind.as_str(), %error, "watch failed, trying again"),
+            }
+            std::future::ready(())
+        });
+        watches.push(Watch { name: kind.as_str(), task: Box::pin(wake) });
+    }
+    (children, watches)
+}
+
+/// Starts the watch of the nodes' pods.
+pub fn watch_pods(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Store<Pod>, Watch) {
+    let writer = StoreWriter::<Pod>::default();
+    let store = writer.as_reader();
+    let stream = watcher(api_of::<Pod>(client, scope), config().labels(names::LABEL_NODE)).default_backoff();
+    let stream = reflector(writer, stream.modify(drop_managed_fields)).touched_objects();
+    let wakers = wakers.clone();
+    let wake = stream.for_each(move |touched| {
+        match touched {
+            Ok(pod) => wake_owner(&wakers, &pod.metadata),
+            Err(error) => tracing::warn!(kind = "Pod", %error, "watch failed, trying again"),
+        }
+        std::future::ready(())
+    });
+    (store, Watch { name: "Pod", task: Box::pin(wake) })
+}
+
+/// A watch that runs for as long as the process leads.
+pub struct Watch {
+    /// Kind that is watched.
+    pub name: &'static str,
+    /// Never ends by itself.
+    pub task: futures::future::BoxFuture<'static, ()>,
+}
+
+/// Wakes the nearest owner that the labels name: a node, else a group, else a network.
+fn wake_owner(wakers: &Wakers, meta: &ObjectMeta) {
+    let Some(namespace) = meta.namespace.as_deref() else { return };
+    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
+    if let Some(node) = label(names::LABEL_NODE) {
+        wakers.node(namespace, node);
+    } else if let Some(group) = label(names::LABEL_GROUP) {
+        wakers.group(namespace, group);
+    } else if let Some(network) = label(names::LABEL_NETWORK) {
+        wakers.network(namespace, network);
+    }
+}
+
+/// Waits until every cache has been filled once.
+pub async fn filled<K>(store: &Store<K>) -> bool
+where
+    K: kube::Resource + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    store.wait_until_ready().await.is_ok()
+}
+
+impl Children {
+    /// Waits until the caches of all kinds have been filled once.
+    pub async fn filled(&self) -> bool {
+        let all = futures::future::join_all(self.stores.values().map(filled));
+        all.await.into_iter().all(|ready| ready)
+    }
+}
