@@ -58,9 +58,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [create, patch]
 {{- end }}
 
-{{/* Secrets are read by name: never listed, never watched. */}}
+{{/* Secrets are read by name and never deleted; those made once outlive their network. */}}
 {{- define "althing.secretRules" -}}
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create, patch]
 {{- end }}
