@@ -44,6 +44,9 @@ async fn check(scene: &Scene, path: &PathBuf) -> Result<()> {
     for document in before {
         apply(&scene.environment, &scene.namespace, document).await?.map_err(anyhow::Error::msg)?;
     }
+    if text.lines().any(|line| line == "# needs: running") {
+        running(scene).await?;
+    }
     let answer = apply(&scene.environment, &scene.namespace, last).await?;
     let outcome = match (&expected, answer) {
         (Expected::Refused(part), Err(said)) if said.contains(part) => Ok(()),
@@ -72,6 +75,14 @@ async fn apply(environment: &Environment, namespace: &str, manifest: &str) -> Re
     let arguments = ["--namespace", namespace, "apply", "-f", "-"];
     let output = environment.kubectl_call(&arguments).input(manifest).output().await?;
     Ok(if output.code == 0 { Ok(()) } else { Err(output.stderr) })
+}
+
+/// Every network of the namespace makes blocks.
+async fn running(scene: &Scene) -> Result<()> {
+    let arguments =
+        ["--namespace", scene.namespace.as_str(), "wait", "bcn", "--all", "--for=condition=Available", "--timeout=90s"];
+    scene.environment.kubectl_call(&arguments).within(120).stdout().await?;
+    Ok(())
 }
 
 /// Some object says `Stalled=True` with this reason.
