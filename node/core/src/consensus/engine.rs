@@ -43,6 +43,8 @@ pub struct Engine {
     pub(super) now_ms: u64,
     /// When the protocol started at the current height, or at the last one.
     pub(super) height_started_ms: u64,
+    /// When [`Input::Start`] came.
+    pub(super) started_ms: u64,
     /// When the last block became final here.
     pub(super) committed_ms: Option<u64>,
     /// [`Input::Start`] came.
@@ -150,6 +152,7 @@ impl Engine {
             session: SessionKeeper::new(effective_keys),
             now_ms: 0,
             height_started_ms: 0,
+            started_ms: 0,
             committed_ms: None,
             started: false,
             due: true,
@@ -193,6 +196,7 @@ impl Engine {
 
     fn on_start(&mut self) {
         self.started = true;
+        self.started_ms = self.now_ms;
         self.out.push(Effect::SetTimer { id: TimerId::Tick, after_ms: TICK_MS });
         self.tell_status();
     }

@@ -17,6 +17,9 @@ use crate::{
 const LIVE_INTERVALS: u64 = 10;
 /// See [`LIVE_INTERVALS`], milliseconds.
 const LIVE_MS_MIN: u64 = 10_000;
+/// How long a node that starts waits for proof that it may use a key of its volume, before it asks for another one,
+/// milliseconds. Proof may still come later; this only spares rotations that a slow operator would cause.
+const PATIENCE_MS: u64 = 5_000;
 /// After so many blocks an objection is sent again.
 const OBJECTION_REPEATED_BLOCKS: u64 = 2;
 
@@ -167,7 +170,8 @@ impl Engine {
     fn ask_rotation(&mut self, entry: &VoterEntry) {
         let alone = self.chain.newest_voters().is_none_or(|voters| voters.count() == 1);
         let waits = self.session.asked.is_some_and(|(_, valid_until)| valid_until > self.chain.tip());
-        if alone || waits || self.identity_key.is_none() || !self.is_live() {
+        let patient = self.now_ms.saturating_sub(self.started_ms) < PATIENCE_MS;
+        if alone || waits || patient || self.identity_key.is_none() || !self.is_live() {
             return;
         }
         let epoch = entry.epoch.saturating_add(1);

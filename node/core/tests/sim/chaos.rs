@@ -1,0 +1,237 @@
+//! What goes wrong: crashes, partitions, lost and copied volumes, silent and lying leaders; and how it ends.
+
+use std::sync::Arc;
+
+use node_core::{
+    consensus::Input,
+    crypto::{KeyPair, SigningBytes},
+    session::{Owner, OwnerStatement, StartGrant, SigningLog, Surroundings, VolumeKind, VolumeLock},
+    types::{
+        Block, Hash, PeerMessage, Proposal, ProposedBlock, TimeMs, UnsignedProposal, UnsignedVote, Vote,
+    },
+};
+
+use super::{
+    checks::Violation,
+    people,
+    plan::{Action, OldProcess},
+    process::Start,
+    volume::Volume,
+    world::{Event, World},
+};
+
+impl World {
+    /// The living process of a node; of several, the oldest.
+    pub fn process_of(&self, node: u64) -> Option<usize> {
+        self.alive.iter().copied().find(|process| self.processes[*process].node == node)
+    }
+
+    pub fn crash(&mut self, process: usize) {
+        let (node, volume) = (self.processes[process].node, self.processes[process].volume);
+        self.end(process);
+        let pause = self.dice.between(50, 2_500);
+        self.after(pause, Event::Restart { node, volume });
+    }
+
+    /// Ends a process for good; what it did not flush is lost, at least in part.
+    fn end(&mut self, process: usize) {
+        self.processes[process].alive = false;
+        self.alive.remove(&process);
+        let volume = &mut self.volumes[self.processes[process].volume];
+        if !volume.unflushed.is_empty() {
+            self.counts.add("unflushed entries lost", 1);
+        }
+        volume.crash(&mut self.dice);
+        let identity = people::identity(self.processes[process].node);
+        let others: Vec<usize> = self.alive.iter().copied().collect();
+        for other in others {
+            self.after(5, Event::Feed { process: other, input: Box::new(Input::Disconnected(identity)) });
+        }
+    }
+
+    /// A process on the volume of one that has ended: most often in the same pod, sometimes on another machine, with the
+    /// operator's word that the former has ended.
+    pub fn restart(&mut self, node: u64, volume: usize) -> Result<(), Violation> {
+        let Some(former) = self.processes.iter().rposition(|process| process.volume == volume) else { return Ok(()) };
+        if self.alive.iter().any(|process| self.processes[*process].volume == volume) {
+            return Ok(());
+        }
+        let former = &self.processes[former];
+        let (claim, copy, byzantine, silent) = (former.claim, former.copy, former.byzantine, former.silent);
+        let owner = former.owner;
+        let same_boot = self.plan.always_same_boot || self.dice.below(4) > 0;
+        let (owner, grant) = if same_boot {
+            self.counts.add("restarts in the same boot", 1);
+            (Owner { container_start: TimeMs::new(self.now), ..owner }, None)
+        } else {
+            let grant_of = |pod| StartGrant { pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Terminated(owner) };
+            let new = self.new_owner(node);
+            (new, Some(grant_of(new.pod)))
+        };
+        let here = Surroundings { owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant };
+        let keys = if same_boot { self.keys_of_same_boot(volume, &here) } else { Vec::new() };
+        let faults = self.faults();
+        let process = self.start(Start { node, volume, owner, claim, grant, copy, faults }, keys);
+        self.processes[process].byzantine = byzantine;
+        self.processes[process].silent = silent;
+        Ok(())
+    }
+
+    pub fn act(&mut self, action: Action) -> Result<(), Violation> {
+        match action {
+            Action::Crash(node) => {
+                if let Some(process) = self.process_of(node) {
+                    self.crash(process);
+                }
+            }
+            Action::CrashAll => {
+                self.counts.add("crashes of everybody", 1);
+                let alive: Vec<usize> = self.alive.iter().copied().collect();
+                alive.into_iter().for_each(|process| self.crash(process));
+            }
+            Action::Partition { apart, one_way } => self.partition(&apart, one_way),
+            Action::Rejoin => self.blocked.clear(),
+            Action::LoseVolume(node) => self.lose_volume(node),
+            Action::Copy { node, old } => self.copy(node, old),
+            Action::Silence(node) => {
+                if let Some(process) = self.process_of(node) {
+                    self.processes[process].silent = true;
+                }
+            }
+            Action::Corrupt(node) => {
+                self.checks.exempt(people::identity(node));
+                if let Some(process) = self.process_of(node) {
+                    self.processes[process].byzantine = true;
+                }
+            }
+            Action::Join(node) => {
+                self.counts.add("fresh nodes", 1);
+                self.start_empty(node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nodes that cannot be heard by the others; one way only, or both.
+    fn partition(&mut self, apart: &[u64], one_way: bool) {
+        self.counts.add(if one_way { "one-way partitions" } else { "partitions" }, 1);
+        let count = self.processes.len();
+        for first in 0..count {
+            for second in 0..count {
+                let first_apart = apart.contains(&self.processes[first].node);
+                if first_apart != apart.contains(&self.processes[second].node) && (first_apart || !one_way) {
+                    self.blocked.insert((first, second));
+                }
+            }
+        }
+    }
+
+    /// A process on an empty volume of its own.
+    fn start_empty(&mut self, node: u64) -> usize {
+        let claim = self.new_claim();
+        self.volumes.push(Volume { claim: Some(claim), ..Volume::default() });
+        let owner = self.new_owner(node);
+        let grant = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
+        let (volume, faults) = (self.volumes.len() - 1, self.faults());
+        let start = Start { node, volume, owner, claim, grant: Some(grant), copy: false, faults };
+        self.start(start, Vec::new())
+    }
+
+    fn lose_volume(&mut self, node: u64) {
+        let Some(process) = self.process_of(node) else { return };
+        self.counts.add("volumes lost", 1);
+        self.end(process);
+        self.start_empty(node);
+    }
+
+    /// A process on a copy of a node's volume, on another machine and bound to another claim.
+    fn copy(&mut self, node: u64, old: OldProcess) {
+        let Some(process) = self.process_of(node) else { return };
+        let claim = self.new_claim();
+        let mut copied = self.volumes[self.processes[process].volume].clone();
+        copied.unflushed.clear();
+        copied.claim = Some(claim);
+        match old {
+            OldProcess::Alive => self.counts.add("volumes copied, old process alive", 1),
+            OldProcess::Dead => {
+                self.counts.add("volumes copied, old process dead", 1);
+                self.end(process);
+            }
+        }
+        self.volumes.push(copied);
+        let owner = self.new_owner(node);
+        let grant = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
+        let (volume, faults) = (self.volumes.len() - 1, self.faults());
+        let copy = old == OldProcess::Alive;
+        self.start(Start { node, volume, owner, claim, grant: Some(grant), copy, faults }, Vec::new());
+    }
+
+    /// Everything is well again: from here every living node must move on.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.healed = true;
+        self.blocked.clear();
+        for process in &mut self.processes {
+            process.silent = false;
+        }
+        let best = self.volumes.iter().map(|volume| volume.blocks.len() as u64).max().unwrap_or_default();
+        self.goal = Some(node_core::types::Height::new(best + self.plan.goal_blocks));
+        Ok(())
+    }
+
+    /// A corrupt node tells one half something else than the other.
+    pub fn contradict(&mut self, process: usize, others: &[usize], message: &Arc<PeerMessage>) -> Result<(), Violation> {
+        let other_word = match message.as_ref() {
+            PeerMessage::Proposal(proposed) => {
+                self.counts.add("contradicting proposals", 1);
+                self.other_proposal(process, proposed)
+            }
+            PeerMessage::Vote(vote) => {
+                self.counts.add("contradicting votes", 1);
+                self.other_vote(process, vote)
+            }
+            _ => None,
+        };
+        for (index, other) in others.iter().enumerate() {
+            match &other_word {
+                Some(word) if index % 2 == 1 => self.send(process, *other, word),
+                _ => self.send(process, *other, message),
+            }
+            if let Some(word) = other_word.as_ref().filter(|_| self.dice.below(3) == 0) {
+                self.send(process, *other, word);
+            }
+        }
+        Ok(())
+    }
+
+    fn other_proposal(&mut self, process: usize, proposed: &ProposedBlock) -> Option<Arc<PeerMessage>> {
+        let mut header = proposed.block.header().clone();
+        if header.proposer != people::identity(self.processes[process].node) {
+            return None;
+        }
+        header.time = header.time.saturating_add(1);
+        if self.dice.below(2) == 0 {
+            header.results.receipts_root = Hash::tagged("a lie", b"");
+        }
+        let block = Block::new(header, proposed.block.batches().to_vec()).ok()?;
+        let unsigned = UnsignedProposal { value: block.hash(), ..proposed.proposal.proposal };
+        let epoch = proposed.proposal.epoch;
+        let bytes = SigningBytes::proposal(&self.genesis.incarnation(), epoch, &unsigned);
+        let proposal = Proposal { proposal: unsigned, epoch, signature: self.corrupt_key(process).sign(&bytes) };
+        Some(Arc::new(PeerMessage::Proposal(Box::new(ProposedBlock { proposal, block }))))
+    }
+
+    fn other_vote(&mut self, process: usize, vote: &Vote) -> Option<Arc<PeerMessage>> {
+        let value = match vote.vote.value {
+            Some(_) => None,
+            None => Some(Hash::tagged("a lie", b"vote")),
+        };
+        let unsigned = UnsignedVote { value, ..vote.vote };
+        let bytes = SigningBytes::vote(&self.genesis.incarnation(), vote.epoch, &unsigned);
+        let signature = self.corrupt_key(process).sign(&bytes);
+        Some(Arc::new(PeerMessage::Vote(Vote { vote: unsigned, epoch: vote.epoch, signature })))
+    }
+
+    fn corrupt_key(&self, process: usize) -> KeyPair {
+        KeyPair::from_seed(people::first_session_seed(self.processes[process].node))
+    }
+}

@@ -1,0 +1,192 @@
+//! The checkers: rules that hold after every step of every node, whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use node_core::{
+    crypto::{SigningBytes, verify, verify_certificate},
+    session::Slot,
+    types::{
+        CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage, Results, SessionKey, Signature, Step, Vote,
+        VoterSet,
+    },
+};
+
+/// The rule that was broken.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Violation {
+    /// Two final blocks at one height.
+    Fork(Height),
+    /// A node left out a height, or went back.
+    Gap(Height),
+    /// Two session keys of one identity signed at one height.
+    TwoKeys(Height),
+    /// Two live processes signed for one identity at one height.
+    TwoSigners(Height),
+    /// One key signed two different things for one step.
+    Equivocation(Height),
+    /// A signature left before its record was durable.
+    NotDurable(Height),
+    /// A final block whose certificate proves nothing.
+    BadCertificate(Height),
+    /// Two nodes computed different results.
+    ResultsDiffer(Height),
+    /// Two nodes computed different voters.
+    VotersDiffer(Height),
+    /// The claims of a final header are not what was computed.
+    HeaderLies(Height),
+    /// A node stopped for good.
+    Halted(String),
+    /// The protocol failed in a node, or its signer refused.
+    Failed(String),
+    /// A live voter was displaced by a copy of its identity.
+    Displaced,
+    /// The network healed, and a node still does not move on.
+    Stuck(String),
+}
+
+/// What all nodes together have done.
+pub struct Checks {
+    incarnation: Incarnation,
+    final_blocks: BTreeMap<Height, Hash>,
+    results: BTreeMap<Height, Results>,
+    sets: BTreeMap<Height, VoterSet>,
+    keys: BTreeMap<Identity, Vec<SessionKey>>,
+    signed: BTreeMap<(SessionKey, Slot), Vec<u8>>,
+    signer_at: BTreeMap<(Identity, Height), (SessionKey, usize)>,
+    known_signatures: BTreeSet<Signature>,
+    byzantine: BTreeSet<Identity>,
+}
+
+impl Checks {
+    pub fn new(genesis: &Genesis) -> Self {
+        let set = genesis.voter_set();
+        Self {
+            incarnation: genesis.incarnation(),
+            final_blocks: BTreeMap::new(),
+            results: BTreeMap::new(),
+            sets: (1..=3).map(|height| (Height::new(height), set.clone())).collect(),
+            keys: set.entries().iter().map(|entry| (entry.identity, vec![entry.session_key])).collect(),
+            signed: BTreeMap::new(),
+            signer_at: BTreeMap::new(),
+            known_signatures: BTreeSet::new(),
+            byzantine: BTreeSet::new(),
+        }
+    }
+
+    pub fn exempt(&mut self, identity: Identity) {
+        self.byzantine.insert(identity);
+    }
+
+    pub fn key_made(&mut self, identity: Identity, key: SessionKey) {
+        self.keys.entry(identity).or_default().push(key);
+    }
+
+    pub fn voters(&self, height: Height) -> Option<&VoterSet> {
+        self.sets.get(&height)
+    }
+
+    /// A node commits a block: the last one it had was `tip`.
+    pub fn on_commit(&mut self, tip: Height, header: &Header, certificate: &CommitCertificate) -> Result<(), Violation> {
+        let height = header.height;
+        if height != tip.next() {
+            return Err(Violation::Gap(height));
+        }
+        let hash = header.hash();
+        if *self.final_blocks.entry(height).or_insert(hash) != hash {
+            return Err(Violation::Fork(height));
+        }
+        let Some(voters) = self.sets.get(&height) else { return Err(Violation::BadCertificate(height)) };
+        let proves = certificate.height() == height && certificate.value() == hash;
+        if !proves || verify_certificate(&self.incarnation, voters, certificate).is_err() {
+            return Err(Violation::BadCertificate(height));
+        }
+        let named = height.checked_sub(2).and_then(|executed| self.results.get(&executed));
+        if named.is_some_and(|results| *results != header.results) {
+            return Err(Violation::HeaderLies(height));
+        }
+        Ok(())
+    }
+
+    /// A node executed a block.
+    pub fn on_executed(&mut self, height: Height, results: Results, third: &VoterSet) -> Result<(), Violation> {
+        if *self.results.entry(height).or_insert(results) != results {
+            return Err(Violation::ResultsDiffer(height));
+        }
+        if self.sets.entry(height.saturating_add(3)).or_insert_with(|| third.clone()) != third {
+            return Err(Violation::VotersDiffer(height));
+        }
+        Ok(())
+    }
+
+    /// A node sends something: whatever it signs must be durable and never said otherwise.
+    pub fn on_sent(&mut self, sender: &Sender<'_>, message: &PeerMessage) -> Result<(), Violation> {
+        match message {
+            PeerMessage::Vote(vote) if vote.vote.voter == sender.identity => self.on_signed(sender, &Said::of_vote(self, vote)),
+            PeerMessage::Proposal(proposed) if proposed.proposal.proposal.proposer == sender.identity => {
+                let proposal = &proposed.proposal;
+                let slot = Slot { height: proposal.proposal.height, round: proposal.proposal.round, step: Step::Propose };
+                let bytes = SigningBytes::proposal(&self.incarnation, proposal.epoch, &proposal.proposal);
+                self.on_signed(sender, &Said { slot, bytes, signature: proposal.signature })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_signed(&mut self, sender: &Sender<'_>, said: &Said) -> Result<(), Violation> {
+        let Said { slot, bytes, signature } = said;
+        if self.byzantine.contains(&sender.identity) {
+            return Ok(());
+        }
+        if !sender.durable.contains(signature) {
+            return Err(Violation::NotDurable(slot.height));
+        }
+        if !self.known_signatures.insert(*signature) {
+            return Ok(());
+        }
+        let keys = self.keys.get(&sender.identity).map_or(&[][..], Vec::as_slice);
+        let signer = keys.iter().find(|key| verify(key.as_bytes(), bytes, signature).is_ok());
+        let Some(key) = signer.copied() else { return Err(Violation::Failed(format!("nobody's signature at {slot:?}"))) };
+        if self.signed.entry((key, *slot)).or_insert_with(|| bytes.clone()) != bytes {
+            return Err(Violation::Equivocation(slot.height));
+        }
+        let (other, process) = *self.signer_at.entry((sender.identity, slot.height)).or_insert((key, sender.process));
+        if other != key {
+            return Err(Violation::TwoKeys(slot.height));
+        }
+        if process != sender.process {
+            if sender.alive.contains(&process) {
+                return Err(Violation::TwoSigners(slot.height));
+            }
+            self.signer_at.insert((sender.identity, slot.height), (key, sender.process));
+        }
+        Ok(())
+    }
+}
+
+/// Who sends.
+pub struct Sender<'a> {
+    pub process: usize,
+    pub identity: Identity,
+    /// The signatures whose record is durable on its volume.
+    pub durable: &'a BTreeSet<Signature>,
+    /// The processes that live.
+    pub alive: &'a BTreeSet<usize>,
+}
+
+/// Something signed.
+struct Said {
+    slot: Slot,
+    bytes: Vec<u8>,
+    signature: Signature,
+}
+
+impl Said {
+    fn of_vote(checks: &Checks, vote: &Vote) -> Self {
+        let Vote { vote: unsigned, epoch, signature } = vote;
+        Self {
+            slot: Slot { height: unsigned.height, round: unsigned.round, step: unsigned.kind.step() },
+            bytes: SigningBytes::vote(&checks.incarnation, *epoch, unsigned),
+            signature: *signature,
+        }
+    }
+}

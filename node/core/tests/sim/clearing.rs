@@ -1,0 +1,119 @@
+//! Who may use which key: grants, the tripwire's questions and answers, and taking over.
+
+use node_core::{
+    consensus::Input,
+    crypto::verify_certificate,
+    session::{
+        ClearedKey, NotCleared, OwnerEnded, SigningLog, Surroundings, Tripwire, TripwireAnswer, TripwireQuestion, TripwireResult,
+        VolumeLock, Waiting, decide,
+    },
+    types::{CeremonyNonce, CommitCertificate, Height, Identity, PeerMessage, SessionKey, Vote},
+};
+
+use super::{
+    checks::Violation,
+    people,
+    world::{Event, World},
+};
+
+/// How often the shell looks whether it may clear a key.
+const CLEAR_MS: u64 = 700;
+
+impl World {
+    fn surroundings(&self, process: usize) -> Surroundings {
+        let process = &self.processes[process];
+        Surroundings { owner: process.owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant: process.grant }
+    }
+
+    /// Keys that need no question: the former owner ran under the same kernel.
+    pub fn keys_of_same_boot(&mut self, volume: usize, surroundings: &Surroundings) -> Vec<ClearedKey> {
+        let passed = TripwireResult::Passed { nothing_up_to: Height::ZERO };
+        let keys = self.volumes[volume].keys.entries().to_vec();
+        let decisions = keys.iter().filter_map(|entry| decide(entry, surroundings, &passed).ok());
+        let same_boot: Vec<_> = decisions.filter(|decision| decision.reason() == OwnerEnded::SameBoot).collect();
+        let list = &mut self.volumes[volume].keys;
+        same_boot.iter().filter_map(|decision| list.take_over(decision).ok()).collect()
+    }
+
+    /// Looks for a key that only the tripwire keeps from being cleared, and asks or decides.
+    pub fn try_clear(&mut self, process: usize) -> Result<(), Violation> {
+        if !self.processes[process].alive {
+            return Ok(());
+        }
+        self.after(CLEAR_MS, Event::Clear { process });
+        let surroundings = self.surroundings(process);
+        let volume = self.processes[process].volume;
+        let waiting = TripwireResult::Waiting { answered: Default::default(), needed: Default::default() };
+        let only_tripwire = Err(NotCleared::Waiting(Waiting::Tripwire));
+        let mine = self.processes[process].owner;
+        let entries = self.volumes[volume].keys.entries().iter();
+        let open = entries.filter(|entry| *entry.owner() != mine);
+        let Some(key) = open.filter(|entry| decide(entry, &surroundings, &waiting) == only_tripwire).map(|entry| entry.session_key()).next()
+        else {
+            return Ok(());
+        };
+        let result = self.tripwire_result(process, key);
+        if let Some(result) = result {
+            let entry = self.volumes[volume].keys.get(&key).expect("it was just there").clone();
+            if let Ok(decision) = decide(&entry, &surroundings, &result) {
+                let cleared = self.volumes[volume].keys.take_over(&decision).expect("nothing has changed");
+                self.counts.add("take-overs with a tripwire", 1);
+                self.processes[process].tripwire = None;
+                return self.feed(process, Input::Cleared(cleared));
+            }
+            if result == TripwireResult::RolledBack {
+                self.counts.add("tripwires touched", 1);
+                return Ok(());
+            }
+        }
+        self.ask(process, key);
+        Ok(())
+    }
+
+    /// What the answers to the last question say. That the chain moved between two questions makes it a live one.
+    fn tripwire_result(&mut self, process: usize, key: SessionKey) -> Option<TripwireResult> {
+        let tripwire = self.processes[process].tripwire.as_ref().filter(|tripwire| tripwire.question().session_key == key)?;
+        match tripwire.result(self.processes[process].engine.signing_record()) {
+            TripwireResult::Passed { nothing_up_to } => {
+                let before = self.processes[process].shown_before.replace(nothing_up_to)?;
+                let live = nothing_up_to > before;
+                Some(TripwireResult::Passed { nothing_up_to: if live { nothing_up_to } else { Height::ZERO } })
+            }
+            result => Some(result),
+        }
+    }
+
+    fn ask(&mut self, process: usize, session_key: SessionKey) {
+        let nonce = CeremonyNonce::new(self.dice.bytes());
+        let identity = people::identity(self.processes[process].node);
+        let status = self.processes[process].engine.status();
+        let Some(voters) = self.processes[process].engine.voters(status.tip.next()).cloned() else { return };
+        let incarnation = self.genesis.incarnation();
+        let question = TripwireQuestion { nonce, incarnation, identity, session_key, voters };
+        self.processes[process].tripwire = Some(Tripwire::new(question));
+        let message = PeerMessage::NewestVoteRequest { nonce, voter: identity, session_key }.into();
+        let others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
+        for other in others {
+            self.send(process, other, &message);
+        }
+    }
+
+    /// An answer to a question of the tripwire.
+    pub fn on_shown(
+        &mut self,
+        process: usize,
+        from: Identity,
+        nonce: CeremonyNonce,
+        vote: Option<Vote>,
+        certificate: Option<&CommitCertificate>,
+    ) {
+        let verified = certificate.filter(|certificate| {
+            let voters = self.checks.voters(certificate.height());
+            voters.is_some_and(|voters| verify_certificate(&self.genesis.incarnation(), voters, certificate).is_ok())
+        });
+        let certified = verified.map_or(Height::ZERO, CommitCertificate::height);
+        if let Some(tripwire) = &mut self.processes[process].tripwire {
+            tripwire.on_answer(&TripwireAnswer { nonce, from, vote, certified });
+        }
+    }
+}

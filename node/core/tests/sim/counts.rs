@@ -1,0 +1,63 @@
+//! How often each fault and each way out of it happened: a simulation that never meets a fault proves nothing.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counts(BTreeMap<&'static str, u64>);
+
+/// What must have happened at least once over a whole run.
+pub const REQUIRED: [&str; 29] = [
+    "messages lost",
+    "messages duplicated",
+    "messages reordered",
+    "partitions",
+    "one-way partitions",
+    "crashes between effects",
+    "crashes of everybody",
+    "unflushed entries lost",
+    "restarts with a log to replay",
+    "restarts in the same boot",
+    "take-overs with a tripwire",
+    "volumes lost",
+    "volumes copied, old process alive",
+    "volumes copied, old process dead",
+    "rotations that count",
+    "objections executed",
+    "silent proposals",
+    "contradicting proposals",
+    "contradicting votes",
+    "evidence found",
+    "late votes seen",
+    "blocks caught up",
+    "fresh nodes",
+    "transfers executed",
+    "rounds after the first",
+    "heights",
+    "keys retired",
+    "identities contested",
+    "blocks judged invalid",
+];
+
+impl Counts {
+    pub fn add(&mut self, what: &'static str, count: u64) {
+        *self.0.entry(what).or_default() += count;
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            self.add(what, *count);
+        }
+    }
+
+    pub fn of(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
+    }
+
+    pub fn missing(&self) -> Vec<&'static str> {
+        REQUIRED.into_iter().filter(|what| self.of(what) == 0).collect()
+    }
+
+    pub fn report(&self) -> String {
+        self.0.iter().map(|(what, count)| format!("  {count:>9}  {what}\n")).collect()
+    }
+}

@@ -1,0 +1,189 @@
+//! The shell's part: performs effects in order, and may die before any of them.
+
+use std::sync::Arc;
+
+use node_core::{
+    codec::Encode,
+    consensus::{Alarm, DropReason, Effect, Input},
+    ledger::{Applied, apply_block},
+    session::NewKey,
+    types::{Block, CertifiedBlock, CommitCertificate, Epoch, Height, Identity, Payload, PeerMessage, ReceiptStatus},
+};
+
+use super::{
+    checks::{Sender, Violation},
+    people,
+    world::{Event, World},
+};
+
+impl World {
+    pub fn perform(&mut self, process: usize, effects: Vec<Effect>) -> Result<(), Violation> {
+        for effect in effects {
+            let crash = if self.healed { 0 } else { self.plan.crash };
+            if self.dice.in_a_million(crash) {
+                self.counts.add("crashes between effects", 1);
+                self.crash(process);
+                return Ok(());
+            }
+            self.perform_one(process, effect)?;
+        }
+        Ok(())
+    }
+
+    fn perform_one(&mut self, process: usize, effect: Effect) -> Result<(), Violation> {
+        let volume = self.processes[process].volume;
+        match effect {
+            Effect::AppendLog(entry) => {
+                self.note(process, &entry);
+                self.volumes[volume].append(entry);
+            }
+            Effect::FlushLog => self.volumes[volume].flush(),
+            Effect::ResetLog { first, .. } => self.volumes[volume].reset_log(first),
+            Effect::Broadcast(message) => self.broadcast(process, &message)?,
+            Effect::Send { to, message } => self.send_to(process, to, &message)?,
+            Effect::SendBlocks { to, first, count } => {
+                let skip = usize::try_from(first.get() - 1).unwrap();
+                let blocks: Vec<CertifiedBlock> =
+                    self.volumes[volume].blocks.iter().skip(skip).take(count as usize).cloned().collect();
+                self.counts.add("blocks caught up", blocks.len() as u64);
+                self.send_to(process, to, &Arc::new(PeerMessage::BlocksResponse { blocks }))?;
+            }
+            Effect::SetTimer { id, after_ms } => {
+                self.names += 1;
+                let setting = self.names;
+                self.processes[process].timers.insert(id, setting);
+                self.after(after_ms, Event::Timer { process, id, setting });
+            }
+            Effect::CancelTimer(id) => drop(self.processes[process].timers.remove(&id)),
+            Effect::Commit { block, certificate } => self.commit(process, &block, certificate)?,
+            Effect::Execute { height } => {
+                let starts = self.processes[process].executing_until.max(self.now);
+                let ends = starts + self.dice.between(1, self.plan.execution_ms);
+                self.processes[process].executing_until = ends;
+                self.after(ends - self.now, Event::Execute { process, height });
+            }
+            Effect::VoteSeen(vote) => {
+                if vote.vote.height <= self.tip(process) {
+                    self.counts.add("late votes seen", 1);
+                }
+                if vote.vote.round.get() > 0 {
+                    self.counts.add("rounds after the first", 1);
+                }
+            }
+            Effect::MakeKey { epoch } => self.make_key(process, epoch),
+            Effect::KeyEffective(key) => {
+                self.counts.add("rotations that count", 1);
+                let _ = self.volumes[volume].keys.mark_effective(&key);
+            }
+            Effect::RetireKey(key) => {
+                self.counts.add("keys retired", 1);
+                let _ = self.volumes[volume].keys.retire(&key);
+                self.volumes[volume].keys.erase_retired();
+            }
+            Effect::Evidence(_) => self.counts.add("evidence found", 1),
+            Effect::Dropped { reason, .. } => self.dropped(reason),
+            Effect::Accepted(_) | Effect::Expired(_) | Effect::Refused { .. } => {}
+            Effect::Alarm(alarm) => self.alarm(process, &alarm)?,
+            Effect::Halt(reason) => return Err(Violation::Halted(reason.to_string())),
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        if reason == DropReason::InvalidBlock {
+            self.counts.add("blocks judged invalid", 1);
+        }
+    }
+
+    fn alarm(&mut self, process: usize, alarm: &Alarm) -> Result<(), Violation> {
+        match alarm {
+            Alarm::IdentityContested { .. } => {
+                self.counts.add("identities contested", 1);
+                // Only a voter that stood still for the whole objection time may lose its key.
+                Ok(())
+            }
+            Alarm::LogAhead { .. } => Ok(()),
+            _ if self.processes[process].byzantine => Ok(()),
+            alarm => Err(Violation::Failed(format!("process {process}: {alarm}"))),
+        }
+    }
+
+    fn broadcast(&mut self, process: usize, message: &Arc<PeerMessage>) -> Result<(), Violation> {
+        self.check_sent(process, message)?;
+        if self.processes[process].silent && matches!(message.as_ref(), PeerMessage::Proposal(_)) {
+            self.counts.add("silent proposals", 1);
+            return Ok(());
+        }
+        let others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
+        if self.processes[process].byzantine {
+            return self.contradict(process, &others, message);
+        }
+        for other in others {
+            self.send(process, other, message);
+        }
+        Ok(())
+    }
+
+    /// To every process of the identity: nobody can tell them apart.
+    fn send_to(&mut self, process: usize, to: Identity, message: &Arc<PeerMessage>) -> Result<(), Violation> {
+        self.check_sent(process, message)?;
+        let of_identity = |other: &usize| *other != process && people::identity(self.processes[*other].node) == to;
+        let receivers: Vec<usize> = self.alive.iter().copied().filter(of_identity).collect();
+        for other in receivers {
+            self.send(process, other, message);
+        }
+        Ok(())
+    }
+
+    fn check_sent(&mut self, process: usize, message: &PeerMessage) -> Result<(), Violation> {
+        if self.is_traced() {
+            self.note(process, &message.encode());
+        }
+        let Self { processes, volumes, checks, alive, .. } = self;
+        let identity = people::identity(processes[process].node);
+        let durable = &volumes[processes[process].volume].durable;
+        checks.on_sent(&Sender { process, identity, durable, alive }, message)
+    }
+
+    fn commit(&mut self, process: usize, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Violation> {
+        let volume = &mut self.volumes[self.processes[process].volume];
+        let tip = Height::new(volume.blocks.len() as u64);
+        let checked = self.checks.on_commit(tip, block.header(), &certificate);
+        volume.blocks.push(CertifiedBlock { block: block.as_ref().clone(), certificate });
+        checked
+    }
+
+    pub fn execute(&mut self, process: usize, height: Height) -> Result<(), Violation> {
+        if !self.processes[process].alive {
+            return Ok(());
+        }
+        let volume = &mut self.volumes[self.processes[process].volume];
+        let index = usize::try_from(height.get() - 1).unwrap();
+        let block = volume.blocks.get(index).expect("only final blocks are executed").block.clone();
+        let applied = apply_block(&mut volume.store, &block).expect("final blocks can be executed");
+        let Applied::Now { outcome, results } = applied else {
+            panic!("process {process} asked for height {height}, which its state holds already")
+        };
+        self.checks.on_executed(height, results, &outcome.sets.third)?;
+        for (transaction, receipt) in block.transactions().zip(&outcome.receipts) {
+            if receipt.status == ReceiptStatus::Executed {
+                match transaction.body().payload {
+                    Payload::Transfer(_) => self.counts.add("transfers executed", 1),
+                    Payload::RotateSession(_) => self.counts.add("rotations executed", 1),
+                    Payload::KeepSession(_) => self.counts.add("objections executed", 1),
+                }
+            }
+        }
+        self.feed(process, Input::Executed { outcome, results })
+    }
+
+    fn make_key(&mut self, process: usize, epoch: Epoch) {
+        let seed = self.dice.bytes();
+        let Self { processes, volumes, checks, .. } = self;
+        let Some(process_of) = processes.get(process) else { return };
+        let new = NewKey { seed, epoch, claim: Some(process_of.claim), owner: process_of.owner };
+        let key = volumes[process_of.volume].keys.make(new).expect("few keys are made");
+        checks.key_made(people::identity(process_of.node), key.session_key());
+        self.after(2, Event::Feed { process, input: Box::new(Input::Made { key, epoch }) });
+    }
+}

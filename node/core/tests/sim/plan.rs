@@ -1,0 +1,207 @@
+//! What a seed means: the kind of trouble, how much of it, and when.
+
+use super::dice::Dice;
+
+/// Something that happens at a planned moment.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Crash(u64),
+    CrashAll,
+    Partition { apart: Vec<u64>, one_way: bool },
+    Rejoin,
+    LoseVolume(u64),
+    Copy { node: u64, old: OldProcess },
+    Silence(u64),
+    Corrupt(u64),
+    Join(u64),
+}
+
+/// What became of the process whose volume is copied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OldProcess {
+    Alive,
+    Dead,
+}
+
+/// The plan of one history. Probabilities are parts of a million.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub name: &'static str,
+    pub powers: Vec<u64>,
+    pub loss: u64,
+    pub duplicate: u64,
+    pub delay_ms: (u64, u64),
+    /// Of a crash before an effect.
+    pub crash: u64,
+    pub execution_ms: u64,
+    pub always_same_boot: bool,
+    pub load: bool,
+    pub actions: Vec<(u64, Action)>,
+    /// When everything is well again.
+    pub chaos_ms: u64,
+    /// How many blocks every living node must add after that.
+    pub goal_blocks: u64,
+    /// For how long after that, at most.
+    pub patience_ms: u64,
+    /// Not every voter need sign in the end.
+    pub sessions_excused: bool,
+}
+
+pub const SCENARIOS: u64 = 12;
+
+impl Plan {
+    fn calm(name: &'static str, dice: &mut Dice) -> Self {
+        let powers = match dice.below(5) {
+            0 => vec![3, 2, 2, 1, 1],
+            1 => vec![10; 5],
+            _ => vec![1; 4],
+        };
+        Self {
+            name,
+            powers,
+            loss: 0,
+            duplicate: 5_000,
+            delay_ms: (1, 12),
+            crash: 0,
+            execution_ms: 12,
+            always_same_boot: false,
+            load: true,
+            actions: Vec::new(),
+            chaos_ms: 5_000,
+            goal_blocks: 6,
+            patience_ms: 90_000,
+            sessions_excused: false,
+        }
+    }
+
+    /// The plan of a seed. Every scenario comes in turn.
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ 0xc0ff_ee00);
+        match seed % SCENARIOS {
+            0 => Self::lossy(&mut dice),
+            1 => Self::crashes(&mut dice),
+            2 => Self::partitions(&mut dice),
+            3 => Self::lost_volume(&mut dice),
+            4 => Self::copy_beside_the_living(&mut dice),
+            5 => Self::copy_of_the_dead(&mut dice),
+            6 => Self::silent_leaders(&mut dice),
+            7 => Self::lying_leader(&mut dice),
+            8 => Self::everybody_restarts(&mut dice),
+            9 => Self::fresh_node(&mut dice),
+            10 => Self::single_voter(&mut dice),
+            _ => Self::everything(&mut dice),
+        }
+    }
+
+    pub fn lossy(dice: &mut Dice) -> Self {
+        let loss = dice.between(20_000, 150_000);
+        Self { loss, duplicate: 50_000, delay_ms: (1, 60), ..Self::calm("loss, delay, reorder", dice) }
+    }
+
+    pub fn crashes(dice: &mut Dice) -> Self {
+        let mut plan = Self { crash: dice.between(500, 3_000), loss: 5_000, ..Self::calm("crashes at any effect", dice) };
+        plan.chaos_ms = 7_000;
+        plan
+    }
+
+    pub fn partitions(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 10_000, delay_ms: (1, 40), ..Self::calm("partitions", dice) };
+        let nodes = plan.powers.len() as u64;
+        let mut at = dice.between(300, 1_500);
+        while at < 6_000 {
+            let apart = (0..nodes).filter(|_| dice.below(2) == 0).collect();
+            plan.actions.push((at, Action::Partition { apart, one_way: dice.below(2) == 0 }));
+            at += dice.between(300, 2_000);
+            plan.actions.push((at, Action::Rejoin));
+            at += dice.between(100, 1_000);
+        }
+        plan.chaos_ms = 7_000;
+        plan
+    }
+
+    pub fn lost_volume(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 2_000, ..Self::calm("a volume is lost", dice) };
+        let node = dice.below(plan.powers.len() as u64);
+        plan.actions.push((dice.between(1_000, 3_000), Action::LoseVolume(node)));
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    pub fn copy_beside_the_living(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 2_000, ..Self::calm("a volume is copied beside the living", dice) };
+        let node = dice.below(plan.powers.len() as u64);
+        plan.actions.push((dice.between(1_000, 3_000), Action::Copy { node, old: OldProcess::Alive }));
+        if dice.below(2) == 0 {
+            // The living one cannot object for a while; it must never sign beside the other.
+            plan.actions.push((dice.between(3_500, 9_000), Action::Partition { apart: vec![node], one_way: false }));
+        }
+        plan.chaos_ms = 14_000;
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    pub fn copy_of_the_dead(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a copy of a dead node's volume", dice);
+        let node = dice.below(plan.powers.len() as u64);
+        plan.actions.push((dice.between(1_000, 3_000), Action::Copy { node, old: OldProcess::Dead }));
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    pub fn silent_leaders(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("silent leaders", dice);
+        let nodes = plan.powers.len() as u64;
+        plan.actions.push((500, Action::Silence(dice.below(nodes))));
+        plan.actions.push((2_000, Action::Silence(dice.below(nodes))));
+        plan
+    }
+
+    pub fn lying_leader(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 10_000, delay_ms: (1, 40), ..Self::calm("a lying leader", dice) };
+        let node = 1 + dice.below(plan.powers.len() as u64 - 1);
+        plan.actions.push((300, Action::Corrupt(node)));
+        plan.goal_blocks = 12;
+        plan
+    }
+
+    pub fn everybody_restarts(dice: &mut Dice) -> Self {
+        let mut plan = Self { crash: 300, ..Self::calm("everybody restarts", dice) };
+        plan.always_same_boot = dice.below(2) == 0;
+        plan.actions.push((dice.between(500, 3_000), Action::CrashAll));
+        plan.actions.push((dice.between(3_500, 4_500), Action::CrashAll));
+        plan
+    }
+
+    pub fn fresh_node(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 10_000, execution_ms: 60, ..Self::calm("fresh nodes join", dice) };
+        plan.actions.push((dice.between(2_000, 4_000), Action::Join(100)));
+        plan.actions.push((dice.between(1_000, 4_000), Action::Crash(dice.below(4))));
+        plan
+    }
+
+    pub fn single_voter(dice: &mut Dice) -> Self {
+        let mut plan = Self { crash: 1_000, ..Self::calm("a single voter", dice) };
+        plan.powers = vec![1];
+        plan.actions.push((2_000, Action::Join(100)));
+        plan
+    }
+
+    pub fn everything(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("everything at once", dice);
+        plan.loss = 30_000;
+        plan.duplicate = 30_000;
+        plan.delay_ms = (1, 50);
+        plan.crash = dice.between(100, 1_000);
+        let nodes = plan.powers.len() as u64;
+        let node = dice.below(nodes);
+        plan.actions.push((dice.between(1_000, 3_000), Action::LoseVolume(node)));
+        plan.actions.push((dice.between(500, 4_000), Action::Silence(dice.below(nodes))));
+        let apart = vec![dice.below(nodes), dice.below(nodes)];
+        plan.actions.push((dice.between(1_000, 4_000), Action::Partition { apart, one_way: dice.below(2) == 0 }));
+        plan.actions.push((5_000, Action::Rejoin));
+        plan.actions.push((dice.between(3_000, 6_000), Action::Join(100)));
+        plan.chaos_ms = 8_000;
+        plan.goal_blocks = 20;
+        plan
+    }
+}

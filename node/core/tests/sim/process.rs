@@ -1,0 +1,84 @@
+//! One process of a node: the engine with the shell around it, as far as a simulation needs one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use node_core::{
+    consensus::{Boot, Engine, Faults, TimerId},
+    ledger::{apply_genesis, snapshot},
+    session::{KeyState, Owner, StartGrant, Tripwire},
+    types::{Genesis, Height, Uid},
+};
+
+use super::{people, volume::Volume};
+
+pub struct Process {
+    /// The number of the node whose identity it has.
+    pub node: u64,
+    /// The index of its volume.
+    pub volume: usize,
+    pub alive: bool,
+    pub engine: Engine,
+    pub owner: Owner,
+    /// The claim that its volume is bound to.
+    pub claim: Uid,
+    /// What the operator said.
+    pub grant: Option<StartGrant>,
+    /// The number of the last setting of each timer.
+    pub timers: BTreeMap<TimerId, u64>,
+    /// The end of the last execution that was asked for.
+    pub executing_until: u64,
+    pub tripwire: Option<Tripwire>,
+    /// The highest certificate shown in answer to the question before.
+    pub shown_before: Option<Height>,
+    /// A copy of another process's volume, made while that one lives.
+    pub copy: bool,
+    /// Said what it may not say.
+    pub byzantine: bool,
+    /// It sends no proposals.
+    pub silent: bool,
+}
+
+/// What a process starts with.
+pub struct Start {
+    pub node: u64,
+    pub volume: usize,
+    pub owner: Owner,
+    pub claim: Uid,
+    pub grant: Option<StartGrant>,
+    pub copy: bool,
+    pub faults: Faults,
+}
+
+impl Process {
+    pub fn boot(start: Start, genesis: &Arc<Genesis>, volume: &mut Volume) -> Self {
+        let Start { node, volume: index, owner, claim, grant, copy, faults } = start;
+        apply_genesis(&mut volume.store, genesis).expect("a store in memory does not fail");
+        let executed = snapshot(&volume.store).expect("the state is whole").expect("genesis was applied");
+        let effective = volume.keys.entries().iter().filter(|entry| entry.state() == KeyState::Effective);
+        let boot = Boot {
+            genesis: genesis.clone(),
+            identity: people::identity(node),
+            identity_key: Some(people::identity_pair(node)),
+            tip: volume.blocks.last().map(|last| (last.block.header().clone(), last.certificate.clone())),
+            executed,
+            effective_keys: effective.map(|entry| entry.session_key()).collect(),
+            log: volume.signing_log(),
+        };
+        Self {
+            node,
+            volume: index,
+            alive: true,
+            engine: Engine::with_faults(boot, faults),
+            owner,
+            claim,
+            grant,
+            timers: BTreeMap::new(),
+            executing_until: 0,
+            tripwire: None,
+            shown_before: None,
+            copy,
+            byzantine: false,
+            silent: false,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Simulated networks keep the rules whatever goes wrong, and every checker of a rule notices when it is broken.
+
+mod sim;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use node_core::consensus::Faults;
+use sim::{
+    checks::Violation,
+    counts::Counts,
+    plan::{Plan, SCENARIOS},
+    world::{Ending, World},
+};
+
+/// How many seeds run by default.
+const SEEDS: u64 = 360;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
+}
+
+fn repeat(seed: u64) -> String {
+    format!(
+        "ALTHING_SIM_SEED={seed} cargo test -p node-core --profile ci --test simulation -- --nocapture simulation_keeps_the_rules"
+    )
+}
+
+fn run(seed: u64) -> Ending {
+    World::new(seed, Plan::of(seed), Faults::default()).run()
+}
+
+/// Runs every number of a range once, on all cores.
+fn on_all_cores(numbers: std::ops::Range<u64>, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(numbers.start);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= numbers.end {
+                        break;
+                    }
+                    work(number);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn simulation_keeps_the_rules() {
+    if let Some(seed) = number("ALTHING_SIM_SEED") {
+        let plan = Plan::of(seed);
+        println!("seed {seed}: {plan:#?}");
+        let ending = run(seed);
+        println!("{}", ending.counts.report());
+        assert_eq!(ending.violation, None, "seed {seed} ({})\n{}", plan.name, repeat(seed));
+        return;
+    }
+    let seeds = number("ALTHING_SIM_SEEDS").unwrap_or(SEEDS);
+    let counts = Mutex::new(Counts::default());
+    let failures = Mutex::new(BTreeMap::new());
+    on_all_cores(0..seeds, |seed| {
+        let ending = run(seed);
+        counts.lock().unwrap().merge(&ending.counts);
+        if let Some(violation) = ending.violation {
+            failures.lock().unwrap().insert(seed, violation);
+        }
+    });
+    let counts = counts.into_inner().unwrap();
+    println!("{seeds} seeds, {SCENARIOS} scenarios\n{}", counts.report());
+    let failures = failures.into_inner().unwrap();
+    for (seed, violation) in &failures {
+        println!("seed {seed} ({}): {violation:?}\n  {}", Plan::of(*seed).name, repeat(*seed));
+    }
+    assert!(failures.is_empty(), "{} of {seeds} seeds broke a rule", failures.len());
+    assert_eq!(counts.missing(), Vec::<&str>::new(), "these never happened");
+}
+
+#[test]
+fn simulation_repeats_itself() {
+    on_all_cores(0..SCENARIOS, |seed| {
+        let traces: Vec<_> =
+            (0..2).map(|_| World::new(seed, Plan::of(seed), Faults::default()).traced().run().trace.unwrap()).collect();
+        assert_eq!(traces[0], traces[1], "two runs of seed {seed} differ");
+    });
+}
+
+/// The first violation among some seeds of an engine that breaks a rule.
+fn caught(faults: Faults, plan: impl Fn(u64) -> Plan + Sync, expected: impl Fn(&Violation) -> bool + Sync) {
+    let found = Mutex::new(BTreeMap::new());
+    on_all_cores(0..60, |seed| {
+        if found.lock().unwrap().values().any(&expected) {
+            return;
+        }
+        if let Some(violation) = World::new(seed, plan(seed), faults).run().violation {
+            found.lock().unwrap().insert(seed, violation);
+        }
+    });
+    let found = found.into_inner().unwrap();
+    let first = found.iter().find(|(_, violation)| expected(violation));
+    println!("{faults:?}: {first:?}");
+    assert!(first.is_some(), "60 seeds did not notice {faults:?}; they found {found:?}");
+}
+
+fn dice(seed: u64) -> sim::dice::Dice {
+    sim::dice::Dice::new(seed)
+}
+
+#[test]
+fn simulation_notices_a_log_that_is_not_flushed() {
+    let faults = Faults { log_not_flushed: true, ..Faults::default() };
+    caught(faults, |seed| Plan::crashes(&mut dice(seed)), |violation| matches!(violation, Violation::NotDurable(_)));
+}
+
+#[test]
+fn simulation_notices_locks_that_are_ignored() {
+    let faults = Faults { lock_ignored: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan { loss: 250_000, delay_ms: (1, 250), chaos_ms: 60_000, ..Plan::lossy(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::Fork(_) | Violation::Halted(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_quorum_of_one_third() {
+    let faults = Faults { quorum_of_one_third: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::partitions(&mut dice(seed)),
+        |violation| matches!(violation, Violation::Fork(_) | Violation::BadCertificate(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_an_old_session_key_in_use() {
+    let faults = Faults { old_key_kept: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::copy_beside_the_living(&mut dice(seed)),
+        |violation| matches!(violation, Violation::TwoKeys(_) | Violation::TwoSigners(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_record_that_is_ignored() {
+    let faults = Faults { record_ignored: true, replay_skipped: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan { always_same_boot: true, ..Plan::crashes(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::Equivocation(_)),
+    );
+}
+
+#[test]
+fn simulation_without_a_replay_is_safe_by_the_record_alone() {
+    let faults = Faults { replay_skipped: true, ..Faults::default() };
+    on_all_cores(0..12, |seed| {
+        let plan = Plan { always_same_boot: true, ..Plan::crashes(&mut dice(seed)) };
+        let violation = World::new(seed, plan, faults).run().violation;
+        // The signer refuses, the node says so, and nothing contradicting leaves.
+        let refused = violation.as_ref().is_none_or(|violation| matches!(violation, Violation::Failed(_)));
+        assert!(refused, "seed {seed}: {violation:?}");
+    });
+}
