@@ -51,7 +51,8 @@ pub struct TripwireAnswer {
     pub from: Identity,
     /// The newest vote of the voter asked about that it knows.
     pub vote: Option<Vote>,
-    /// The height of the highest certificate that it showed and that verified.
+    /// The height of the highest certificate that it showed and that verified, on a live chain. Zero where the chain
+    /// stands: nodes that all start again together would wait for each other at the two heights above it.
     pub certified: Height,
 }
 
