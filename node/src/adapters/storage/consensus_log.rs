@@ -56,7 +56,7 @@ pub struct OpenedLog {
 pub struct ConsensusLog {
     folder: PathBuf,
     segment_bytes: u64,
-    segment: Segment,
+    pub(super) segment: Segment,
     offset: u64,
     /// Full files with entries that still count.
     older: Vec<u64>,

@@ -31,7 +31,9 @@ pub enum RebuildError {
         executed: Option<Height>,
     },
     /// The state is ahead of the blocks: blocks were lost that had been executed.
-    #[error("the state is at height {executed}, the blocks end at {last}; blocks were lost: remove the folders blocks and state of this node, it fetches the blocks again from its peers")]
+    #[error(
+        "the state is at height {executed}, the blocks end at {last}; blocks were lost: remove the folders blocks and state of this node, it fetches the blocks again from its peers"
+    )]
     BlocksLost {
         /// The height of the state.
         executed: Height,

@@ -295,6 +295,14 @@ impl Segment {
     }
 }
 
+#[cfg(test)]
+impl Segment {
+    /// From now on every write finds the disk full.
+    pub fn fill_disk(&mut self) {
+        self.file = OpenOptions::new().read(true).write(true).open("/dev/full").expect("every Linux has this device");
+    }
+}
+
 /// What stands behind the last record.
 struct Survey {
     written_until: Option<u64>,

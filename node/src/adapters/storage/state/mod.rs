@@ -117,6 +117,12 @@ impl QmdbStore {
         }
     }
 
+    /// The folder of the state.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.thread.path
+    }
+
     /// Does a piece of work on the thread of the store, and waits for its result.
     pub fn run<T: Send + 'static>(
         &self,

@@ -1,1 +1,9 @@
-//! Tests of everything that a node keeps on its volume.
+//! Tests of everything that a node keeps on its volume: each store by itself, then disasters.
+
+mod blocks;
+mod chain;
+mod consensus_log;
+mod disasters;
+mod documents;
+mod rebuild;
+mod state;

@@ -1,0 +1,101 @@
+//! A short chain to store: genesis with four voters, blocks with transfers, certificates that nobody verifies.
+
+use node_core::{
+    crypto::KeyPair,
+    types::{
+        AccountId, Amount, Batch, Block, CeremonyNonce, CertifiedBlock, ChainId, CommitCertificate, CommitSignature,
+        Epoch, Genesis, GenesisDraft, GenesisVoter, Governance, GovernanceKey, Hash, Header, Height, Identity, Nonce,
+        Parameters, ParametersDraft, Payload, Power, Results, Round, SessionKey, Signature, TimeMs, Transaction,
+        TransactionBody, TransactionSignature, Transfer, VoterEntry, voters_hash,
+    },
+};
+
+/// A genesis of four voters with equal power and one rich account.
+pub fn genesis() -> Genesis {
+    let voters = (1..=4)
+        .map(|seed| GenesisVoter {
+            entry: VoterEntry {
+                identity: Identity::new(key(seed)),
+                power: Power::new(1),
+                session_key: SessionKey::new(key(seed + 100)),
+                epoch: Epoch::FIRST,
+            },
+            possession: Signature::new([seed; 64]),
+        })
+        .collect();
+    Genesis::new(GenesisDraft {
+        chain_id: ChainId::new("storage-test").unwrap(),
+        time: TimeMs::new(1_700_000_000_000),
+        protocol_version: 1,
+        state_version: 1,
+        ceremony: CeremonyNonce::new([7; 32]),
+        voters,
+        accounts: vec![(rich(), Amount::new(1_000_000))],
+        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(key(200))] },
+        parameters: Parameters::new(ParametersDraft::default()).unwrap(),
+    })
+    .unwrap()
+}
+
+/// The blocks 1 to `count` of a chain; block h moves h coins to the account of its number.
+pub fn blocks(genesis: &Genesis, count: u64) -> Vec<CertifiedBlock> {
+    let mut parent = genesis.hash();
+    (1..=count)
+        .map(|height| {
+            let block = block(genesis, height, parent);
+            parent = block.hash();
+            CertifiedBlock { certificate: certificate(height, parent), block }
+        })
+        .collect()
+}
+
+/// The account that pays.
+pub fn rich() -> AccountId {
+    AccountId::new(key(50))
+}
+
+/// The account that block `height` pays.
+pub fn paid(height: u64) -> AccountId {
+    let mut bytes = [9; 32];
+    bytes[..8].copy_from_slice(&height.to_be_bytes());
+    AccountId::new(bytes)
+}
+
+fn block(genesis: &Genesis, height: u64, parent: Hash) -> Block {
+    let body = TransactionBody {
+        incarnation: genesis.incarnation(),
+        sender: rich(),
+        nonce: Nonce::new(height - 1),
+        valid_until: Height::new(height + 10),
+        payload: Payload::Transfer(Transfer { to: paid(height), amount: Amount::new(height) }),
+    };
+    let signature = TransactionSignature { key: key(50), signature: Signature::new([height as u8; 64]) };
+    let batch = Batch::new(vec![Transaction::new(body, vec![signature]).unwrap()]).unwrap();
+    let header = Header {
+        height: Height::new(height),
+        round: Round::new(0),
+        parent,
+        proposer: Identity::new(key(1)),
+        time: TimeMs::new(1_700_000_000_000 + height * 1_000),
+        batches: vec![batch.digest()],
+        voters_hash: voters_hash(genesis.voter_set(), genesis.voter_set()),
+        results: Results::NONE,
+        parameters_hash: genesis.parameters.hash(),
+    };
+    Block::new(header, vec![batch]).unwrap()
+}
+
+fn certificate(height: u64, value: Hash) -> CommitCertificate {
+    let signatures = (1..=3)
+        .map(|seed| CommitSignature {
+            voter: Identity::new(key(seed)),
+            epoch: Epoch::FIRST,
+            signature: Signature::new([seed; 64]),
+        })
+        .collect();
+    CommitCertificate::new(Height::new(height), Round::new(0), value, signatures).unwrap()
+}
+
+fn key(seed: u8) -> [u8; 32] {
+    KeyPair::from_seed([seed; 32]).public()
+}
