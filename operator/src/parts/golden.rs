@@ -1,7 +1,8 @@
 //! Golden files: each builder's whole output as YAML, compared with `testdata/`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode, names};
 use serde::Serialize;
@@ -13,13 +14,13 @@ use super::{
     poddisruptionbudget, secrets, serviceaccount, services, statefulset, storage,
 };
 
-fn testdata(name: &str) -> std::path::PathBuf {
+fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/parts/testdata").join(name)
 }
 
 fn input<T: DeserializeOwned>(name: &str) -> T {
     let path = testdata(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -50,9 +51,9 @@ fn compare<T: Serialize>(file: &str, objects: &[T]) {
     let actual = documents.join("---\n");
     let path = testdata(file);
     if std::env::var_os("ALTHING_BLESS").is_some() {
-        std::fs::write(&path, &actual).expect("writable");
+        fs::write(&path, &actual).expect("writable");
     }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    let expected = fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(actual, expected, "{file} differs: ALTHING_BLESS=1 cargo test -p althing-operator golden");
 }
 
