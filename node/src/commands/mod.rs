@@ -7,10 +7,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod config;
+pub mod connection;
 pub mod devnet;
 mod exit;
+pub mod genesis;
+pub mod keygen;
 pub mod logging;
 pub mod observer;
+pub mod output;
+pub mod status;
+pub mod tx;
 pub mod validator;
 
 pub use exit::CommandError;
@@ -21,9 +28,20 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const COMMIT: &str = env!("ALTHING_COMMIT");
 const VERSION_WITH_COMMIT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ALTHING_COMMIT"), ")");
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  a failure without a code of its own
+  2  the command line was not understood
+  3  a configuration file, certificate or key was refused
+  4  the volume is locked by another process, broken, or could not be written
+  5  no answer from the node that was asked, or not in time
+  6  the node refused the request
+  7  the node halted itself to stay safe; only a person can help";
+
 /// A node of a BFT validator network.
 #[derive(Debug, Parser)]
-#[command(name = "althing-node", version = VERSION_WITH_COMMIT, arg_required_else_help = true)]
+#[command(name = "althing-node", version = VERSION_WITH_COMMIT, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +55,16 @@ enum Command {
     Observer(observer::Arguments),
     /// Run a development network of several validators on this machine.
     Devnet(devnet::Arguments),
+    /// Make an ed25519 key (PKCS#8 PEM) for an account or an identity.
+    Keygen(keygen::Arguments),
+    /// Send transactions, or ask what became of one.
+    Tx(tx::Arguments),
+    /// Ask a node for its status.
+    Status(status::Arguments),
+    /// Look at a genesis.
+    Genesis(genesis::Arguments),
+    /// Work with configuration files.
+    Config(config::Arguments),
 }
 
 /// Parses the command line and runs the command; the only place that makes a runtime and an exit code.
@@ -57,6 +85,11 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Validator(arguments) => validator::run(arguments).await,
         Command::Observer(arguments) => observer::run(arguments).await,
         Command::Devnet(arguments) => devnet::run(arguments).await,
+        Command::Keygen(arguments) => keygen::run(arguments).await,
+        Command::Tx(arguments) => tx::run(arguments).await,
+        Command::Status(arguments) => status::run(arguments).await,
+        Command::Genesis(arguments) => genesis::run(arguments).await,
+        Command::Config(arguments) => config::run(arguments).await,
     }
 }
 
