@@ -15,8 +15,8 @@ use node_api::{
     proto::{self, node_server::NodeServer},
     roles::{NodeRole, Role, SpiffeId},
     tls::{AcceptLimits, Expected, PeerInfo, TlsPem, TlsStore, incoming},
-    types::{ChainId, Identity},
 };
+use node_core::types::{ChainId, Identity};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::Server};
 

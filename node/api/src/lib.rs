@@ -25,8 +25,5 @@ pub mod tls;
 pub mod trace;
 pub mod transactions;
 
-/// The parts of `node-core` that callers of this crate need to name; the operator depends on this crate only.
-pub use node_core::{codec, crypto, types};
-
-/// The protocol's types, for crates that depend on this one only.
+/// The protocol's types and codec: the operator depends on this crate only, and names them through it.
 pub use node_core;

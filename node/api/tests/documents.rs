@@ -3,11 +3,13 @@
 use std::fs;
 
 use node_api::{
-    crypto::{KeyPair, SigningBytes, verify_transaction},
     genesis, keys,
     pki::{CertificateAuthority, LeafFacts, PkiError, Validity, is_issued_by},
     roles::{Role, SpiffeId},
     transactions::{KeepTerms, RotationRequest, TransferTerms, keep_session, rotate_session, transfer},
+};
+use node_core::{
+    crypto::{KeyPair, SigningBytes, verify_transaction},
     types::{
         AccountId, Amount, CeremonyNonce, ChainId, Epoch, Genesis, GenesisDraft, GenesisVoter, Governance,
         GovernanceKey, Height, Identity, Incarnation, Nonce, Parameters, ParametersDraft, Payload, Power, SessionKey,

@@ -12,8 +12,8 @@ use node_api::{
     roles::{Role, SpiffeId},
     tls::{AcceptLimits, Expected, PeerInfo, TlsPem, TlsStore, incoming},
     trace::TRACEPARENT,
-    types::{ChainId, Identity},
 };
+use node_core::types::{ChainId, Identity};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Request, Response, Status, transport::Server};
 
