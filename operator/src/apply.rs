@@ -48,8 +48,7 @@ pub enum Made<K> {
 
 struct Applied {
     wanted: [u8; 32],
-    uid: String,
-    resource_version: String,
+    found: [u8; 32],
 }
 
 type Key = (Kind, String, String);
@@ -106,26 +105,12 @@ impl Writer {
 
     fn is_applied(&self, key: &Key, wanted: &[u8; 32], meta: &ObjectMeta) -> bool {
         let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.get(key).is_some_and(|applied| {
-            applied.wanted == *wanted
-                && Some(&applied.uid) == meta.uid.as_ref()
-                && Some(&applied.resource_version) == meta.resource_version.as_ref()
-        })
+        applied.get(key).is_some_and(|applied| applied.wanted == *wanted && applied.found == fingerprint(meta))
     }
 
     fn remember(&self, key: Key, wanted: [u8; 32], meta: &ObjectMeta) {
-        let record = Applied {
-            wanted,
-            uid: meta.uid.clone().unwrap_or_default(),
-            resource_version: meta.resource_version.clone().unwrap_or_default(),
-        };
+        let record = Applied { wanted, found: fingerprint(meta) };
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
-    }
-
-    /// Forgets what was applied for this owner's children of these names, so that the memory does not grow for ever.
-    pub fn forget(&self, namespace: &str, is_child: impl Fn(&str) -> bool) {
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.retain(|(_, of, name), _| of != namespace || !is_child(name));
     }
 
     /// Makes something that is never made again. It is posted, not applied: what exists is never changed.
@@ -224,6 +209,44 @@ impl Writer {
     }
 }
 
+/// What changes when somebody changes a child. Kinds without a generation change with every write; of the others, a
+/// write to the status alone is no change.
+fn fingerprint(meta: &ObjectMeta) -> [u8; 32] {
+    let version = match meta.generation {
+        Some(generation) => generation.to_string(),
+        None => meta.resource_version.clone().unwrap_or_default(),
+    };
+    digest(&serde_json::json!([
+        meta.uid,
+        version,
+        meta.labels,
+        meta.annotations,
+        meta.owner_references,
+        meta.deletion_timestamp
+    ]))
+}
+
 fn digest(body: &serde_json::Value) -> [u8; 32] {
     Sha256::digest(body.to_string().as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_no_change_of_a_child_and_an_annotation_is() {
+        let meta = |version: &str, generation: Option<i64>| ObjectMeta {
+            uid: Some("u".to_string()),
+            resource_version: Some(version.to_string()),
+            generation,
+            ..ObjectMeta::default()
+        };
+        assert_eq!(fingerprint(&meta("1", Some(1))), fingerprint(&meta("2", Some(1))));
+        assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&meta("2", Some(2))));
+        assert_ne!(fingerprint(&meta("1", None)), fingerprint(&meta("2", None)));
+        let mut edited = meta("2", Some(1));
+        edited.annotations = Some([("a".to_string(), "b".to_string())].into());
+        assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&edited));
+    }
 }

@@ -31,21 +31,21 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// The authority of a network, if its Secret is there.
+    /// The authority of a network. One whose Secret is gone goes on being used while this process runs: the network says
+    /// that it is lost, and its nodes still trust it.
     pub async fn get(&self, client: &Client, namespace: &str, network: &str) -> Result<Option<Authority>, Error> {
         let key = (namespace.to_string(), network.to_string());
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((read_at, authority)) = kept
+        if let Some((read_at, authority)) = &kept
             && read_at.elapsed() < AGE_MAX
         {
-            return Ok(Some(authority));
+            return Ok(Some(authority.clone()));
         }
         let name = names::ca_secret(network);
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let secret = api.get_opt(&name).await.map_err(Error::read(format!("Secret {namespace}/{name}")))?;
         let Some(secret) = secret else {
-            self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            return Ok(None);
+            return Ok(kept.map(|(_, authority)| authority));
         };
         let authority = Authority {
             issuer: Arc::new(certificates::authority(network, &secret)?),

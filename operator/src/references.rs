@@ -1,13 +1,17 @@
 //! Objects that a spec only names: StorageClass, PriorityClass, Secrets. Read before the first child is made.
 
-use althing_crds::{NodeTemplate, Reason};
+use std::collections::BTreeMap;
+
+use althing_crds::{NodeTemplate, Reason, names};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, Client, Resource};
+use node_api::keys;
 use serde::de::DeserializeOwned;
 
+use crate::certificates;
 use crate::error::Error;
 use crate::refusal::Refusal;
 
@@ -26,6 +30,10 @@ pub enum Missing {
     PullSecret(String),
     /// The Secret of this name, with an identity.
     IdentitySecret(String),
+    /// An identity that the Secret of this name should hold, and why it does not.
+    Identity(String, String),
+    /// An identity of its own: the two Secrets of these names hold the same.
+    OwnIdentity(String, String),
 }
 
 /// The refusal for the first thing that is missing.
@@ -47,6 +55,11 @@ pub fn refuse(missing: &[Missing]) -> Option<Refusal> {
         Missing::IdentitySecret(name) => {
             Refusal::new(Reason::IdentitySecretMissing, format!("Secret {name} of identitySecrets does not exist"))
         }
+        Missing::Identity(name, why) => Refusal::new(Reason::IdentityInvalid, format!("Secret {name}: {why}")),
+        Missing::OwnIdentity(name, other) => Refusal::new(
+            Reason::IdentityReused,
+            format!("Secrets {other} and {name} hold the same identity: two voters cannot share it"),
+        ),
     })
 }
 
@@ -77,9 +90,27 @@ pub async fn read(
             missing.push(Missing::PullSecret(name.clone()));
         }
     }
-    for name in identity_secrets {
-        if !exists(&secrets, name).await? {
+    missing.extend(identities(&secrets, identity_secrets).await?);
+    Ok(missing)
+}
+
+/// What is wrong with identities that a user brings.
+async fn identities(secrets: &Api<Secret>, brought: &[String]) -> Result<Vec<Missing>, Error> {
+    let mut missing = Vec::new();
+    let mut holders: BTreeMap<[u8; 32], &String> = BTreeMap::new();
+    for name in brought {
+        let Some(secret) = secrets.get_opt(name).await.map_err(Error::read(format!("Secret {name}")))? else {
             missing.push(Missing::IdentitySecret(name.clone()));
+            continue;
+        };
+        let pem = certificates::text(&secret, names::FILE_IDENTITY).unwrap_or_default();
+        match keys::from_pem(&pem) {
+            Err(error) => missing.push(Missing::Identity(name.clone(), error.to_string())),
+            Ok(key) => {
+                if let Some(other) = holders.insert(key.public(), name) {
+                    missing.push(Missing::OwnIdentity(name.clone(), other.clone()));
+                }
+            }
         }
     }
     Ok(missing)

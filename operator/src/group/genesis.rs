@@ -135,3 +135,50 @@ pub fn is_accepted(genesis: &Genesis, identity: &Identity, answer: &proto::Accep
 pub fn hash(text: &str) -> Result<Hash, String> {
     text.parse().map_err(|_| format!("{text} is no hash"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{contribution, genesis, governance_key, group, nonce};
+    use super::*;
+
+    #[test]
+    fn the_same_ingredients_make_the_same_genesis_whatever_their_order() {
+        let governance_key = governance_key();
+        let chain = group().spec.chain;
+        let voters: Vec<Contribution> = (0..4).rev().map(contribution).collect();
+        let ingredients = Ingredients {
+            chain: &chain,
+            chain_id: "demo-main",
+            time_ms: 1_800_000_000_000,
+            nonce: nonce(),
+            voters: &voters,
+            governance_key: Some(&governance_key),
+        };
+        assert_eq!(assemble(&ingredients).expect("a genesis").hash(), genesis().hash());
+        let later = Ingredients { time_ms: 1_800_000_000_001, ..ingredients };
+        assert_ne!(assemble(&later).expect("a genesis").hash(), genesis().hash());
+    }
+
+    #[test]
+    fn a_voter_without_proof_makes_no_genesis() {
+        let governance_key = governance_key();
+        let chain = group().spec.chain;
+        let mut voters: Vec<Contribution> = (0..4).map(contribution).collect();
+        voters[2].possession = voters[1].possession;
+        let ingredients = Ingredients {
+            chain: &chain,
+            chain_id: "demo-main",
+            time_ms: 1,
+            nonce: nonce(),
+            voters: &voters,
+            governance_key: Some(&governance_key),
+        };
+        let error = assemble(&ingredients).expect_err("no genesis");
+        assert!(error.contains("does not prove"), "{error}");
+    }
+
+    #[test]
+    fn the_default_parameters_are_within_the_bounds_of_the_chain() {
+        assert!(parameters(&SpecParameters::default()).is_ok());
+    }
+}

@@ -7,6 +7,8 @@ pub mod status;
 pub mod validate;
 
 mod ceremony;
+#[cfg(test)]
+pub mod fixtures;
 
 use std::sync::Arc;
 use std::time::Duration;

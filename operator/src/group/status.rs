@@ -275,3 +275,136 @@ fn version(observed: &Observed) -> Option<String> {
     versions.dedup();
     (!versions.is_empty()).then(|| versions.join(","))
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::super::fixtures::observed;
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time(Timestamp::from_second(seconds).expect("a time"))
+    }
+
+    fn status(observed: &Observed, progress: &Progress, seconds: i64) -> ConsensusGroupStatus {
+        let installation = Installation { operator_namespace: "s".to_string(), node_image: "a:1".to_string() };
+        next(observed, progress, &installation, &at(seconds))
+    }
+
+    fn said(observed: &Observed) -> String {
+        // Whether pods are up to date has its own test.
+        let status = status(observed, &Progress::Applied, 0);
+        let words: Vec<String> = status
+            .conditions
+            .iter()
+            .filter(|condition| condition.kind != ConditionType::Reconciling && condition.kind != ConditionType::Ready)
+            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn columns_say_what_the_voters_report() {
+        let status = status(&observed(), &Progress::Unchanged, 0);
+        assert_eq!(
+            (
+                status.signing.as_deref(),
+                status.margin,
+                status.height,
+                status.block_age.as_deref(),
+                status.version.as_deref()
+            ),
+            (Some("4/4"), Some(1), Some(100), Some("<10s"), Some("0.1.0"))
+        );
+    }
+
+    #[test]
+    fn each_state_of_a_chain_is_said_as_it_is() {
+        let cases: [(&str, fn(&mut Observed), &str); 7] = [
+            ("healthy", |_| {}, "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft"),
+            (
+                "too few answers",
+                |seen| seen.facts = None,
+                "Stalled=False/NotStalled Available=Unknown/ChainUnknown QuorumAtRisk=Unknown/ChainUnknown",
+            ),
+            (
+                "not started",
+                |seen| {
+                    seen.facts = None;
+                    seen.group.status = None;
+                },
+                "Stalled=False/NotStalled Available=False/NotStarted QuorumAtRisk=Unknown/ChainUnknown",
+            ),
+            (
+                "no quorum",
+                |seen| {
+                    let facts = seen.facts.as_mut().expect("there");
+                    facts.signing_power = 2;
+                    facts.margin = 0;
+                },
+                "Stalled=False/NotStalled Available=False/QuorumLost QuorumAtRisk=True/NoMarginLeft",
+            ),
+            (
+                "no blocks",
+                |seen| seen.facts.as_mut().expect("there").block_age = Duration::from_secs(10),
+                "Stalled=False/NotStalled Available=False/BlocksStopped QuorumAtRisk=False/MarginLeft",
+            ),
+            (
+                "two voters on one machine",
+                |seen| {
+                    let spec = seen.voters[1].pod.as_mut().and_then(|pod| pod.spec.as_mut()).expect("there");
+                    spec.node_name = Some("machine-demo-main-0".to_string());
+                },
+                "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=True/CoLocated",
+            ),
+            (
+                "a slow chain is not a stopped one",
+                |seen| {
+                    seen.group.spec.chain.parameters.block_interval_ms = 5_000;
+                    seen.facts.as_mut().expect("there").block_age = Duration::from_secs(40);
+                },
+                "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft",
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let mut seen = observed();
+            change(&mut seen);
+            assert_eq!(said(&seen), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn at_rest_only_the_refresh_is_written() {
+        let mut seen = observed();
+        let ceremony = seen.group.status.clone();
+        seen.group.status = Some(status(&seen, &Progress::Unchanged, 1_000));
+        assert_eq!(
+            seen.group.status.as_ref().and_then(|status| status.genesis_hash.clone()),
+            ceremony.and_then(|status| status.genesis_hash)
+        );
+        seen.facts.as_mut().expect("there").height = 101;
+        assert_eq!(Some(status(&seen, &Progress::Unchanged, 1_059)), seen.group.status);
+        assert_eq!(status(&seen, &Progress::Unchanged, 1_060).height, Some(101));
+    }
+
+    #[test]
+    fn a_stalled_node_stalls_its_group() {
+        let mut seen = observed();
+        let node = seen.voters[2].node.as_mut().expect("there");
+        let stalled = Statement::new(ConditionType::Stalled, ConditionStatus::True, Reason::IdentityLost, "gone");
+        node.status.as_mut().expect("there").conditions = conditions::merge(&[], &[stalled], 1, &at(0));
+        let status = status(&seen, &Progress::Unchanged, 0);
+        let stalled = conditions::find(&status.conditions, ConditionType::Stalled).expect("there");
+        assert_eq!(stalled.reason, "ChildStalled");
+        assert_eq!(stalled.message, "demo-main-2: IdentityLost: gone");
+    }
+
+    #[test]
+    fn ages_fall_into_ranges() {
+        let table = [(0, "<10s"), (9, "<10s"), (10, "<1m"), (60, "<10m"), (600, "<1h"), (3_600, ">=1h")];
+        for (seconds, expected) in table {
+            assert_eq!(bucket(Duration::from_secs(seconds)), expected);
+        }
+    }
+}

@@ -84,7 +84,14 @@ fn identity_secrets(group: &ConsensusGroup) -> Result<(), Refusal> {
 fn genesis(observed: &Observed) -> Result<(), Refusal> {
     let name = names::genesis_config_map(&observed.group.name_any());
     let genesis = match &observed.genesis {
-        GenesisRead::Missing => return Ok(()),
+        GenesisRead::Missing => {
+            let recorded = observed.status().and_then(|status| status.genesis_hash.as_ref());
+            return recorded.map_or(Ok(()), |_| {
+                let message =
+                    format!("ConfigMap {name} with the genesis of this chain is gone; restore it from a backup");
+                Err(Refusal::new(Reason::GenesisLost, message))
+            });
+        }
         GenesisRead::Foreign => {
             return Err(Refusal::new(
                 Reason::NameTaken,
@@ -146,5 +153,79 @@ fn governance(observed: &Observed) -> Result<(), Refusal> {
                 lost(format!("Secret {name} holds another key than the genesis names"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{governance_key, group, observed};
+    use super::*;
+
+    fn reason(observed: &Observed) -> Option<Reason> {
+        validate(observed).err().map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_healthy_group_is_accepted() {
+        assert_eq!(validate(&observed()), Ok(Validated { voters: 4, membership: None }));
+    }
+
+    #[test]
+    fn every_refusal_has_its_reason() {
+        let cases: [(&str, fn(&mut Observed), Reason); 10] = [
+            ("no network", |seen| seen.network = None, Reason::NetworkMissing),
+            ("chain id with a dot", |seen| seen.chain_id = "a.b".into(), Reason::InvalidSpec),
+            ("genesis gone", |seen| seen.genesis = GenesisRead::Missing, Reason::GenesisLost),
+            ("genesis is no genesis", |seen| seen.genesis = GenesisRead::Invalid("no".into()), Reason::GenesisLost),
+            ("genesis of somebody else", |seen| seen.genesis = GenesisRead::Foreign, Reason::NameTaken),
+            ("genesis of another chain", |seen| seen.chain_id = "demo-other".into(), Reason::RetainedDataMismatch),
+            ("governance key gone", |seen| seen.governance = GovernanceRead::Missing, Reason::GovernanceKeyLost),
+            (
+                "another governance key",
+                |seen| seen.governance = GovernanceRead::Present("00".repeat(32)),
+                Reason::GovernanceKeyLost,
+            ),
+            ("governance Secret of somebody else", |seen| seen.governance = GovernanceRead::Foreign, Reason::NameTaken),
+            (
+                "one Secret for two voters",
+                |seen| seen.group.spec.identity_secrets = vec!["a".into(), "b".into(), "a".into(), "c".into()],
+                Reason::IdentityReused,
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let mut seen = observed();
+            change(&mut seen);
+            assert_eq!(reason(&seen), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_voter_that_the_kept_genesis_does_not_name_is_retained_data_of_another_chain() {
+        let mut seen = observed();
+        let node = seen.voters[1].node.as_mut().expect("there");
+        node.status.as_mut().expect("there").identity = Some(governance_key());
+        assert_eq!(reason(&seen), Some(Reason::RetainedDataMismatch));
+    }
+
+    #[test]
+    fn the_number_of_voters_of_a_started_chain_is_fixed() {
+        let mut seen = observed();
+        seen.group.spec.replicas = 5;
+        let validated = validate(&seen).expect("the group goes on with its voters");
+        assert_eq!(validated.voters, 4);
+        assert_eq!(validated.membership.map(|refusal| refusal.reason), Some(Reason::MembershipFixed));
+    }
+
+    #[test]
+    fn the_older_group_keeps_a_chain_id() {
+        let mut seen = observed();
+        let mut other = group();
+        other.metadata.name = Some("a-older".to_string());
+        other.spec.chain.id = Some("demo-main".to_string());
+        seen.others = vec![other.clone()];
+        assert_eq!(reason(&seen), Some(Reason::ChainIdTaken));
+        other.metadata.name = Some("z-younger".to_string());
+        seen.others = vec![other];
+        assert_eq!(reason(&seen), None);
     }
 }

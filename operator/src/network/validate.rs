@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use althing_crds::{Reason, names};
+use althing_crds::{ConsensusGroup, Reason, names};
 use kube::ResourceExt;
 use node_api::node_core::types::ChainId;
 
@@ -22,7 +22,7 @@ pub fn validate(observed: &Observed) -> Result<(), Refusal> {
 fn chains(observed: &Observed) -> Result<(), Refusal> {
     let network = &observed.network;
     let mut seen = BTreeSet::new();
-    for group in &network.spec.groups {
+    for (group, present) in network.spec.groups.iter().zip(&observed.groups) {
         let id = group.chain.id.clone().unwrap_or_else(|| names::group(&network.name_any(), &group.name));
         if ChainId::new(id.clone()).is_err() {
             return Err(Refusal::new(
@@ -41,7 +41,8 @@ fn chains(observed: &Observed) -> Result<(), Refusal> {
         }
         let other = observed.others.iter().find(|other| {
             let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
-            theirs == id
+            let is_older = present.as_ref().is_none_or(|present| age_key(other) < age_key(present));
+            theirs == id && is_older
         });
         if let Some(other) = other {
             return Err(Refusal::new(
@@ -51,6 +52,11 @@ fn chains(observed: &Observed) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+fn age_key(group: &ConsensusGroup) -> (Option<String>, String) {
+    let created = group.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
+    (created, group.name_any())
 }
 
 fn identities(observed: &Observed) -> Result<(), Refusal> {

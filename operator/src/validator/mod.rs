@@ -5,6 +5,8 @@ pub mod observe;
 pub mod status;
 pub mod validate;
 
+#[cfg(test)]
+pub mod fixtures;
 mod grant;
 mod made_once;
 

@@ -277,6 +277,161 @@ pub fn failing(pod: &Pod) -> Option<String> {
     let waiting = node.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let is_harmless = matches!(reason, "" | "ContainerCreating" | "PodInitializing");
-    // The kubelet's own message changes with each try; the reason does not.
-    (!is_harmless).then(|| format!("the container waits: {reason}"))
+    // The kubelet's words change with each try; what is wrong does not.
+    let what = match reason {
+        "ErrImagePull" | "ImagePullBackOff" => "its image cannot be pulled",
+        "CrashLoopBackOff" => "it ends again and again, see its logs",
+        "ErrImageNeverPull" | "InvalidImageName" => "its image cannot be used",
+        other => other,
+    };
+    let image = node.image.as_str();
+    (!is_harmless).then(|| format!("the container waits: {what} ({image})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::super::fixtures::{IDENTITY, facts, observed, says};
+    use super::*;
+
+    fn now() -> Time {
+        Time(Timestamp::UNIX_EPOCH)
+    }
+
+    /// `Ready=True/NodesReady Reconciling=False/UpToDate ...`
+    fn said(observed: &Observed, progress: &Progress) -> String {
+        let status = next(observed, progress, &now());
+        let words: Vec<String> = status
+            .conditions
+            .iter()
+            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn a_healthy_node_is_ready_because_others_see_its_votes() {
+        assert_eq!(
+            said(&observed(), &Progress::Unchanged),
+            "Ready=True/NodesReady Reconciling=False/UpToDate Stalled=False/NotStalled Synced=True/CaughtUp Signing=True/VotesSeen"
+        );
+        let status = next(&observed(), &Progress::Unchanged, &now());
+        assert_eq!((status.power, status.epoch, status.session_key.as_deref()), (Some(1), Some(1), Some("5e55")));
+        assert!(is_settled(&status));
+    }
+
+    #[test]
+    fn each_state_of_a_node_is_said_as_it_is() {
+        let cases: [(&str, fn(&mut Observed), &str); 8] = [
+            (
+                "no answer",
+                |seen| seen.answer = Answer::Silent("refused".into()),
+                "Ready=Unknown/Unreachable Reconciling=False/UpToDate Stalled=False/NotStalled Synced=Unknown/Unreachable Signing=True/VotesSeen",
+            ),
+            (
+                "no pod",
+                |seen| {
+                    seen.pod = None;
+                    seen.answer = Answer::NoPod;
+                },
+                "Ready=False/PodNotRunning Reconciling=True/StartingNodes Stalled=False/NotStalled Synced=Unknown/PodNotRunning Signing=True/VotesSeen",
+            ),
+            (
+                "chain unknown",
+                |seen| seen.chain = ChainKnown::Unknown,
+                "Ready=Unknown/ChainUnknown Reconciling=False/UpToDate Stalled=False/NotStalled Synced=Unknown/ChainUnknown Signing=Unknown/ChainUnknown",
+            ),
+            (
+                "votes missing",
+                |seen| {
+                    let mut chain = facts(&[IDENTITY]);
+                    chain.voters.get_mut(IDENTITY).expect("there").is_signing = false;
+                    seen.chain = ChainKnown::Known(Box::new(chain));
+                },
+                "Ready=False/VotesMissing Reconciling=False/UpToDate Stalled=False/NotStalled Synced=True/CaughtUp Signing=False/VotesMissing",
+            ),
+            (
+                "far behind what f+1 report",
+                |seen| {
+                    let mut chain = facts(&[IDENTITY]);
+                    chain.height = 104;
+                    seen.chain = ChainKnown::Known(Box::new(chain));
+                },
+                "Ready=False/CatchingUp Reconciling=False/UpToDate Stalled=False/NotStalled Synced=False/CatchingUp Signing=True/VotesSeen",
+            ),
+            (
+                "another genesis",
+                |seen| {
+                    let mut other = says();
+                    other.genesis_hash = vec![1; 32];
+                    seen.answer = Answer::Says(Box::new(other));
+                },
+                "Ready=False/RetainedDataMismatch Reconciling=False/UpToDate Stalled=True/RetainedDataMismatch Synced=True/CaughtUp Signing=True/VotesSeen",
+            ),
+            (
+                "halted",
+                |seen| {
+                    let mut halted = says();
+                    halted.state = node_api::proto::NodeState::Halted.into();
+                    seen.answer = Answer::Says(Box::new(halted));
+                },
+                "Ready=False/NodeHalted Reconciling=False/UpToDate Stalled=True/NodeHalted Synced=True/CaughtUp Signing=True/VotesSeen",
+            ),
+            (
+                "contested",
+                |seen| {
+                    let mut contested = says();
+                    let state = SessionState::IdentityContested.into();
+                    contested.session = Some(node_api::proto::Session { state, ..Default::default() });
+                    seen.answer = Answer::Says(Box::new(contested));
+                },
+                "Ready=False/IdentityContested Reconciling=False/UpToDate Stalled=True/IdentityContested Synced=True/CaughtUp Signing=True/VotesSeen",
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let mut seen = observed();
+            change(&mut seen);
+            assert_eq!(said(&seen, &Progress::Unchanged), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_stalls_and_does_not_reconcile() {
+        let refusal = Refusal::new(Reason::IdentityLost, "gone");
+        let said = said(&observed(), &Progress::Refused(refusal));
+        assert!(
+            said.starts_with("Ready=False/IdentityLost Reconciling=False/NotStalled Stalled=True/IdentityLost"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn before_the_first_answers_nothing_new_is_said_about_the_chain() {
+        let mut seen = observed();
+        seen.node.status = Some(next(&seen, &Progress::Unchanged, &now()));
+        let before = seen.node.status.clone();
+        seen.chain = ChainKnown::NotAsked;
+        assert_eq!(Some(next(&seen, &Progress::Unchanged, &now())), before);
+    }
+
+    #[test]
+    fn at_rest_the_status_is_the_same() {
+        let mut seen = observed();
+        seen.node.status = Some(next(&seen, &Progress::Unchanged, &now()));
+        let later = Time(Timestamp::from_second(3_600).expect("a time"));
+        let mut says = says();
+        says.height = 101;
+        seen.answer = Answer::Says(Box::new(says));
+        assert_eq!(Some(next(&seen, &Progress::Unchanged, &later)), seen.node.status);
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_named() {
+        let mut pod = super::super::fixtures::pod("demo-main-0");
+        let waiting = "{name: node, image: a, imageID: a, ready: false, restartCount: 0, state: {waiting: {reason: ImagePullBackOff}}}";
+        let status = serde_yaml::from_str(waiting).expect("parses");
+        pod.status.as_mut().expect("there").container_statuses = Some(vec![status]);
+        assert_eq!(failing(&pod), Some("the container waits: its image cannot be pulled (a)".to_string()));
+    }
 }

@@ -144,3 +144,127 @@ fn size(observed: &Observed, claim: &ClaimSeen) -> Result<bool, Refusal> {
 fn short(key: &str) -> &str {
     key.get(..12).unwrap_or(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{IDENTITY, node, observed};
+    use super::*;
+    use crate::references::Missing;
+
+    fn unrecorded(mut observed: Observed) -> Observed {
+        if let Some(status) = observed.node.status.as_mut() {
+            status.identity = None;
+            status.claim_uid = None;
+        }
+        observed
+    }
+
+    fn reason(observed: &Observed) -> Option<Reason> {
+        validate(observed).err().map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn a_healthy_node_is_accepted() {
+        let expected = Validated { identity: Some(IDENTITY.to_string()), shall_grow: false };
+        assert_eq!(validate(&observed()), Ok(expected));
+    }
+
+    #[test]
+    fn a_new_node_may_make_everything() {
+        let mut new = unrecorded(observed());
+        new.identity = IdentityRead::Missing;
+        new.claim = None;
+        assert_eq!(validate(&new), Ok(Validated { identity: None, shall_grow: false }));
+    }
+
+    #[test]
+    fn what_is_made_once_is_never_made_again() {
+        let cases: [(&str, fn(&mut Observed), Reason); 8] = [
+            ("identity gone", |seen| seen.identity = IdentityRead::Missing, Reason::IdentityLost),
+            (
+                "identity is another",
+                |seen| seen.identity = IdentityRead::Present("00".repeat(32)),
+                Reason::IdentityLost,
+            ),
+            ("identity is no key", |seen| seen.identity = IdentityRead::Invalid("no".into()), Reason::IdentityLost),
+            ("identity of somebody else", |seen| seen.identity = IdentityRead::Foreign, Reason::NameTaken),
+            ("claim gone", |seen| seen.claim = None, Reason::VolumeLost),
+            ("claim is another", |seen| seen.claim.as_mut().expect("there").uid = "c-2".into(), Reason::VolumeLost),
+            ("claim goes", |seen| seen.claim.as_mut().expect("there").is_deleting = true, Reason::VolumeLost),
+            ("claim of somebody else", |seen| seen.claim.as_mut().expect("there").is_ours = false, Reason::NameTaken),
+        ];
+        for (name, change, expected) in cases {
+            let mut seen = observed();
+            change(&mut seen);
+            assert_eq!(reason(&seen), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn kept_halves_of_a_node_are_no_new_node() {
+        let mut volume_only = unrecorded(observed());
+        volume_only.identity = IdentityRead::Missing;
+        assert_eq!(reason(&volume_only), Some(Reason::IdentityLost));
+        let mut identity_only = unrecorded(observed());
+        identity_only.claim = None;
+        assert_eq!(reason(&identity_only), None);
+        identity_only.is_in_kept_genesis = true;
+        assert_eq!(reason(&identity_only), Some(Reason::VolumeLost));
+    }
+
+    #[test]
+    fn a_brought_identity_must_be_there_and_be_a_key() {
+        let mut brought = unrecorded(observed());
+        brought.node.spec.identity_secret = Some("mine".to_string());
+        brought.claim = None;
+        brought.identity = IdentityRead::Missing;
+        assert_eq!(reason(&brought), Some(Reason::IdentitySecretMissing));
+        brought.identity = IdentityRead::Invalid("no".to_string());
+        assert_eq!(reason(&brought), Some(Reason::IdentityInvalid));
+    }
+
+    #[test]
+    fn of_two_nodes_with_one_identity_the_older_goes_on() {
+        let mut seen = observed();
+        seen.others = vec![node("demo-main-1")];
+        assert_eq!(reason(&seen), None);
+        seen.node = node("demo-main-2");
+        assert_eq!(reason(&seen), Some(Reason::IdentityReused));
+        let mut new = unrecorded(observed());
+        new.others = vec![node("demo-main-1")];
+        assert_eq!(reason(&new), Some(Reason::IdentityReused));
+    }
+
+    #[test]
+    fn a_node_belongs_to_its_group() {
+        let mut seen = observed();
+        seen.group.as_mut().expect("there").spec.network = "other".to_string();
+        assert_eq!(reason(&seen), Some(Reason::GroupMismatch));
+        let mut seen = observed();
+        seen.node.spec.chain_id = "main".to_string();
+        assert_eq!(reason(&seen), Some(Reason::GroupMismatch));
+        let mut seen = observed();
+        seen.group = None;
+        assert_eq!(reason(&seen), Some(Reason::GroupMissing));
+    }
+
+    #[test]
+    fn a_volume_grows_and_never_shrinks() {
+        let mut seen = observed();
+        let claim =
+            |seen: &mut Observed, size: &str| seen.claim.as_mut().expect("there").requested = Some(size.to_string());
+        claim(&mut seen, "512Mi");
+        assert_eq!(validate(&seen).map(|validated| validated.shall_grow), Ok(true));
+        claim(&mut seen, "1024Mi");
+        assert_eq!(validate(&seen).map(|validated| validated.shall_grow), Ok(false));
+        claim(&mut seen, "2Gi");
+        assert_eq!(reason(&seen), Some(Reason::StorageShrunk));
+    }
+
+    #[test]
+    fn what_the_spec_names_must_be_there() {
+        let mut seen = observed();
+        seen.missing = vec![Missing::PriorityClass("high".to_string())];
+        assert_eq!(reason(&seen), Some(Reason::PriorityClassMissing));
+    }
+}
