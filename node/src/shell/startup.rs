@@ -32,10 +32,16 @@ use super::{
 use crate::{
     adapters::{
         p2p::Links,
-        storage::{BlockLog, ConsensusLog, LogCondition, QmdbStore, StateError, StorageError},
+        storage::{
+            BlockLog, ConsensusLog, LogCondition, QmdbStore, RebuildError, StateError, StorageError,
+            rebuild_state_from_blocks,
+        },
     },
     metrics::Metrics,
 };
+
+/// While the state is made again, every so many heights the log says so.
+const REBUILD_REPORT_INTERVAL: u64 = 1_000;
 
 /// Why the chain cannot start here.
 #[derive(Debug, Error)]
@@ -46,6 +52,9 @@ pub enum StartupError {
     /// The state could not be opened.
     #[error("failed to open the state")]
     State(#[from] StateError),
+    /// The state could not be brought up to the blocks.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
     /// The state could not be read.
     #[error(transparent)]
     Execution(#[from] ExecutionError),
@@ -130,6 +139,12 @@ pub fn open(
         None => None,
     };
     let store = QmdbStore::open(&data_directory.join("state"))?;
+    let rebuilt = rebuild_state_from_blocks(&genesis, &blocks.reader(), &store, |height| {
+        if height.get().is_multiple_of(REBUILD_REPORT_INTERVAL) {
+            tracing::info!(%height, "executing the blocks again");
+        }
+    })?;
+    tracing::info!(from = ?rebuilt.from, to = %rebuilt.to, "the state is level with the blocks");
     let snapshot = state::open(&store, Arc::clone(&genesis))?;
     let view = View::new(&snapshot, Instant::now());
     let (heights, height_watch) = watch::channel(view.height());

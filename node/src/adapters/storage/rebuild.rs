@@ -1,7 +1,7 @@
 //! Bringing the state up to the blocks when a node starts: what a crash left undone is executed again, block by block.
 
 use node_core::{
-    ledger::{ApplyError, StateStore, apply_block, apply_genesis},
+    ledger::{Applied, ApplyError, ExecuteError, StateStore, apply_block, apply_genesis, snapshot},
     types::{Genesis, Height},
 };
 use thiserror::Error;
@@ -40,6 +40,19 @@ pub enum RebuildError {
         /// The last block.
         last: Height,
     },
+    /// A block names other results than execution gives.
+    #[error(
+        "block {height} names other results of block {} than the state here gives; remove the folder state of this node, \
+         and if it repeats, this release does not execute as the chain does",
+        height.checked_sub(2).unwrap_or_default()
+    )]
+    ResultsDiffer {
+        /// The height of the block that names them.
+        height: Height,
+    },
+    /// The state could not be read.
+    #[error("failed to read the state: {0}")]
+    Read(#[from] ExecuteError),
     /// The state failed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -60,7 +73,8 @@ pub struct Rebuilt {
 /// Executes genesis and every block that the state does not hold yet, up to the last one that is kept. `progress` is told
 /// each height that was done, to be shown to whoever waits.
 ///
-/// Execution is deterministic, so the roots come out as they were; the engine compares them with what later headers name.
+/// Execution is deterministic, so the results come out as they were, and each block shows it by naming those of the block
+/// two heights before.
 pub fn rebuild_state_from_blocks(
     genesis: &Genesis,
     blocks: &BlockReader,
@@ -84,12 +98,19 @@ fn rebuild<S: StateStore<Error = StateError>>(
         return Err(RebuildError::BlocksLost { executed, last });
     }
     apply_genesis(store, genesis)?;
+    let Some(start) = snapshot(store)? else { return Err(ExecuteError::NoGenesis.into()) };
+    let (mut two_before, mut one_before) = (start.progress.results_before, start.results);
     let mut height = from.unwrap_or(Height::ZERO);
     while height < last {
         height = height.next();
         let block = blocks.read(height).map_err(|source| RebuildError::Block { height, source })?;
         let block = block.ok_or(RebuildError::Gap { missing: height, executed: from })?;
-        apply_block(store, &block.block)?;
+        if block.block.header().results != two_before {
+            return Err(RebuildError::ResultsDiffer { height });
+        }
+        if let Applied::Now { outcome: _, results } = apply_block(store, &block.block)? {
+            (two_before, one_before) = (one_before, results);
+        }
         progress(height);
     }
     Ok(Rebuilt { from, to: height })

@@ -2,6 +2,7 @@
 
 use node_core::{
     crypto::KeyPair,
+    ledger::{apply_block, apply_genesis, snapshot},
     types::{
         AccountId, Amount, Batch, Block, CeremonyNonce, CertifiedBlock, ChainId, CommitCertificate, CommitSignature,
         Epoch, Genesis, GenesisDraft, GenesisVoter, Governance, GovernanceKey, Hash, Header, Height, Identity, Nonce,
@@ -9,6 +10,8 @@ use node_core::{
         TransactionBody, TransactionSignature, Transfer, VoterEntry, voters_hash,
     },
 };
+
+use crate::adapters::storage::QmdbStore;
 
 /// A genesis of four voters with equal power and one rich account.
 pub fn genesis() -> Genesis {
@@ -37,14 +40,29 @@ pub fn genesis() -> Genesis {
     .unwrap()
 }
 
-/// The blocks 1 to `count` of a chain; block h moves h coins to the account of its number.
+/// The blocks 1 to `count` of a chain; block h moves h coins to the account of its number. They name no results.
 pub fn blocks(genesis: &Genesis, count: u64) -> Vec<CertifiedBlock> {
     let mut parent = genesis.hash();
     (1..=count)
         .map(|height| {
-            let block = block(genesis, height, parent);
-            parent = block.hash();
-            CertifiedBlock { certificate: certificate(height, parent), block }
+            let block = certified(block(genesis, height, parent, Results::NONE));
+            parent = block.block.hash();
+            block
+        })
+        .collect()
+}
+
+/// The same blocks as they are when a node runs: executed one by one, each naming the results of two heights before.
+pub fn run(store: &mut QmdbStore, genesis: &Genesis, count: u64) -> Vec<CertifiedBlock> {
+    apply_genesis(store, genesis).unwrap();
+    let mut parent = genesis.hash();
+    (1..=count)
+        .map(|height| {
+            let two_before = snapshot(store).unwrap().unwrap().progress.results_before;
+            let block = certified(block(genesis, height, parent, two_before));
+            parent = block.block.hash();
+            apply_block(store, &block.block).unwrap();
+            block
         })
         .collect()
 }
@@ -61,7 +79,7 @@ pub fn paid(height: u64) -> AccountId {
     AccountId::new(bytes)
 }
 
-fn block(genesis: &Genesis, height: u64, parent: Hash) -> Block {
+fn block(genesis: &Genesis, height: u64, parent: Hash, results: Results) -> Block {
     let body = TransactionBody {
         incarnation: genesis.incarnation(),
         sender: rich(),
@@ -79,13 +97,13 @@ fn block(genesis: &Genesis, height: u64, parent: Hash) -> Block {
         time: TimeMs::new(1_700_000_000_000 + height * 1_000),
         batches: vec![batch.digest()],
         voters_hash: voters_hash(genesis.voter_set(), genesis.voter_set()),
-        results: Results::NONE,
+        results,
         parameters_hash: genesis.parameters.hash(),
     };
     Block::new(header, vec![batch]).unwrap()
 }
 
-fn certificate(height: u64, value: Hash) -> CommitCertificate {
+fn certified(block: Block) -> CertifiedBlock {
     let signatures = (1..=3)
         .map(|seed| CommitSignature {
             voter: Identity::new(key(seed)),
@@ -93,7 +111,8 @@ fn certificate(height: u64, value: Hash) -> CommitCertificate {
             signature: Signature::new([seed; 64]),
         })
         .collect();
-    CommitCertificate::new(Height::new(height), Round::new(0), value, signatures).unwrap()
+    let certificate = CommitCertificate::new(block.header().height, Round::new(0), block.hash(), signatures).unwrap();
+    CertifiedBlock { block, certificate }
 }
 
 fn key(seed: u8) -> [u8; 32] {

@@ -1,109 +1,117 @@
-//! Tests of bringing the state up to the blocks: missing, behind, ahead, of another chain.
+//! Tests of bringing the state up to the blocks: missing, behind, ahead, of another chain, with other results.
 
 use std::path::Path;
 
 use node_core::{
-    ledger::{StateStore as _, account, apply_block, apply_genesis},
-    types::{Amount, CertifiedBlock, Genesis, Height, StateRoots},
+    ledger::{StateKey, StateStore as _, WriteSet, account, apply_genesis},
+    types::{Amount, CertifiedBlock, Genesis, Height},
 };
 
 use super::chain;
-use crate::adapters::storage::{BlockLog, QmdbStore, RebuildError, Rebuilt, rebuild_state_from_blocks};
+use crate::adapters::storage::{BlockLog, BlockReader, QmdbStore, RebuildError, Rebuilt, rebuild_state_from_blocks};
 
-fn block_log(folder: &Path, blocks: &[CertifiedBlock]) -> BlockLog {
-    let mut log = BlockLog::open_with(folder, 8192).unwrap();
+fn block_log(folder: &Path, blocks: &[CertifiedBlock]) -> BlockReader {
+    let mut log = BlockLog::open_with(&folder.join("blocks"), 8192).unwrap();
     for block in blocks {
         log.append(&block.block, &block.certificate).unwrap();
     }
-    log
+    log.reader()
 }
 
-/// The roots after executing these blocks one by one, as a running node does.
-fn run(folder: &Path, genesis: &Genesis, blocks: &[CertifiedBlock]) -> StateRoots {
-    let mut store = QmdbStore::open(folder).unwrap();
-    apply_genesis(&mut store, genesis).unwrap();
-    for block in blocks {
-        apply_block(&mut store, &block.block).unwrap();
-    }
-    store.roots().unwrap().unwrap().1
+fn open(folder: &Path) -> QmdbStore {
+    QmdbStore::open(&folder.join("state")).unwrap()
+}
+
+fn rebuild(blocks: &BlockReader, state: &QmdbStore) -> Result<Rebuilt, RebuildError> {
+    rebuild_state_from_blocks(&chain::genesis(), blocks, state, |_| {})
 }
 
 #[test]
 fn a_missing_state_is_made_again_with_the_same_roots() {
-    let folder = tempfile::tempdir().unwrap();
-    let genesis = chain::genesis();
-    let blocks = chain::blocks(&genesis, 25);
-    let roots = run(&folder.path().join("live"), &genesis, &blocks);
-    let log = block_log(&folder.path().join("blocks"), &blocks);
-    let state = QmdbStore::open(&folder.path().join("state")).unwrap();
-    let rebuilt = rebuild_state_from_blocks(&genesis, &log.reader(), &state, |_| {}).unwrap();
+    let (live, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut running = open(live.path());
+    let blocks = chain::run(&mut running, &chain::genesis(), 25);
+    let state = open(folder.path());
+    let rebuilt = rebuild(&block_log(folder.path(), &blocks), &state).unwrap();
     assert_eq!(rebuilt, Rebuilt { from: None, to: Height::new(25) });
-    assert_eq!(state.roots().unwrap(), Some((Height::new(25), roots)));
+    assert_eq!(state.roots().unwrap(), running.roots().unwrap());
     assert_eq!(account(&state, &chain::paid(25)).unwrap().balance, Amount::new(25));
 }
 
 #[test]
 fn a_state_behind_the_blocks_catches_up_and_one_level_with_them_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let genesis = chain::genesis();
-    let blocks = chain::blocks(&genesis, 9);
-    run(&folder.path().join("state"), &genesis, &blocks[..6]);
-    let roots = run(&folder.path().join("live"), &genesis, &blocks);
-    let log = block_log(&folder.path().join("blocks"), &blocks);
-    let state = QmdbStore::open(&folder.path().join("state")).unwrap();
+    let (live, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut running = open(live.path());
+    let blocks = chain::run(&mut running, &chain::genesis(), 9);
+    let mut state = open(folder.path());
+    chain::run(&mut state, &chain::genesis(), 6);
+    let log = block_log(folder.path(), &blocks);
     let (heights, told) = std::sync::mpsc::channel();
-    let rebuilt =
-        rebuild_state_from_blocks(&genesis, &log.reader(), &state, move |height| heights.send(height.get()).unwrap());
+    let rebuilt = rebuild_state_from_blocks(&chain::genesis(), &log, &state, move |height| {
+        heights.send(height.get()).unwrap();
+    });
     assert_eq!(rebuilt.unwrap(), Rebuilt { from: Some(Height::new(6)), to: Height::new(9) });
     assert_eq!(told.iter().collect::<Vec<_>>(), [7, 8, 9]);
-    assert_eq!(state.roots().unwrap(), Some((Height::new(9), roots)));
-    let again = rebuild_state_from_blocks(&genesis, &log.reader(), &state, |_| {}).unwrap();
-    assert_eq!(again, Rebuilt { from: Some(Height::new(9)), to: Height::new(9) });
+    assert_eq!(state.roots().unwrap(), running.roots().unwrap());
+    assert_eq!(rebuild(&log, &state).unwrap(), Rebuilt { from: Some(Height::new(9)), to: Height::new(9) });
 }
 
 #[test]
 fn without_blocks_the_state_is_that_of_genesis() {
     let folder = tempfile::tempdir().unwrap();
-    let log = block_log(&folder.path().join("blocks"), &[]);
-    let state = QmdbStore::open(&folder.path().join("state")).unwrap();
-    rebuild_state_from_blocks(&chain::genesis(), &log.reader(), &state, |_| {}).unwrap();
+    let state = open(folder.path());
+    rebuild(&block_log(folder.path(), &[]), &state).unwrap();
     assert_eq!(account(&state, &chain::rich()).unwrap().balance, Amount::new(1_000_000));
 }
 
 #[test]
 fn a_state_ahead_of_the_blocks_means_that_blocks_were_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let genesis = chain::genesis();
-    let blocks = chain::blocks(&genesis, 5);
-    run(&folder.path().join("state"), &genesis, &blocks);
-    let log = block_log(&folder.path().join("blocks"), &blocks[..3]);
-    let state = QmdbStore::open(&folder.path().join("state")).unwrap();
-    let lost = rebuild_state_from_blocks(&genesis, &log.reader(), &state, |_| {});
+    let mut state = open(folder.path());
+    let blocks = chain::run(&mut state, &chain::genesis(), 5);
+    let lost = rebuild(&block_log(folder.path(), &blocks[..3]), &state);
     assert!(matches!(lost, Err(RebuildError::BlocksLost { .. })), "{lost:?}");
 }
 
 #[test]
 fn a_gap_between_state_and_blocks_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let genesis = chain::genesis();
-    let blocks = chain::blocks(&genesis, 8);
-    let log = block_log(&folder.path().join("blocks"), &blocks[4..]);
-    let state = QmdbStore::open(&folder.path().join("state")).unwrap();
-    let gap = rebuild_state_from_blocks(&genesis, &log.reader(), &state, |_| {}).unwrap_err();
+    let blocks = chain::blocks(&chain::genesis(), 8);
+    let gap = rebuild(&block_log(folder.path(), &blocks[4..]), &open(folder.path())).unwrap_err();
     assert!(matches!(gap, RebuildError::Gap { .. }), "{gap}");
     assert!(gap.to_string().starts_with("block 1 is not kept"), "{gap}");
 }
 
 #[test]
-fn a_state_of_another_chain_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let genesis = chain::genesis();
-    run(&folder.path().join("state"), &genesis, &[]);
-    let mut draft = genesis.into_draft();
-    draft.protocol_version += 1;
-    let other = Genesis::new(draft).unwrap();
-    let log = block_log(&folder.path().join("blocks"), &[]);
-    let state = QmdbStore::open(&folder.path().join("state")).unwrap();
-    let refused = rebuild_state_from_blocks(&other, &log.reader(), &state, |_| {});
+fn a_state_that_differs_from_what_the_blocks_name_is_refused() {
+    let (live, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let blocks = chain::run(&mut open(live.path()), &chain::genesis(), 5);
+    // Somebody is richer here than on the chain.
+    let mut state = open(folder.path());
+    let mut draft = chain::genesis().into_draft();
+    draft.accounts[0].1 = Amount::new(2_000_000);
+    apply_genesis(&mut state, &Genesis::new(draft).unwrap()).unwrap();
+    let refused = rebuild(&block_log(folder.path(), &blocks), &state);
     assert!(matches!(refused, Err(RebuildError::Apply(_))), "{refused:?}");
+    drop(state);
+    let other = tempfile::tempdir().unwrap();
+    let mut state = open(other.path());
+    chain::run(&mut state, &chain::genesis(), 2);
+    let extra = WriteSet::from([(StateKey::account(&chain::paid(77)), Some(vec![0; 16]))]);
+    let progress = state.get(&StateKey::progress()).unwrap();
+    // A commit that no block made, at the height of block 3.
+    state.commit(Height::new(3), extra).unwrap();
+    assert_eq!(state.get(&StateKey::progress()).unwrap(), progress);
+    let refused = rebuild(&block_log(other.path(), &blocks), &state);
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+#[test]
+fn results_that_a_block_names_wrongly_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    // These name no results, which is right for the first block only.
+    let blocks = chain::blocks(&chain::genesis(), 5);
+    let differ = rebuild(&block_log(folder.path(), &blocks), &open(folder.path())).unwrap_err();
+    assert!(matches!(differ, RebuildError::ResultsDiffer { .. }), "{differ}");
+    assert!(differ.to_string().starts_with("block 2 names other results of block 0"), "{differ}");
 }
