@@ -38,10 +38,8 @@ mod tests {
 
     #[test]
     fn development_accounts_are_the_same_everywhere_and_forever() {
-        assert_eq!(
-            account(0).to_string(),
-            "FIXME"
-        );
+        let first = "f2752107abffa517c9e66bc2fcd6365dabbb42c672fa6eb675373841e9bcd5f0";
+        assert_eq!(account(0).to_string(), first);
         assert_ne!(account(0), account(1));
     }
 }
