@@ -52,6 +52,8 @@ pub type Family = mmr::Family;
 type Database = Db<Family, Context, Key, Vec<u8>, Sha256, EightCap, CHUNK_BYTES, Sequential>;
 type DatabaseError = commonware_storage::qmdb::Error<Family>;
 type Location = mmr::Location;
+/// How a value is read back: its length, and nothing about its bytes.
+pub type ValueConfig = (RangeCfg<usize>, ());
 
 /// The store as work on its own thread sees it: [`super::QmdbStore::run`] lends it.
 pub struct LocalStore {
@@ -194,7 +196,7 @@ fn database_error(action: &'static str, folder: &std::path::Path, error: &Databa
     StateError::Database { action, path: folder.to_path_buf(), reason: error.to_string() }
 }
 
-fn config() -> VariableConfig<EightCap, ((), (RangeCfg<usize>, ())), Sequential> {
+fn config() -> VariableConfig<EightCap, ((), ValueConfig), Sequential> {
     let page_cache = CacheRef::new(PAGE_BYTES, CACHED_PAGES);
     VariableConfig {
         merkle_config: MerkleConfig {
@@ -224,6 +226,6 @@ fn config() -> VariableConfig<EightCap, ((), (RangeCfg<usize>, ())), Sequential>
 }
 
 /// How long a value may be that is read back.
-pub fn value_config() -> (RangeCfg<usize>, ()) {
+pub fn value_config() -> ValueConfig {
     (RangeCfg::new(0..=VALUE_BYTES_MAX), ())
 }

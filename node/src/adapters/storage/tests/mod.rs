@@ -5,5 +5,6 @@ mod chain;
 mod consensus_log;
 mod disasters;
 mod documents;
+mod formats;
 mod rebuild;
 mod state;
