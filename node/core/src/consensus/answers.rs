@@ -194,7 +194,9 @@ impl Answers<'_> {
                 self.send(PeerMessage::Vote(context::travelling_vote(vote, &self.signing_voters)))
             }
             SignedConsensusMsg::Proposal(proposal) => {
-                let proposal = context::travelling_proposal(proposal, &self.voters);
+                let own = proposal.message.unsigned().proposer == self.signer.identity();
+                let voters = if own { &self.signing_voters } else { &self.voters };
+                let proposal = context::travelling_proposal(proposal, voters);
                 if let Some(block) = self.blocks.get(&proposal.proposal.value) {
                     let block = block.as_ref().clone();
                     self.send(PeerMessage::Proposal(Box::new(ProposedBlock { proposal, block })));

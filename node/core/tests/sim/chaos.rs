@@ -5,10 +5,8 @@ use std::sync::Arc;
 use node_core::{
     consensus::Input,
     crypto::{KeyPair, SigningBytes},
-    session::{Owner, OwnerStatement, StartGrant, SigningLog, Surroundings, VolumeKind, VolumeLock},
-    types::{
-        Block, Hash, PeerMessage, Proposal, ProposedBlock, TimeMs, UnsignedProposal, UnsignedVote, Vote,
-    },
+    session::{Owner, OwnerStatement, SigningLog, StartGrant, Surroundings, VolumeKind, VolumeLock},
+    types::{Block, Hash, PeerMessage, Proposal, ProposedBlock, TimeMs, UnsignedProposal, UnsignedVote, Vote},
 };
 
 use super::{
@@ -58,20 +56,21 @@ impl World {
         }
         let former = &self.processes[former];
         let (claim, copy, byzantine, silent) = (former.claim, former.copy, former.byzantine, former.silent);
-        let owner = former.owner;
+        let (owner, granted) = (former.owner, former.grant);
         let same_boot = self.plan.always_same_boot || self.dice.below(4) > 0;
         let (owner, grant) = if same_boot {
             self.counts.add("restarts in the same boot", 1);
-            (Owner { container_start: TimeMs::new(self.now), ..owner }, None)
+            // The same pod still has, or gets again, what the operator said to it.
+            (Owner { container_start: TimeMs::new(self.now), ..owner }, granted)
         } else {
-            let grant_of = |pod| StartGrant { pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Terminated(owner) };
             let new = self.new_owner(node);
-            (new, Some(grant_of(new.pod)))
+            let owner = OwnerStatement::Unknown;
+            (new, Some(StartGrant { pod: new.pod, claim, volume: VolumeKind::Network, owner }))
         };
         let here = Surroundings { owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant };
         let keys = if same_boot { self.keys_of_same_boot(volume, &here) } else { Vec::new() };
         let faults = self.faults();
-        let process = self.start(Start { node, volume, owner, claim, grant, copy, faults }, keys);
+        let process = self.start(Start { node, volume, owner, claim, grant, proved: !copy, copy, faults }, keys);
         self.processes[process].byzantine = byzantine;
         self.processes[process].silent = silent;
         Ok(())
@@ -90,6 +89,24 @@ impl World {
                 alive.into_iter().for_each(|process| self.crash(process));
             }
             Action::Partition { apart, one_way } => self.partition(&apart, one_way),
+            Action::Isolate(node) => {
+                if let Some(process) = self.process_of(node) {
+                    self.counts.add("partitions", 1);
+                    let others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
+                    self.blocked.extend(others.into_iter().flat_map(|other| [(process, other), (other, process)]));
+                }
+            }
+            Action::Storm => {
+                self.counts.add("storms", 1);
+                self.blocked.clear();
+                let alive: Vec<usize> = self.alive.iter().copied().collect();
+                for (first, second) in alive.iter().flat_map(|first| alive.iter().map(move |second| (*first, *second)))
+                {
+                    if self.dice.below(100) < 40 {
+                        self.blocked.insert((first, second));
+                    }
+                }
+            }
             Action::Rejoin => self.blocked.clear(),
             Action::LoseVolume(node) => self.lose_volume(node),
             Action::Copy { node, old } => self.copy(node, old),
@@ -133,7 +150,7 @@ impl World {
         let owner = self.new_owner(node);
         let grant = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
         let (volume, faults) = (self.volumes.len() - 1, self.faults());
-        let start = Start { node, volume, owner, claim, grant: Some(grant), copy: false, faults };
+        let start = Start { node, volume, owner, claim, grant: Some(grant), proved: false, copy: false, faults };
         self.start(start, Vec::new())
     }
 
@@ -163,7 +180,7 @@ impl World {
         let grant = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
         let (volume, faults) = (self.volumes.len() - 1, self.faults());
         let copy = old == OldProcess::Alive;
-        self.start(Start { node, volume, owner, claim, grant: Some(grant), copy, faults }, Vec::new());
+        self.start(Start { node, volume, owner, claim, grant: Some(grant), proved: false, copy, faults }, Vec::new());
     }
 
     /// Everything is well again: from here every living node must move on.
@@ -179,7 +196,12 @@ impl World {
     }
 
     /// A corrupt node tells one half something else than the other.
-    pub fn contradict(&mut self, process: usize, others: &[usize], message: &Arc<PeerMessage>) -> Result<(), Violation> {
+    pub fn contradict(
+        &mut self,
+        process: usize,
+        others: &[usize],
+        message: &Arc<PeerMessage>,
+    ) -> Result<(), Violation> {
         let other_word = match message.as_ref() {
             PeerMessage::Proposal(proposed) => {
                 self.counts.add("contradicting proposals", 1);

@@ -6,8 +6,8 @@ use node_core::{
     crypto::{SigningBytes, verify, verify_certificate},
     session::Slot,
     types::{
-        CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage, Results, SessionKey, Signature, Step, Vote,
-        VoterSet,
+        CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage, Results, SessionKey,
+        Signature, Step, Vote, VoterSet,
     },
 };
 
@@ -20,6 +20,8 @@ pub enum Violation {
     Gap(Height),
     /// Two session keys of one identity signed at one height.
     TwoKeys(Height),
+    /// Signed with another session key than the voters of the height name.
+    OtherKey(Height),
     /// Two live processes signed for one identity at one height.
     TwoSigners(Height),
     /// One key signed two different things for one step.
@@ -38,8 +40,6 @@ pub enum Violation {
     Halted(String),
     /// The protocol failed in a node, or its signer refused.
     Failed(String),
-    /// A live voter was displaced by a copy of its identity.
-    Displaced,
     /// The network healed, and a node still does not move on.
     Stuck(String),
 }
@@ -86,7 +86,12 @@ impl Checks {
     }
 
     /// A node commits a block: the last one it had was `tip`.
-    pub fn on_commit(&mut self, tip: Height, header: &Header, certificate: &CommitCertificate) -> Result<(), Violation> {
+    pub fn on_commit(
+        &mut self,
+        tip: Height,
+        header: &Header,
+        certificate: &CommitCertificate,
+    ) -> Result<(), Violation> {
         let height = header.height;
         if height != tip.next() {
             return Err(Violation::Gap(height));
@@ -121,10 +126,13 @@ impl Checks {
     /// A node sends something: whatever it signs must be durable and never said otherwise.
     pub fn on_sent(&mut self, sender: &Sender<'_>, message: &PeerMessage) -> Result<(), Violation> {
         match message {
-            PeerMessage::Vote(vote) if vote.vote.voter == sender.identity => self.on_signed(sender, &Said::of_vote(self, vote)),
+            PeerMessage::Vote(vote) if vote.vote.voter == sender.identity => {
+                self.on_signed(sender, &Said::of_vote(self, vote))
+            }
             PeerMessage::Proposal(proposed) if proposed.proposal.proposal.proposer == sender.identity => {
                 let proposal = &proposed.proposal;
-                let slot = Slot { height: proposal.proposal.height, round: proposal.proposal.round, step: Step::Propose };
+                let slot =
+                    Slot { height: proposal.proposal.height, round: proposal.proposal.round, step: Step::Propose };
                 let bytes = SigningBytes::proposal(&self.incarnation, proposal.epoch, &proposal.proposal);
                 self.on_signed(sender, &Said { slot, bytes, signature: proposal.signature })
             }
@@ -137,15 +145,23 @@ impl Checks {
         if self.byzantine.contains(&sender.identity) {
             return Ok(());
         }
+        // What was said before may be repeated by anyone, a copy of the node included.
+        if self.known_signatures.contains(signature) {
+            return Ok(());
+        }
         if !sender.durable.contains(signature) {
             return Err(Violation::NotDurable(slot.height));
         }
-        if !self.known_signatures.insert(*signature) {
-            return Ok(());
-        }
+        self.known_signatures.insert(*signature);
         let keys = self.keys.get(&sender.identity).map_or(&[][..], Vec::as_slice);
         let signer = keys.iter().find(|key| verify(key.as_bytes(), bytes, signature).is_ok());
-        let Some(key) = signer.copied() else { return Err(Violation::Failed(format!("nobody's signature at {slot:?}"))) };
+        let Some(key) = signer.copied() else {
+            return Err(Violation::Failed(format!("nobody's signature at {slot:?}")));
+        };
+        let named = self.sets.get(&slot.height).and_then(|voters| voters.get(&sender.identity));
+        if named.is_none_or(|entry| entry.session_key != key) {
+            return Err(Violation::OtherKey(slot.height));
+        }
         if self.signed.entry((key, *slot)).or_insert_with(|| bytes.clone()) != bytes {
             return Err(Violation::Equivocation(slot.height));
         }

@@ -4,8 +4,8 @@ use node_core::{
     consensus::Input,
     crypto::verify_certificate,
     session::{
-        ClearedKey, NotCleared, OwnerEnded, SigningLog, Surroundings, Tripwire, TripwireAnswer, TripwireQuestion, TripwireResult,
-        VolumeLock, Waiting, decide,
+        ClearedKey, NotCleared, Owner, OwnerEnded, OwnerStatement, SigningLog, StartGrant, Surroundings, Tripwire,
+        TripwireAnswer, TripwireQuestion, TripwireResult, VolumeLock, Waiting, decide,
     },
     types::{CeremonyNonce, CommitCertificate, Height, Identity, PeerMessage, SessionKey, Vote},
 };
@@ -18,11 +18,34 @@ use super::{
 
 /// How often the shell looks whether it may clear a key.
 const CLEAR_MS: u64 = 700;
+/// After this long without a block a key that signs nothing up to some height is looked at again.
+const STANDING_MS: u64 = 5_000;
+
+/// What a node answers.
+pub struct Shown {
+    pub nonce: CeremonyNonce,
+    pub vote: Option<Vote>,
+    pub certificate: Option<CommitCertificate>,
+}
 
 impl World {
-    fn surroundings(&self, process: usize) -> Surroundings {
+    /// What a process knows when it asks about a key. The operator reads live what became of the key's owner.
+    fn surroundings(&self, process: usize, former: &Owner) -> Surroundings {
         let process = &self.processes[process];
-        Surroundings { owner: process.owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant: process.grant }
+        let ended = !self.alive.iter().any(|other| self.processes[*other].owner == *former);
+        let owner = if process.proved && ended { OwnerStatement::Terminated(*former) } else { OwnerStatement::Unknown };
+        let grant = process.grant.map(|grant| StartGrant { owner, ..grant });
+        Surroundings { owner: process.owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant }
+    }
+
+    /// The chain stands still since this long, as far as a process sees.
+    fn stands_still(&mut self, process: usize) -> bool {
+        let tip = self.tip(process);
+        let (seen, since) = self.processes[process].moved;
+        if seen != tip {
+            self.processes[process].moved = (tip, self.now);
+        }
+        seen == tip && self.now.saturating_sub(since) > STANDING_MS
     }
 
     /// Keys that need no question: the former owner ran under the same kernel.
@@ -41,21 +64,20 @@ impl World {
             return Ok(());
         }
         self.after(CLEAR_MS, Event::Clear { process });
-        let surroundings = self.surroundings(process);
         let volume = self.processes[process].volume;
         let waiting = TripwireResult::Waiting { answered: Default::default(), needed: Default::default() };
         let only_tripwire = Err(NotCleared::Waiting(Waiting::Tripwire));
         let mine = self.processes[process].owner;
-        let entries = self.volumes[volume].keys.entries().iter();
-        let open = entries.filter(|entry| *entry.owner() != mine);
-        let Some(key) = open.filter(|entry| decide(entry, &surroundings, &waiting) == only_tripwire).map(|entry| entry.session_key()).next()
-        else {
-            return Ok(());
-        };
+        let still = self.stands_still(process) && !self.processes[process].engine.status().signing;
+        let entries = self.volumes[volume].keys.entries().to_vec();
+        let open = entries.iter().filter(|entry| still || *entry.owner() != mine);
+        let mut clearable =
+            open.filter(|entry| decide(entry, &self.surroundings(process, entry.owner()), &waiting) == only_tripwire);
+        let Some(key) = clearable.next().map(|entry| entry.session_key()) else { return Ok(()) };
         let result = self.tripwire_result(process, key);
         if let Some(result) = result {
             let entry = self.volumes[volume].keys.get(&key).expect("it was just there").clone();
-            if let Ok(decision) = decide(&entry, &surroundings, &result) {
+            if let Ok(decision) = decide(&entry, &self.surroundings(process, entry.owner()), &result) {
                 let cleared = self.volumes[volume].keys.take_over(&decision).expect("nothing has changed");
                 self.counts.add("take-overs with a tripwire", 1);
                 self.processes[process].tripwire = None;
@@ -72,7 +94,8 @@ impl World {
 
     /// What the answers to the last question say. That the chain moved between two questions makes it a live one.
     fn tripwire_result(&mut self, process: usize, key: SessionKey) -> Option<TripwireResult> {
-        let tripwire = self.processes[process].tripwire.as_ref().filter(|tripwire| tripwire.question().session_key == key)?;
+        let tripwire =
+            self.processes[process].tripwire.as_ref().filter(|tripwire| tripwire.question().session_key == key)?;
         match tripwire.result(self.processes[process].engine.signing_record()) {
             TripwireResult::Passed { nothing_up_to } => {
                 let before = self.processes[process].shown_before.replace(nothing_up_to)?;
@@ -99,14 +122,9 @@ impl World {
     }
 
     /// An answer to a question of the tripwire.
-    pub fn on_shown(
-        &mut self,
-        process: usize,
-        from: Identity,
-        nonce: CeremonyNonce,
-        vote: Option<Vote>,
-        certificate: Option<&CommitCertificate>,
-    ) {
+    pub fn on_shown(&mut self, process: usize, from: Identity, shown: Shown) {
+        let Shown { nonce, vote, certificate } = shown;
+        let certificate = certificate.as_ref();
         let verified = certificate.filter(|certificate| {
             let voters = self.checks.voters(certificate.height());
             voters.is_some_and(|voters| verify_certificate(&self.genesis.incarnation(), voters, certificate).is_ok())

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 29] = [
+pub const REQUIRED: [&str; 30] = [
+    "storms",
     "messages lost",
     "messages duplicated",
     "messages reordered",

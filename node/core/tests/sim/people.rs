@@ -5,9 +5,9 @@ use std::sync::Arc;
 use node_core::{
     crypto::{KeyPair, SigningBytes},
     types::{
-        AccountId, Amount, CeremonyNonce, ChainId, Epoch, Genesis, GenesisDraft, GenesisVoter, Governance, GovernanceKey, Hash, Height,
-        Identity, Incarnation, Nonce, Parameters, ParametersDraft, Payload, Power, SessionKey, TimeMs, Timeout, Transaction,
-        TransactionBody, TransactionSignature, Transfer, Uid, VoterEntry,
+        AccountId, Amount, CeremonyNonce, ChainId, Epoch, Genesis, GenesisDraft, GenesisVoter, Governance,
+        GovernanceKey, Hash, Height, Identity, Incarnation, Nonce, Parameters, ParametersDraft, Payload, Power,
+        SessionKey, TimeMs, Timeout, Transaction, TransactionBody, TransactionSignature, Transfer, Uid, VoterEntry,
     },
 };
 

@@ -7,10 +7,20 @@ use super::dice::Dice;
 pub enum Action {
     Crash(u64),
     CrashAll,
-    Partition { apart: Vec<u64>, one_way: bool },
+    Partition {
+        apart: Vec<u64>,
+        one_way: bool,
+    },
+    /// The oldest process of a node, cut off from all others; a copy of the node is not.
+    Isolate(u64),
+    /// Every direction between two processes is cut by chance.
+    Storm,
     Rejoin,
     LoseVolume(u64),
-    Copy { node: u64, old: OldProcess },
+    Copy {
+        node: u64,
+        old: OldProcess,
+    },
     Silence(u64),
     Corrupt(u64),
     Join(u64),
@@ -47,9 +57,16 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 12;
+pub const SCENARIOS: u64 = 13;
 
 impl Plan {
+    /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
+    fn equal(mut self) -> Self {
+        let first = self.powers[0];
+        self.powers.fill(first);
+        self
+    }
+
     fn calm(name: &'static str, dice: &mut Dice) -> Self {
         let powers = match dice.below(5) {
             0 => vec![3, 2, 2, 1, 1],
@@ -89,6 +106,7 @@ impl Plan {
             8 => Self::everybody_restarts(&mut dice),
             9 => Self::fresh_node(&mut dice),
             10 => Self::single_voter(&mut dice),
+            11 => Self::storms(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -99,7 +117,8 @@ impl Plan {
     }
 
     pub fn crashes(dice: &mut Dice) -> Self {
-        let mut plan = Self { crash: dice.between(500, 3_000), loss: 5_000, ..Self::calm("crashes at any effect", dice) };
+        let mut plan =
+            Self { crash: dice.between(500, 3_000), loss: 5_000, ..Self::calm("crashes at any effect", dice) };
         plan.chaos_ms = 7_000;
         plan
     }
@@ -119,8 +138,22 @@ impl Plan {
         plan
     }
 
+    /// Which node hears which changes faster than a round: some decide while others go on to the next round.
+    pub fn storms(dice: &mut Dice) -> Self {
+        let mut plan = Self { delay_ms: (1, 60), ..Self::calm("storms", dice).equal() };
+        plan.powers.truncate(4);
+        plan.load = false;
+        plan.chaos_ms = 12_000;
+        let mut at = 200;
+        while at < plan.chaos_ms {
+            plan.actions.push((at, Action::Storm));
+            at += dice.between(40, 250);
+        }
+        plan
+    }
+
     pub fn lost_volume(dice: &mut Dice) -> Self {
-        let mut plan = Self { loss: 2_000, ..Self::calm("a volume is lost", dice) };
+        let mut plan = Self { loss: 2_000, ..Self::calm("a volume is lost", dice).equal() };
         let node = dice.below(plan.powers.len() as u64);
         plan.actions.push((dice.between(1_000, 3_000), Action::LoseVolume(node)));
         plan.goal_blocks = 20;
@@ -128,20 +161,22 @@ impl Plan {
     }
 
     pub fn copy_beside_the_living(dice: &mut Dice) -> Self {
-        let mut plan = Self { loss: 2_000, ..Self::calm("a volume is copied beside the living", dice) };
+        let mut plan = Self { loss: 2_000, ..Self::calm("a volume is copied beside the living", dice).equal() };
         let node = dice.below(plan.powers.len() as u64);
         plan.actions.push((dice.between(1_000, 3_000), Action::Copy { node, old: OldProcess::Alive }));
         if dice.below(2) == 0 {
-            // The living one cannot object for a while; it must never sign beside the other.
-            plan.actions.push((dice.between(3_500, 9_000), Action::Partition { apart: vec![node], one_way: false }));
+            // The living one cannot object for a while: the copy takes its place, and the two must never sign at a height.
+            plan.actions.push((dice.between(3_500, 9_000), Action::Isolate(node)));
+            plan.sessions_excused = true;
         }
-        plan.chaos_ms = 14_000;
+        plan.load = dice.below(4) == 0;
+        plan.chaos_ms = 15_000;
         plan.goal_blocks = 20;
         plan
     }
 
     pub fn copy_of_the_dead(dice: &mut Dice) -> Self {
-        let mut plan = Self::calm("a copy of a dead node's volume", dice);
+        let mut plan = Self::calm("a copy of a dead node's volume", dice).equal();
         let node = dice.below(plan.powers.len() as u64);
         plan.actions.push((dice.between(1_000, 3_000), Action::Copy { node, old: OldProcess::Dead }));
         plan.goal_blocks = 20;
@@ -187,7 +222,7 @@ impl Plan {
     }
 
     pub fn everything(dice: &mut Dice) -> Self {
-        let mut plan = Self::calm("everything at once", dice);
+        let mut plan = Self::calm("everything at once", dice).equal();
         plan.loss = 30_000;
         plan.duplicate = 30_000;
         plan.delay_ms = (1, 50);

@@ -23,6 +23,10 @@ pub struct Process {
     pub claim: Uid,
     /// What the operator said.
     pub grant: Option<StartGrant>,
+    /// The operator can tell that the former owners of this claim have ended.
+    pub proved: bool,
+    /// When the shell last saw the chain move.
+    pub moved: (Height, u64),
     /// The number of the last setting of each timer.
     pub timers: BTreeMap<TimerId, u64>,
     /// The end of the last execution that was asked for.
@@ -45,13 +49,14 @@ pub struct Start {
     pub owner: Owner,
     pub claim: Uid,
     pub grant: Option<StartGrant>,
+    pub proved: bool,
     pub copy: bool,
     pub faults: Faults,
 }
 
 impl Process {
     pub fn boot(start: Start, genesis: &Arc<Genesis>, volume: &mut Volume) -> Self {
-        let Start { node, volume: index, owner, claim, grant, copy, faults } = start;
+        let Start { node, volume: index, owner, claim, grant, proved, copy, faults } = start;
         apply_genesis(&mut volume.store, genesis).expect("a store in memory does not fail");
         let executed = snapshot(&volume.store).expect("the state is whole").expect("genesis was applied");
         let effective = volume.keys.entries().iter().filter(|entry| entry.state() == KeyState::Effective);
@@ -72,6 +77,8 @@ impl Process {
             owner,
             claim,
             grant,
+            proved,
+            moved: (Height::ZERO, 0),
             timers: BTreeMap::new(),
             executing_until: 0,
             tripwire: None,

@@ -15,6 +15,7 @@ use node_core::{
 
 use super::{
     checks::{Checks, Violation},
+    clearing::Shown,
     counts::Counts,
     dice::Dice,
     people,
@@ -25,14 +26,33 @@ use super::{
 
 /// What happens at a moment.
 pub enum Event {
-    Deliver { from: usize, to: usize, message: Arc<PeerMessage> },
-    Timer { process: usize, id: TimerId, setting: u64 },
-    Execute { process: usize, height: Height },
-    Feed { process: usize, input: Box<Input> },
+    Deliver {
+        from: usize,
+        to: usize,
+        message: Arc<PeerMessage>,
+    },
+    Timer {
+        process: usize,
+        id: TimerId,
+        setting: u64,
+    },
+    Execute {
+        process: usize,
+        height: Height,
+    },
+    Feed {
+        process: usize,
+        input: Box<Input>,
+    },
     /// The shell looks whether a key of the volume can be cleared.
-    Clear { process: usize },
+    Clear {
+        process: usize,
+    },
     Submit,
-    Restart { node: u64, volume: usize },
+    Restart {
+        node: u64,
+        volume: usize,
+    },
     Act(Action),
     Heal,
 }
@@ -220,7 +240,7 @@ impl World {
                 self.feed(to, Input::Submitted { origin: Origin::Peer(identity), transactions: verified })
             }
             PeerMessage::NewestVoteResponse { nonce, vote, certificate } => {
-                self.on_shown(to, identity, nonce, vote, certificate.as_ref());
+                self.on_shown(to, identity, Shown { nonce, vote, certificate });
                 Ok(())
             }
             message => self.feed(to, Input::Message { from: identity, message }),
@@ -229,11 +249,12 @@ impl World {
 
     /// A client submits a transfer, to one or two nodes.
     fn submit(&mut self) -> Result<(), Violation> {
-        let pause = self.dice.between(20, 150);
+        let pause = self.dice.between(50, 400);
         self.after(pause, Event::Submit);
         let account = self.dice.below(people::ACCOUNTS);
         let nonce = self.nonces.entry(account).or_default();
-        let transaction = people::transfer(self.genesis.incarnation(), account, (account + 1) % people::ACCOUNTS, *nonce);
+        let transaction =
+            people::transfer(self.genesis.incarnation(), account, (account + 1) % people::ACCOUNTS, *nonce);
         *nonce += 1;
         let verified: VerifiedTransaction = verify_transaction(transaction).expect("signed by its sender");
         let alive: Vec<usize> = self.alive.iter().copied().collect();
@@ -255,7 +276,8 @@ impl World {
         let key = volume.keys.make(new).expect("the volume is empty");
         self.volumes.push(volume);
         let volume = self.volumes.len() - 1;
-        let start = Start { node, volume, owner, claim, grant: None, copy: false, faults: self.faults };
+        let faults = self.faults;
+        let start = Start { node, volume, owner, claim, grant: None, proved: false, copy: false, faults };
         self.start(start, vec![key]);
     }
 
@@ -334,7 +356,12 @@ impl World {
             let status = self.processes[*process].engine.status();
             format!(
                 "process {process} of node {} at {} round {} executed {} {:?} signing {}",
-                self.processes[*process].node, status.tip, status.round, status.executed, status.session, status.signing
+                self.processes[*process].node,
+                status.tip,
+                status.round,
+                status.executed,
+                status.session,
+                status.signing
             )
         };
         let lines: Vec<String> = self.alive.iter().map(describe).collect();
