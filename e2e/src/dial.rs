@@ -12,6 +12,7 @@ use node_api::tls::{Expected, RelayDialer, TcpDialer, TlsDialer, TlsPem, TlsStor
 use node_core::types::ChainId;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
+use zeroize::Zeroizing;
 
 use crate::network::{Network, Voter};
 
@@ -47,9 +48,9 @@ impl Access {
         let id = SpiffeId::new(&chain_id, Role::Operator, "watcher")?;
         let issued = authority.issue(&id, Validity::new(now - 60, now + 86_400)?)?;
         let pem = TlsPem {
-            certificate: issued.certificate_pem,
-            key: issued.key_pem,
-            authorities: authority.certificate_pem().to_string(),
+            certificate: issued.certificate_pem.into_bytes(),
+            key: Zeroizing::new(issued.key_pem.as_bytes().to_vec()),
+            authorities: authority.certificate_pem().as_bytes().to_vec(),
         };
         Ok(Self { chain_id, store: TlsStore::from_pem(&pem)? })
     }
@@ -61,9 +62,9 @@ impl Access {
     pub async fn user(network: &Network) -> Result<Self> {
         let name = althing_crds::names::client_secret(&network.name);
         let pem = TlsPem {
-            certificate: network.secret_text(&name, "tls.crt").await?,
-            key: network.secret_text(&name, "tls.key").await?,
-            authorities: network.secret_text(&name, "ca.crt").await?,
+            certificate: network.secret_text(&name, "tls.crt").await?.into_bytes(),
+            key: Zeroizing::new(network.secret_text(&name, "tls.key").await?.into_bytes()),
+            authorities: network.secret_text(&name, "ca.crt").await?.into_bytes(),
         };
         Ok(Self { chain_id: ChainId::new(network.chain_id().await?)?, store: TlsStore::from_pem(&pem)? })
     }

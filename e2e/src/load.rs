@@ -7,10 +7,11 @@ use std::time::Duration;
 use althing_node::devnet::accounts;
 use anyhow::{Context, Result, bail};
 use node_api::client::Client;
+use node_api::fields;
 use node_api::proto::{self, submit_response::Answer};
 use node_api::transactions::{TransferTerms, transfer};
 use node_core::crypto::KeyPair;
-use node_core::types::{AccountId, Amount, Height, Incarnation, Nonce, Transaction, TransactionId};
+use node_core::types::{AccountId, Amount, Height, Incarnation, Nonce, Transaction};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ impl Sender {
     /// When the node does not answer or has not executed genesis yet.
     pub async fn new(client: &Client, key: KeyPair) -> Result<Self> {
         let status = client.status().await?;
-        let incarnation = Incarnation::try_from(status.incarnation.as_slice())?;
+        let incarnation = Incarnation::from(fields::hash("incarnation", &status.incarnation)?);
         let account = client.account(&AccountId::new(key.public())).await?;
         Ok(Self { key, nonce: account.nonce, incarnation })
     }
@@ -83,11 +84,11 @@ pub fn demo_account(root: &Path) -> Result<KeyPair> {
 pub async fn submit(client: &Client, transaction: &Transaction) -> Result<Finalised> {
     let client = client.with_deadline(Duration::from_secs(60));
     let answer = client.submit(transaction, proto::Wait::Final).await?;
-    let id = TransactionId::try_from(answer.transaction_id.as_slice())?.to_string();
+    let id = fields::transaction_id("transaction_id", &answer.transaction_id)?.to_string();
     match answer.answer.context("an answer is set")? {
         Answer::Final(found) => {
             let outcome = found.receipt.map(|receipt| receipt.outcome());
-            Ok(Finalised { id, height: found.height, applied: outcome == Some(proto::Outcome::Applied) })
+            Ok(Finalised { id, height: found.height, applied: outcome == Some(proto::Outcome::Executed) })
         }
         Answer::Accepted(_) => bail!("{id} was only accepted"),
         Answer::Expired(expired) => bail!("{id} expired at height {}", expired.valid_until),

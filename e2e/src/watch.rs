@@ -207,7 +207,7 @@ fn observe_vote(seen: &Mutex<Observations>, vote: &proto::SeenVote) -> Result<()
         height: vote.height,
         round: vote.round,
         step,
-        signed_bytes: vote.vote.clone(),
+        signed_bytes: vote.vote.to_vec(),
     });
     Ok(())
 }

@@ -116,10 +116,9 @@ async fn start_copy(network: &Network, original: &Voter) -> Result<Voter> {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy", "labels": labels}, "spec": spec});
     network.apply(&manifest.to_string()).await?;
     eventually("the copy has an address", 60, || async {
-        let read = |path: &'static str| network.kubectl(&["get", "pod", "copy", "-o", path]);
-        let address = read("jsonpath={.status.podIP}").await?;
+        let address = network.kubectl(&["get", "pod", "copy", "-o", "jsonpath={.status.podIP}"]).await?;
         ensure!(!address.is_empty(), "none yet");
-        let uid = read("jsonpath={.metadata.uid}").await?;
+        let uid = network.kubectl(&["get", "pod", "copy", "-o", "jsonpath={.metadata.uid}"]).await?;
         Ok(Voter { node: "copy".into(), pod: "copy".into(), address, uid, ..original.clone() })
     })
     .await
