@@ -178,11 +178,16 @@ async fn transactions_are_sent_followed_and_refused_against_a_running_node() {
     let status = network.ask(&format!("tx status --output json {id}")).await.json();
     assert_eq!(status, sent[0]);
 
+    let told = network.ask(&format!("tx status {id}")).await;
+    assert_eq!(told.stdout, format!("{id} executed at height {}, index {}\n", sent[0]["height"], sent[0]["index"]));
+
+    let used = network.ask(&format!("{send} --amount 1 --nonce 0")).await;
+    assert_eq!(used.code, 6, "{}{}", used.stdout, used.stderr);
     let too_much = network.ask(&format!("{send} --amount {}", u64::MAX)).await;
     assert_eq!(too_much.code, 6, "{}{}", too_much.stdout, too_much.stderr);
     let unknown = network.ask(&format!("tx status {}", "ab".repeat(32))).await;
     assert_eq!(unknown.code, 6);
-    assert!(unknown.stdout.contains("status: unknown"), "{}", unknown.stdout);
+    assert_eq!(unknown.stdout, format!("{} unknown\n", "ab".repeat(32)));
 
     let other = network.ask(&format!("status --expect {}", "ab".repeat(32))).await;
     assert_eq!(other.code, 5);

@@ -1,6 +1,6 @@
 //! `althing-node tx`: sends transfers, and asks what became of a transaction.
 
-use std::{collections::VecDeque, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use node_api::{
@@ -135,27 +135,42 @@ async fn run_send(send: Send) -> Result<(), CommandError> {
     let client = connection.open().await?;
     let first = first_terms(&client, &key, nonce, valid_for).await?;
     let deadline = Instant::now() + Duration::from_secs(connection.timeout);
-    let mut results = VecDeque::new();
+    let mut sent = Vec::new();
+    let mut result = Ok(());
     for number in 0..u64::from(count) {
         let nonce = first.nonce.saturating_add(number);
         let terms = TransferTerms { nonce, to, amount: Amount::new(amount), ..first };
         let transaction = transfer(&key, &terms);
-        results.push_back((transaction.id(), submit(&client, &transaction).await?));
-    }
-    let mut printed = Vec::new();
-    let mut worst = None;
-    while let Some((id, fate)) = results.pop_front() {
-        let fate = if wait == Wait::Final { until_final(&client, &id, fate, deadline).await? } else { fate };
-        if !matches!(fate, Fate::Executed(_) | Fate::Accepted) {
-            worst.get_or_insert((id, fate.clone()));
+        match submit(&client, &transaction).await {
+            Ok(fate) => sent.push((transaction.id(), fate)),
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
         }
-        printed.push(describe(&id, fate));
     }
-    output::print(
-        output,
-        &if count == 1 { printed.pop().unwrap_or_default() } else { json!({ "transactions": printed }) },
-    )?;
-    worst.map_or(Ok(()), |(id, fate)| Err(bad_end(&id, &fate)))
+    if wait == Wait::Final {
+        for (id, fate) in &mut sent {
+            result = result.and(until_final(&client, id, fate, deadline).await);
+        }
+    }
+    // What was sent is told in any case: the ids are needed to ask again.
+    print_sent(output, count, &sent)?;
+    result?;
+    match sent.iter().find(|(_, fate)| !matches!(fate, Fate::Executed(_) | Fate::Accepted)) {
+        Some((id, fate)) => Err(bad_end(id, fate)),
+        None => Ok(()),
+    }
+}
+
+/// One document for one transaction, a list for more; for people a line for each.
+fn print_sent(output: Output, count: u32, sent: &[(TransactionId, Fate)]) -> Result<(), CommandError> {
+    let mut documents: Vec<Value> = sent.iter().map(|(id, fate)| describe(id, fate.clone())).collect();
+    match output {
+        Output::Text => output::print_text(&sent.iter().map(|(id, fate)| line(id, fate)).collect::<String>()),
+        Output::Json if count == 1 => output::print(output, &documents.pop().unwrap_or_default()),
+        Output::Json => output::print(output, &json!({ "transactions": documents })),
+    }
 }
 
 /// Incarnation, nonce and last height, as the node says them.
@@ -196,30 +211,38 @@ async fn submit(client: &Client, transaction: &Transaction) -> Result<Fate, Comm
     })
 }
 
-/// Asks again until the transaction has an end. Its place in this node's mempool is given up only after it is final.
+/// Asks again until the transaction has an end, or the time is up. A node that is away meanwhile is asked again.
 async fn until_final(
     client: &Client,
     id: &TransactionId,
-    mut fate: Fate,
+    fate: &mut Fate,
     deadline: Instant,
-) -> Result<Fate, CommandError> {
+) -> Result<(), CommandError> {
     let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = None;
     while matches!(fate, Fate::Accepted | Fate::Unknown) {
-        if timeout_at(deadline, ticks.tick()).await.is_err() {
+        if timeout_at(deadline, ticks.tick()).await.is_err() || Instant::now() >= deadline {
             let step = format!("transaction {id} is not final yet; `althing-node tx status {id}` asks again");
-            return Err(CommandError::Unavailable { step, source: None });
+            return Err(last.unwrap_or(CommandError::Unavailable { step, source: None }));
         }
-        fate = ask(client, id).await?;
+        match ask(client, id).await {
+            Ok(answer) => (*fate, last) = (answer, None),
+            Err(error @ CommandError::Unavailable { .. }) => last = Some(error),
+            Err(error) => return Err(error),
+        }
     }
-    Ok(fate)
+    Ok(())
 }
 
 async fn run_status(arguments: StatusArguments) -> Result<(), CommandError> {
     let StatusArguments { connection, id, output } = arguments;
     let client = connection.open().await?;
     let fate = ask(&client, &id).await?;
-    output::print(output, &describe(&id, fate.clone()))?;
+    match output {
+        Output::Text => output::print_text(&line(&id, &fate))?,
+        Output::Json => output::print(output, &describe(&id, fate.clone()))?,
+    }
     match fate {
         Fate::Executed(_) | Fate::Accepted => Ok(()),
         Fate::Unknown | Fate::Failed(_) | Fate::Expired { .. } => Err(bad_end(&id, &fate)),
@@ -265,6 +288,20 @@ fn describe(id: &TransactionId, fate: Fate) -> Value {
         document.extend(place);
     }
     document
+}
+
+fn line(id: &TransactionId, fate: &Fate) -> String {
+    let number = |place: &Value, key| place.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let reason = |place: &Value| place.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned();
+    match fate {
+        Fate::Unknown => format!("{id} unknown\n"),
+        Fate::Accepted => format!("{id} accepted\n"),
+        Fate::Executed(place) => {
+            format!("{id} executed at height {}, index {}\n", number(place, "height"), number(place, "index"))
+        }
+        Fate::Failed(place) => format!("{id} failed at height {}: {}\n", number(place, "height"), reason(place)),
+        Fate::Expired { valid_until } => format!("{id} expired after height {valid_until}\n"),
+    }
 }
 
 fn bad_end(id: &TransactionId, fate: &Fate) -> CommandError {
