@@ -43,6 +43,9 @@ pub enum RunError {
     /// No way to the API server is configured.
     #[error("failed to configure the Kubernetes client: {0}")]
     Client(#[source] Box<kube::Error>),
+    /// Neither a service account nor a kubeconfig.
+    #[error("failed to find the API server: {0}")]
+    Configuration(String),
     /// Metrics cannot be registered.
     #[error("failed to register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -66,7 +69,7 @@ pub enum RunError {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new()?);
     let health = Arc::new(Health::default());
-    let client = Client::try_default().await.map_err(|error| RunError::Client(Box::new(error)))?;
+    let client = connect().await?;
     let (stop, stopped) = watch::channel(false);
     let (elected, mut is_elected) = watch::channel(false);
     let leadership = Arc::new(Leadership::default());
@@ -117,6 +120,14 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         tracing::warn!("some tasks did not end in time");
     }
     outcome
+}
+
+/// The API server as this process is configured. A refused call is answered at once: trying again is up to the
+/// reconcilers, which know how long it makes sense.
+async fn connect() -> Result<Client, RunError> {
+    let mut config = kube::Config::infer().await.map_err(|error| RunError::Configuration(error.to_string()))?;
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
 }
 
 async fn stop_signal() -> Result<(), RunError> {

@@ -121,6 +121,11 @@ async fn collect(observed: &Observed, nonce: &CeremonyNonce) -> Reports {
         let Some(connection) = &voter.connection else {
             return Err(voter.said.as_ref().err().cloned().unwrap_or_else(|| "no pod".to_string()));
         };
+        // A key belongs to a claim: the node's own reconcile tells it which before it makes one.
+        let asked = connection.start_request().await.map_err(|error| error.to_string())?;
+        if asked.claim_uid.is_empty() {
+            return Err("it waits to be told its volume claim".to_string());
+        }
         let answered = connection.client.genesis_report(nonce).await;
         connection.counted("GetGenesisReport", answered).map_err(|error| error.to_string())
     });
@@ -337,7 +342,7 @@ fn refused(refusal: CeremonyRefusal, message: String) -> Refusal {
 }
 
 /// Compare-and-swap of the status: it fails when anybody else has written since it was read.
-async fn save(
+pub(super) async fn save(
     context: &Context,
     observed: &mut Observed,
     change: impl FnOnce(&mut ConsensusGroupStatus),

@@ -9,7 +9,8 @@ use super::observe::Observed;
 use crate::chain::agreement::faults;
 use crate::error::Error;
 use crate::kinds::Child;
-use crate::parts::{GroupContext, Installation, NodeContext, configmaps, poddisruptionbudget, services};
+use crate::parts::{GroupContext, Installation, NodeContext, poddisruptionbudget, services};
+use crate::validator::desired::template_hash;
 
 /// Service, budget and one node for each voter, in the order in which they are applied.
 pub fn children(observed: &Observed, voters: u32) -> Result<Vec<Child>, Error> {
@@ -67,16 +68,8 @@ fn node(observed: &Observed, group: &GroupContext, number: u32) -> ValidatorNode
 /// The pod runs what the spec of its node says now.
 pub fn is_up_to_date(node: &ValidatorNode, pod: &Pod, installation: &Installation) -> bool {
     let Ok(context) = NodeContext::new(node, Vec::new(), installation) else { return false };
-    let Ok(hash) = configmaps::config_hash(&context) else { return false };
-    let annotations = pod.annotations();
-    let image = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.containers.iter().find(|container| container.name == names::CONTAINER))
-        .and_then(|container| container.image.as_deref());
-    annotations.get(names::ANNOTATION_CONFIG_HASH) == Some(&hash)
-        && annotations.get(names::ANNOTATION_RESTART) == context.restart.as_ref()
-        && image == Some(context.settings.image.as_str())
+    let Ok(hash) = template_hash(&context) else { return false };
+    pod.annotations().get(names::ANNOTATION_CONFIG_HASH) == Some(&hash)
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 pub mod desired;
 pub mod genesis;
 pub mod observe;
+pub mod rollout;
 pub mod status;
 pub mod validate;
 
 mod ceremony;
+mod disruption;
 #[cfg(test)]
 pub mod fixtures;
 
@@ -80,12 +82,20 @@ async fn advance(
     prune(context, owner, observed, &children).await?;
     match ceremony::advance(context, owner, observed).await? {
         ceremony::Advance::Refused(refusal) => Ok(Progress::Refused(refusal)),
-        ceremony::Advance::Waiting(why) => Ok(Progress::Ceremony(why)),
-        ceremony::Advance::Done => match (&validated.membership, written) {
-            (Some(refusal), _) => Ok(Progress::Refused(refusal.clone())),
-            (None, 0) => Ok(Progress::Unchanged),
-            (None, _) => Ok(Progress::Applied),
-        },
+        ceremony::Advance::Waiting(why) => {
+            // A pod that cannot start, as with a wrong image, is replaced here too.
+            disruption::advance(context, owner, observed).await?;
+            Ok(Progress::Ceremony(why))
+        }
+        ceremony::Advance::Done => {
+            let restarting = disruption::advance(context, owner, observed).await?;
+            Ok(match (&validated.membership, restarting, written) {
+                (Some(refusal), _, _) => Progress::Refused(refusal.clone()),
+                (None, Some(why), _) => Progress::Restarting(why),
+                (None, None, 0) => Progress::Unchanged,
+                (None, None, _) => Progress::Applied,
+            })
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub enum Progress {
     Paused,
     /// The voters do not all run one genesis yet.
     Ceremony(String),
+    /// Voters are restarted one after the other.
+    Restarting(String),
     /// Children were written.
     Applied,
     /// All children are as they shall be.
@@ -125,6 +127,9 @@ fn available(observed: &Observed) -> Statement {
             Reason::ChainUnknown,
             "fewer voters answer than are needed to believe them".to_string(),
         ),
+        Some(facts) if facts.height == 0 => {
+            say(ConditionStatus::False, Reason::NotStarted, "the voters are about to make the first block".to_string())
+        }
         Some(facts) if !facts.has_quorum() => say(
             ConditionStatus::False,
             Reason::QuorumLost,
@@ -141,7 +146,7 @@ fn available(observed: &Observed) -> Statement {
 
 fn at_risk(observed: &Observed) -> Statement {
     let say = |status, reason, message: String| Statement::new(ConditionType::QuorumAtRisk, status, reason, message);
-    let Some(facts) = &observed.facts else {
+    let Some(facts) = observed.facts.as_ref().filter(|facts| facts.height > 0) else {
         return say(ConditionStatus::Unknown, Reason::ChainUnknown, "the voters' state is not known".to_string());
     };
     if facts.voters.len() == 1 {
@@ -197,14 +202,10 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
         Progress::Applied => {
             say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())
         }
-        Progress::Unchanged if updated < observed.voters.len() => say(
+        Progress::Restarting(why) => say(
             ConditionStatus::True,
             Reason::RestartingNodes,
-            format!(
-                "{} of {} voters run what the spec says; a pod takes up its spec when it is made again",
-                updated,
-                observed.voters.len()
-            ),
+            format!("{updated} of {} voters run what the spec says: {why}", observed.voters.len()),
         ),
         Progress::Unchanged => {
             say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())

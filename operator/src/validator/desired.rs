@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::roles::{NodeRole, SpiffeId};
+use sha2::{Digest, Sha256};
 
 use super::observe::Observed;
 use crate::certificates;
@@ -37,22 +38,30 @@ pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desir
         return Ok(Desired::Waiting(format!("waiting for the certificate authority (Secret {name})")));
     }
     let node = node_context(observed, peers, installation)?;
-    let failed = |error: node_api::config::ConfigError| Error::Build {
-        what: format!("configuration of {}", node.name),
-        message: error.to_string(),
-    };
     let mut children = Vec::new();
     match node.access.mode {
         NetworkPolicyMode::Managed => children.push(Child::of(&networkpolicies::node(&node))?),
         NetworkPolicyMode::Unmanaged => {}
     }
     children.push(Child::of(&serviceaccount::service_account(&node))?);
-    children.push(Child::of(&configmaps::node_config(&node).map_err(failed)?)?);
+    children.push(Child::of(&configmaps::node_config(&node).map_err(refused(&node))?)?);
     children.push(Child::of(&services::p2p(&node))?);
     children.push(Child::of(&services::node_rpc(&node))?);
-    let hash = configmaps::config_hash(&node).map_err(failed)?;
-    children.push(Child::of(&statefulset::statefulset(&node, &hash))?);
+    children.push(Child::of(&statefulset::statefulset(&node, &template_hash(&node)?))?);
     Ok(Desired::Children(children))
+}
+
+/// Hash of all that a pod takes up only when it is made again: its configuration and its whole template.
+pub fn template_hash(node: &NodeContext) -> Result<String, Error> {
+    let config_hash = configmaps::config_hash(node).map_err(refused(node))?;
+    let set = Child::of(&statefulset::statefulset(node, &config_hash))?;
+    let template = set.body.pointer("/spec/template").map(ToString::to_string).unwrap_or_default();
+    Ok(hex::encode(Sha256::digest(template)))
+}
+
+fn refused(node: &NodeContext) -> impl FnOnce(node_api::config::ConfigError) -> Error {
+    let what = format!("configuration of {}", node.name);
+    move |error| Error::Build { what, message: error.to_string() }
 }
 
 /// The node as builders see it.

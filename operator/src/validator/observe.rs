@@ -250,19 +250,12 @@ async fn ask(context: &Context, observed: &mut Observed) -> Result<(), Error> {
         Ok(said) => Answer::Says(Box::new(said)),
         Err(error) => Answer::Silent(error.to_string()),
     };
-    if let Answer::Says(said) = &observed.answer
-        && needs_start_request(said)
-    {
+    // Also a node that signs is asked: it may have made its key before it was told its claim.
+    if matches!(observed.answer, Answer::Says(_)) {
         observed.asked = node.start_request().await.ok();
     }
     observed.connection = Some(node);
     Ok(())
-}
-
-/// A node that signs, or needs no key, asks for nothing.
-fn needs_start_request(said: &proto::GetStatusResponse) -> bool {
-    let session = said.session.as_ref().map(proto::Session::state);
-    !matches!(session, Some(proto::SessionState::Cleared | proto::SessionState::NotAVoter)) || !said.signing_enabled
 }
 
 /// Where to call the node: only a running pod of a recorded identity.
