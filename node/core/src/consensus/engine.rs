@@ -80,7 +80,7 @@ pub struct EngineStatus {
     pub executed: Height,
     /// The round of the current height.
     pub round: u32,
-    /// No peer is known to be ahead by more than one height.
+    /// No more than `f` power is known to be ahead by more than one height.
     pub synced: bool,
     /// It signs at the current height.
     pub signing: bool,
@@ -238,7 +238,7 @@ impl Engine {
             tip_time_ms: self.chain.tip_time().get(),
             executed: self.chain.executed(),
             round: self.core.as_ref().map_or(0, |core| core.round().get()),
-            synced: self.sync.is_synced(self.chain.tip()),
+            synced: self.is_synced(),
             signing: self.may_sign(next),
             session_key: entry.map(|entry| entry.session_key),
             epoch: entry.map(|entry| entry.epoch),

@@ -142,14 +142,6 @@ impl HeightLog {
         self.entries.iter().any(|entry| matches!(entry, LogEntry::Block(block) if block.hash() == *hash))
     }
 
-    /// The own messages of a round.
-    pub fn own_votes(&self, round: Round) -> impl Iterator<Item = &Vote> {
-        self.entries.iter().filter_map(move |entry| match entry {
-            LogEntry::OwnVote(_, vote) if vote.vote.round == round => Some(vote),
-            _ => None,
-        })
-    }
-
     /// The own proposal of a round.
     pub fn own_proposal(&self, round: Round) -> Option<&Proposal> {
         self.entries.iter().find_map(|entry| match entry {

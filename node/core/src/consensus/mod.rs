@@ -31,6 +31,8 @@ mod outbox;
 mod proposer;
 mod protocol;
 mod rotation;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod validate;
 

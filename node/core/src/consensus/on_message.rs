@@ -12,8 +12,8 @@ use crate::{
     crypto::{SigningBytes, VerifiedTransaction},
     session::{RecordEntry, Sighting, Slot},
     types::{
-        Height, Identity, PeerMessage, ProposedBlock, RoundCertificate, SessionKey, TRANSACTIONS_PER_MESSAGE_MAX, Vote,
-        VoteKind,
+        Height, Identity, PeerMessage, ProposedBlock, RoundCertificate, Step, TRANSACTIONS_PER_MESSAGE_MAX, Vote,
+        VoteKind, VoterSet,
     },
 };
 
@@ -74,8 +74,9 @@ impl Engine {
             }
         }
         if vote.vote.voter == self.identity {
-            let entry = voters.get(&self.identity).map(|entry| entry.session_key);
-            self.check_own(entry, &vote);
+            let slot = Slot { height, round: vote.vote.round, step: vote.vote.kind.step() };
+            let bytes = SigningBytes::vote(self.chain.incarnation(), vote.epoch, &vote.vote);
+            self.check_own(&voters, &RecordEntry::new(slot, &bytes));
         }
         if place == Place::Current {
             self.drive(CoreInput::Vote(context::signed_vote(&vote)), Some(vote.signature));
@@ -83,14 +84,12 @@ impl Engine {
         Ok(())
     }
 
-    /// A verified vote in the own name: if its key is in use here, it must be one that this process signed.
-    fn check_own(&mut self, session_key: Option<SessionKey>, vote: &Vote) {
-        let Some(key) = session_key.filter(|key| self.signer.is_cleared(key)) else { return };
-        let Vote { vote, epoch, .. } = vote;
-        let slot = Slot { height: vote.height, round: vote.round, step: vote.kind.step() };
-        let entry = RecordEntry::new(slot, &SigningBytes::vote(self.chain.incarnation(), *epoch, vote));
-        if self.signer.record().sighting(&entry) == Sighting::NotRecorded && !self.session.is_stopped() {
-            self.out.push(Effect::Alarm(Alarm::SignedElsewhere { key, height: vote.height }));
+    /// Something verified in the own name: if its key is in use here, it must be what this process signed.
+    fn check_own(&mut self, voters: &VoterSet, entry: &RecordEntry) {
+        let named = voters.get(&self.identity).map(|entry| entry.session_key);
+        let Some(key) = named.filter(|key| self.signer.is_cleared(key)) else { return };
+        if self.signer.record().sighting(entry) == Sighting::NotRecorded && !self.session.is_stopped() {
+            self.out.push(Effect::Alarm(Alarm::SignedElsewhere { key, height: entry.slot.height }));
             self.signer.stop();
             self.session.stop();
             self.rebuild_core();
@@ -115,6 +114,11 @@ impl Engine {
         }
         let Some(voters) = self.chain.voters(unsigned.height).cloned() else { return Err(DropReason::OldHeight) };
         Gate::check_proposal(&self.chain, &voters, &proposed)?;
+        if unsigned.proposer == self.identity {
+            let slot = Slot { height: unsigned.height, round: unsigned.round, step: Step::Propose };
+            let bytes = SigningBytes::proposal(self.chain.incarnation(), proposed.proposal.epoch, &unsigned);
+            self.check_own(&voters, &RecordEntry::new(slot, &bytes));
+        }
         if runs {
             self.take_proposal(proposed);
         } else {

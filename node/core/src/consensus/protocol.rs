@@ -71,8 +71,9 @@ impl Engine {
         let outcome = std::mem::take(&mut answers.outcome);
         self.core = Some(core);
         self.settle(outcome);
+        // The replay has said the own votes again; the proposal may not have left either.
         if restart {
-            self.repeat_own();
+            self.repeat_proposals();
         }
         self.feed_early(height);
     }
@@ -94,17 +95,6 @@ impl Engine {
                 | LogEntry::Polka(_) => {}
             }
         }
-    }
-
-    /// Says again what it said in this round before it was stopped: some of it may not have left.
-    fn repeat_own(&mut self) {
-        let Some(core) = &self.core else { return };
-        let round = core.round();
-        let votes: Vec<_> = self.log.own_votes(round).copied().collect();
-        for vote in votes {
-            self.out.promise(PeerMessage::Vote(vote));
-        }
-        self.repeat_proposals();
     }
 
     /// Sends the proposals of the current round again, whoever made them.

@@ -20,6 +20,8 @@ const LIVE_MS_MIN: u64 = 10_000;
 /// How long a node that starts waits for proof that it may use a key of its volume, before it asks for another one,
 /// milliseconds. Proof may still come later; this only spares rotations that a slow operator would cause.
 const PATIENCE_MS: u64 = 5_000;
+/// Peers are told of a rotation again after this long: the ones that were connected may all have forgotten it.
+const TOLD_AGAIN_MS: u64 = 2_000;
 /// After so many blocks an objection is sent again.
 const OBJECTION_REPEATED_BLOCKS: u64 = 2;
 
@@ -32,12 +34,22 @@ pub struct SessionKeeper {
     made: BTreeMap<SessionKey, Epoch>,
     /// The epoch for which a key is being made.
     making: Option<Epoch>,
-    /// The rotation that is on its way, and the last height at which it can be executed.
-    asked: Option<(SessionKey, Height)>,
+    /// The rotation that is on its way.
+    asked: Option<AskedRotation>,
     /// The height at which the last objection was sent.
     objected: Option<Height>,
     contested: bool,
     stopped: bool,
+}
+
+/// A rotation that this node asked for.
+#[derive(Clone, Debug)]
+struct AskedRotation {
+    transaction: Transaction,
+    /// The last height at which it can be executed.
+    valid_until: Height,
+    /// When peers were told last.
+    told_ms: u64,
 }
 
 impl SessionKeeper {
@@ -169,9 +181,17 @@ impl Engine {
     /// Asks for a key of this volume: with the identity alone, for there is no cleared key to agree.
     fn ask_rotation(&mut self, entry: &VoterEntry) {
         let alone = self.chain.newest_voters().is_none_or(|voters| voters.count() == 1);
-        let waits = self.session.asked.is_some_and(|(_, valid_until)| valid_until > self.chain.tip());
         let patient = self.now_ms.saturating_sub(self.started_ms) < PATIENCE_MS;
-        if alone || waits || patient || self.identity_key.is_none() || !self.is_live() {
+        if alone || patient || self.identity_key.is_none() || !self.is_live() {
+            return;
+        }
+        let tip = self.chain.tip();
+        if let Some(asked) = self.session.asked.as_mut().filter(|asked| asked.valid_until > tip) {
+            if self.now_ms.saturating_sub(asked.told_ms) >= TOLD_AGAIN_MS {
+                asked.told_ms = self.now_ms;
+                let message = PeerMessage::Transactions(vec![asked.transaction.clone()]);
+                self.out.push(Effect::Broadcast(message.into()));
+            }
             return;
         }
         let epoch = entry.epoch.saturating_add(1);
@@ -197,7 +217,8 @@ impl Engine {
         let signature = identity_key.sign(&SigningBytes::transaction(&body));
         let signatures = vec![TransactionSignature { key: *self.identity.as_bytes(), signature }];
         if let Ok(transaction) = Transaction::new(body, signatures) {
-            self.session.asked = Some((new_key, valid_until));
+            let told_ms = self.now_ms;
+            self.session.asked = Some(AskedRotation { transaction: transaction.clone(), valid_until, told_ms });
             self.submit_own(transaction);
         }
     }
@@ -229,10 +250,20 @@ impl Engine {
         }
     }
 
+    /// Not more than `f` power says that it is ahead by more than the height in progress: one voter who lies, or any
+    /// number of others, cannot make a node believe that it is behind.
+    pub(super) fn is_synced(&self) -> bool {
+        let tip = self.chain.tip();
+        let Some(voters) = self.chain.voters(tip.next()).or(self.chain.newest_voters()) else { return false };
+        let powers =
+            self.sync.peers_above(tip.next()).filter_map(|peer| voters.get(peer)).map(|entry| entry.power.get());
+        powers.sum::<u64>() <= voters.fault_budget().get()
+    }
+
     /// Blocks become final, and this node is not behind.
     fn is_live(&self) -> bool {
         let age_max = self.chain.parameters().block_interval_ms.saturating_mul(LIVE_INTERVALS).max(LIVE_MS_MIN);
         let fresh = self.committed_ms.is_some_and(|at| self.now_ms.saturating_sub(at) <= age_max);
-        fresh && self.sync.is_synced(self.chain.tip())
+        fresh && self.is_synced()
     }
 }

@@ -139,9 +139,9 @@ impl BlockSync {
         Some(question)
     }
 
-    /// Nobody is known to be ahead by more than one height.
-    pub fn is_synced(&self, tip: Height) -> bool {
-        self.highest() <= tip.next()
+    /// The peers that say that they are above a height.
+    pub fn peers_above(&self, height: Height) -> impl Iterator<Item = &Identity> {
+        self.heights.iter().filter(move |(_, said)| **said > height).map(|(peer, _)| peer)
     }
 
     fn highest(&self) -> Height {

@@ -72,7 +72,9 @@ impl World {
             }
             Effect::MakeKey { epoch } => self.make_key(process, epoch),
             Effect::KeyEffective(key) => {
-                self.counts.add("rotations that count", 1);
+                let entry = self.volumes[volume].keys.get(&key);
+                let rotated = entry.is_some_and(|entry| entry.epoch() > Epoch::FIRST);
+                self.counts.add("rotations that count", u64::from(rotated));
                 let _ = self.volumes[volume].keys.mark_effective(&key);
             }
             Effect::RetireKey(key) => {
