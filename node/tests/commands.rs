@@ -1,5 +1,7 @@
 //! The command line as a person or a script uses it: what it prints, and the exit code that it ends with.
 
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
+
 use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -139,9 +141,10 @@ impl Network {
             directory: directory.path().to_owned(),
             chain_id: "devnet".parse().expect("a chain id"),
             ports: ports::free(1).expect("free ports"),
+            observers: 0,
             log_level: LogLevel::Info,
         };
-        let devnet = Devnet::create(program(), &request).expect("the process starts");
+        let mut devnet = Devnet::create(program(), &request).expect("the process starts");
         let parameters = ParametersDraft { block_interval_ms: 100, ..ParametersDraft::default() };
         devnet.start_chain(parameters).await.expect("the ceremony succeeds");
         let endpoint = devnet.plan().nodes[0].listen.grpc.to_string();
