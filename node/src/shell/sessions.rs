@@ -96,6 +96,12 @@ impl Sessions {
         self.list.entries().iter().filter(|entry| entry.state() == state).map(KeyEntry::session_key).collect()
     }
 
+    /// The keys that no voter set has named yet, with the epochs for which they were made.
+    pub fn proposed(&self) -> Vec<(SessionKey, Epoch)> {
+        let proposed = self.list.entries().iter().filter(|entry| entry.state() == KeyState::Proposed);
+        proposed.map(|entry| (entry.session_key(), entry.epoch())).collect()
+    }
+
     /// The keys that this process may use.
     pub fn cleared(&self) -> impl Iterator<Item = &ClearedKey> {
         self.cleared.values()

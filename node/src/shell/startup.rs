@@ -158,6 +158,7 @@ pub fn open(
     // The task ends with the executor, which the running chain owns.
     let (executor, executed, _task) = state::start(store);
     let effective_keys = sessions.in_state(KeyState::Effective);
+    let proposed_keys = sessions.proposed();
     let engine = Engine::new(Boot {
         genesis: Arc::clone(&genesis),
         identity,
@@ -165,6 +166,7 @@ pub fn open(
         tip: tip.clone(),
         executed: snapshot,
         effective_keys,
+        proposed_keys,
         log: found,
     });
     let performer = Performer {

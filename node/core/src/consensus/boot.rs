@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     crypto::KeyPair,
     ledger::Snapshot,
-    types::{CommitCertificate, Genesis, Header, Identity, SessionKey},
+    types::{CommitCertificate, Epoch, Genesis, Header, Identity, SessionKey},
 };
 
 /// Everything that the shell has read from its disk before the engine starts.
@@ -23,6 +23,8 @@ pub struct Boot {
     pub executed: Snapshot,
     /// Keys of this volume that a voter set named, cleared for this process or not.
     pub effective_keys: Vec<SessionKey>,
+    /// Keys of this volume that no voter set has named yet, with the epochs for which they were made.
+    pub proposed_keys: Vec<(SessionKey, Epoch)>,
     /// The signing log.
     pub log: SigningLog,
 }

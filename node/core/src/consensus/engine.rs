@@ -123,7 +123,7 @@ impl Engine {
     #[doc(hidden)]
     #[must_use]
     pub fn with_faults(boot: Boot, faults: Faults) -> Self {
-        let Boot { genesis, identity, identity_key, tip, executed, effective_keys, log } = boot;
+        let Boot { genesis, identity, identity_key, tip, executed, effective_keys, proposed_keys, log } = boot;
         let chain = ChainView::new(&genesis, tip.as_ref().map(|(header, _)| header), &executed);
         let mut out = Outbox::new(faults.log_not_flushed);
         let (opened, log_broken) = open_log(log, &mut out);
@@ -149,7 +149,7 @@ impl Engine {
             out,
             mempool: Mempool::new(Limits::default(), *chain.incarnation(), chain.tip()),
             sync: BlockSync::default(),
-            session: SessionKeeper::new(effective_keys),
+            session: SessionKeeper::new(effective_keys, proposed_keys),
             now_ms: 0,
             height_started_ms: 0,
             started_ms: 0,

@@ -30,7 +30,7 @@ const OBJECTION_REPEATED_BLOCKS: u64 = 2;
 pub struct SessionKeeper {
     /// Keys of this volume that a voter set named: cleared or not.
     effective: BTreeSet<SessionKey>,
-    /// Keys that are cleared or were made here, with the epoch they are for if they were made.
+    /// Keys of this volume that were made for an epoch, and what became of them is not told apart.
     made: BTreeMap<SessionKey, Epoch>,
     /// The epoch for which a key is being made.
     making: Option<Epoch>,
@@ -53,9 +53,13 @@ struct AskedRotation {
 }
 
 impl SessionKeeper {
-    /// With the keys of the volume that were effective.
-    pub fn new(effective_keys: Vec<SessionKey>) -> Self {
-        Self { effective: effective_keys.into_iter().collect(), ..Self::default() }
+    /// With the keys of the volume.
+    pub fn new(effective_keys: Vec<SessionKey>, proposed_keys: Vec<(SessionKey, Epoch)>) -> Self {
+        Self {
+            effective: effective_keys.into_iter().collect(),
+            made: proposed_keys.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
     /// The key is on this volume.
@@ -149,12 +153,29 @@ impl Engine {
     fn note_effective(&mut self, entry: &VoterEntry) {
         let key = entry.session_key;
         if self.session.is_on_volume(&key, &self.signer) {
+            self.session.contested = false;
             if self.session.effective.insert(key) {
                 self.out.push(Effect::KeyEffective(key));
             }
+            self.retire_outdated(entry);
         } else if !self.session.effective.is_empty() && !self.session.contested {
             self.session.contested = true;
             self.out.push(Effect::Alarm(Alarm::IdentityContested { epoch: entry.epoch }));
+        }
+    }
+
+    /// Keys that were made for an epoch that another key has now can never count.
+    fn retire_outdated(&mut self, entry: &VoterEntry) {
+        let pending = self.chain.pending_rotation(&self.identity).map(|pending| pending.new_key);
+        let SessionKeeper { made, effective, .. } = &self.session;
+        let outdated = |(key, epoch): &(&SessionKey, &Epoch)| {
+            **epoch <= entry.epoch && !effective.contains(key) && pending != Some(**key)
+        };
+        let keys: Vec<SessionKey> = made.iter().filter(outdated).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.session.retired(&key);
+            self.signer.remove_key(&key);
+            self.out.push(Effect::RetireKey(key));
         }
     }
 
@@ -195,7 +216,8 @@ impl Engine {
             return;
         }
         let epoch = entry.epoch.saturating_add(1);
-        let made = self.session.made.iter().find(|(_, made)| **made == epoch).map(|(key, _)| *key);
+        let usable = |(key, made): &(&SessionKey, &Epoch)| **made == epoch && self.signer.is_cleared(key);
+        let made = self.session.made.iter().find(usable).map(|(key, _)| *key);
         match made {
             Some(new_key) => self.rotate_to(new_key, epoch),
             None if self.session.making == Some(epoch) => {}

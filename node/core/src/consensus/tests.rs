@@ -31,6 +31,7 @@ fn boot(genesis: &Arc<Genesis>, n: u64, log: SigningLog) -> Boot {
         tip: None,
         executed: snapshot(&store).unwrap().unwrap(),
         effective_keys: Vec::new(),
+        proposed_keys: Vec::new(),
         log,
     }
 }

@@ -60,6 +60,7 @@ impl Process {
         apply_genesis(&mut volume.store, genesis).expect("a store in memory does not fail");
         let executed = snapshot(&volume.store).expect("the state is whole").expect("genesis was applied");
         let effective = volume.keys.entries().iter().filter(|entry| entry.state() == KeyState::Effective);
+        let proposed = volume.keys.entries().iter().filter(|entry| entry.state() == KeyState::Proposed);
         let boot = Boot {
             genesis: genesis.clone(),
             identity: people::identity(node),
@@ -67,6 +68,7 @@ impl Process {
             tip: volume.blocks.last().map(|last| (last.block.header().clone(), last.certificate.clone())),
             executed,
             effective_keys: effective.map(|entry| entry.session_key()).collect(),
+            proposed_keys: proposed.map(|entry| (entry.session_key(), entry.epoch())).collect(),
             log: volume.signing_log(),
         };
         Self {
