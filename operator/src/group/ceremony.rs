@@ -63,23 +63,23 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     }
     for _ in 0..STEPS_MAX {
         let Some(nonce) = begin(context, observed).await? else { continue };
-        let reports = collect(observed, &nonce).await;
-        let step = next(observed, &nonce, &reports);
+        let collected = collect(observed, nonce).await;
+        let step = next(observed, &collected);
         tracing::debug!(group = %owner.what(), ?step, "genesis ceremony");
         match step {
             Step::Done => return Ok(Advance::Done),
             Step::Wait(why) => return Ok(Advance::Waiting(why)),
             Step::Refuse(refusal, message) => return Ok(Advance::Refused(refused(refusal, message))),
             Step::Propose | Step::Adopt(..) | Step::Forget => {
-                record_candidate(context, observed, &nonce, &reports, &step).await?
+                record_candidate(context, observed, &collected, &step).await?
             }
             Step::Record(hash) => {
-                if let Some(refusal) = record(context, owner, observed, &reports, &nonce, &hash).await? {
+                if let Some(refusal) = record(context, owner, observed, &collected, &hash).await? {
                     return Ok(Advance::Refused(refusal));
                 }
             }
             Step::Drop(..) | Step::Accept(..) | Step::Start(..) => {
-                if let Err(why) = call_nodes(context, observed, &reports, &nonce, &step).await {
+                if let Err(why) = call_nodes(context, observed, &collected, &step).await {
                     return Ok(Advance::Waiting(why));
                 }
             }
@@ -114,9 +114,13 @@ async fn begin(context: &Context, observed: &mut Observed) -> Result<Option<Cere
     Ok(None)
 }
 
-type Reports = Vec<Result<proto::GenesisReport, String>>;
+/// What the voters reported for one ceremony, in their order.
+struct Collected {
+    nonce: CeremonyNonce,
+    reports: Vec<Result<proto::GenesisReport, String>>,
+}
 
-async fn collect(observed: &Observed, nonce: &CeremonyNonce) -> Reports {
+async fn collect(observed: &Observed, nonce: CeremonyNonce) -> Collected {
     let asked = observed.voters.iter().map(|voter| async move {
         let Some(connection) = &voter.connection else {
             return Err(voter.said.as_ref().err().cloned().unwrap_or_else(|| "no pod".to_string()));
@@ -126,14 +130,14 @@ async fn collect(observed: &Observed, nonce: &CeremonyNonce) -> Reports {
         if asked.claim_uid.is_empty() {
             return Err("it waits to be told its volume claim".to_string());
         }
-        let answered = connection.client.genesis_report(nonce).await;
+        let answered = connection.client.genesis_report(&nonce).await;
         connection.counted("GetGenesisReport", answered).map_err(|error| error.to_string())
     });
-    futures::future::join_all(asked).await
+    Collected { nonce, reports: futures::future::join_all(asked).await }
 }
 
 /// The next step, from what is recorded and what the voters say.
-fn next(observed: &Observed, nonce: &CeremonyNonce, reports: &Reports) -> Step {
+fn next(observed: &Observed, collected: &Collected) -> Step {
     let status = observed.status();
     let recorded = Recorded {
         status: status.and_then(|status| status.genesis_hash.clone()),
@@ -143,8 +147,9 @@ fn next(observed: &Observed, nonce: &CeremonyNonce, reports: &Reports) -> Step {
             .and_then(|ceremony| ceremony.candidate_hash.clone()),
         pinned: observed.group.spec.chain.genesis_hash.clone(),
     };
-    let held = held(reports);
-    let said: Vec<Said> = reports
+    let held = held(collected);
+    let said: Vec<Said> = collected
+        .reports
         .iter()
         .map(|report| match report {
             Err(why) => Said::Nothing(why.clone()),
@@ -156,7 +161,7 @@ fn next(observed: &Observed, nonce: &CeremonyNonce, reports: &Reports) -> Step {
         })
         .collect();
     let names: Vec<String> = observed.voters.iter().map(|voter| voter.name.clone()).collect();
-    match assemble(observed, nonce, reports) {
+    match assemble(observed, collected) {
         Ok(rebuilt) => decide(&recorded, &names, &said, Some(&rebuilt.hash().to_string())),
         // When all have reported and no genesis comes of it, its reason is what a person needs.
         Err(why) => match decide(&recorded, &names, &said, None) {
@@ -167,8 +172,8 @@ fn next(observed: &Observed, nonce: &CeremonyNonce, reports: &Reports) -> Step {
 }
 
 /// A genesis that some node has accepted.
-fn held(reports: &Reports) -> Option<Genesis> {
-    let bytes = reports.iter().flatten().find(|report| !report.accepted_genesis.is_empty())?;
+fn held(collected: &Collected) -> Option<Genesis> {
+    let bytes = collected.reports.iter().flatten().find(|report| !report.accepted_genesis.is_empty())?;
     Genesis::decode(&bytes.accepted_genesis).ok()
 }
 
@@ -178,7 +183,8 @@ fn fits(genesis: &Genesis, report: &proto::GenesisReport) -> bool {
 }
 
 /// The genesis that the present reports make.
-fn assemble(observed: &Observed, nonce: &CeremonyNonce, reports: &Reports) -> Result<Genesis, String> {
+fn assemble(observed: &Observed, collected: &Collected) -> Result<Genesis, String> {
+    let Collected { nonce, reports } = collected;
     let mut voters: Vec<Contribution> = Vec::with_capacity(reports.len());
     for (voter, report) in observed.voters.iter().zip(reports) {
         let report = report.as_ref().map_err(Clone::clone)?;
@@ -206,13 +212,12 @@ fn assemble(observed: &Observed, nonce: &CeremonyNonce, reports: &Reports) -> Re
 async fn record_candidate(
     context: &Context,
     observed: &mut Observed,
-    nonce: &CeremonyNonce,
-    reports: &Reports,
+    collected: &Collected,
     step: &Step,
 ) -> Result<(), Error> {
     let candidate = match step {
         Step::Adopt(_, hash) => Some(hash.clone()),
-        Step::Propose => assemble(observed, nonce, reports).ok().map(|genesis| genesis.hash().to_string()),
+        Step::Propose => assemble(observed, collected).ok().map(|genesis| genesis.hash().to_string()),
         Step::Forget
         | Step::Wait(_)
         | Step::Refuse(..)
@@ -235,12 +240,11 @@ async fn record(
     context: &Context,
     owner: &Owner,
     observed: &mut Observed,
-    reports: &Reports,
-    nonce: &CeremonyNonce,
+    collected: &Collected,
     hash: &str,
 ) -> Result<Option<Refusal>, Error> {
     if observed.kept_genesis().is_none() {
-        let genesis = match content(observed, reports, nonce, hash) {
+        let genesis = match content(observed, collected, hash) {
             Ok(genesis) => genesis,
             Err(message) => return Err(Error::Build { what: format!("genesis of {}", owner.what()), message }),
         };
@@ -258,29 +262,23 @@ async fn record(
 }
 
 /// The genesis with this hash: kept, held by a node, or made from the reports.
-fn content(observed: &Observed, reports: &Reports, nonce: &CeremonyNonce, hash: &str) -> Result<Genesis, String> {
+fn content(observed: &Observed, collected: &Collected, hash: &str) -> Result<Genesis, String> {
     let is_it = |genesis: &Genesis| genesis.hash().to_string() == hash;
     if let Some(genesis) = observed.kept_genesis().filter(|genesis| is_it(genesis)) {
         return Ok(genesis.clone());
     }
-    if let Some(genesis) = held(reports).filter(is_it) {
+    if let Some(genesis) = held(collected).filter(is_it) {
         if genesis.chain_id.as_str() != observed.chain_id {
             return Err(format!("the held genesis is of chain {}", genesis.chain_id));
         }
         return Ok(genesis);
     }
-    let genesis = assemble(observed, nonce, reports)?;
+    let genesis = assemble(observed, collected)?;
     if is_it(&genesis) { Ok(genesis) } else { Err(format!("the reports do not make genesis {hash} any more")) }
 }
 
 /// Calls the nodes that this step names, all at once.
-async fn call_nodes(
-    context: &Context,
-    observed: &Observed,
-    reports: &Reports,
-    nonce: &CeremonyNonce,
-    step: &Step,
-) -> Result<(), String> {
+async fn call_nodes(context: &Context, observed: &Observed, collected: &Collected, step: &Step) -> Result<(), String> {
     let (indices, hash) = match step {
         Step::Drop(indices, hash) | Step::Accept(indices, hash) | Step::Start(indices, hash) => (indices, hash),
         Step::Wait(_)
@@ -292,7 +290,7 @@ async fn call_nodes(
         | Step::Done => return Ok(()),
     };
     let genesis = match step {
-        Step::Accept(..) => Some(content(observed, reports, nonce, hash)?),
+        Step::Accept(..) => Some(content(observed, collected, hash)?),
         _ => None,
     };
     let wanted = genesis::hash(hash)?;

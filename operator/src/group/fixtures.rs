@@ -91,9 +91,8 @@ fn voter(number: u8) -> Voter {
 pub fn observed() -> Observed {
     let genesis = genesis();
     let mut group = group();
-    let mut status = althing_crds::ConsensusGroupStatus::default();
-    status.genesis_hash = Some(genesis.hash().to_string());
-    group.status = Some(status);
+    let genesis_hash = Some(genesis.hash().to_string());
+    group.status = Some(althing_crds::ConsensusGroupStatus { genesis_hash, ..Default::default() });
     let identities: Vec<String> = (0..4).map(|number| contribution(number).identity.to_string()).collect();
     let identities: Vec<&str> = identities.iter().map(String::as_str).collect();
     Observed {

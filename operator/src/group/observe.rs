@@ -223,7 +223,7 @@ async fn voter(context: &Context, owner: &Owner, observed: &Observed, name: Stri
     };
     let connection = context.shared.dialers.node(&target, &authority.issuer, now_s())?;
     voter.said = connection.status().await.map_err(|error| error.to_string());
-    if voter.said.as_ref().is_ok_and(|said| has_started(said)) {
+    if voter.said.as_ref().is_ok_and(has_started) {
         voter.report = connection.report(&identity).await.ok();
     }
     voter.connection = Some(connection);

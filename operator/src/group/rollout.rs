@@ -139,7 +139,7 @@ mod tests {
 
     fn member(number: usize, is_current: bool) -> Member {
         let pod =
-            MemberPod { uid: format!("u{number}"), is_current, is_deleting: false, has_started: true, is_ready: true };
+            MemberPod { uid: format!("u{number}"), is_current, is_deleting: false, is_failing: false, is_ready: true };
         Member { name: format!("n{number}"), identity: Some(format!("i{number}")), is_observed: true, pod: Some(pod) }
     }
 

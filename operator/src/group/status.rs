@@ -284,6 +284,8 @@ mod tests {
     use super::super::fixtures::observed;
     use super::*;
 
+    type Change = fn(&mut Observed);
+
     fn at(seconds: i64) -> Time {
         Time(Timestamp::from_second(seconds).expect("a time"))
     }
@@ -322,7 +324,7 @@ mod tests {
 
     #[test]
     fn each_state_of_a_chain_is_said_as_it_is() {
-        let cases: [(&str, fn(&mut Observed), &str); 7] = [
+        let cases: [(&str, Change, &str); 7] = [
             ("healthy", |_| {}, "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft"),
             (
                 "too few answers",

@@ -161,6 +161,8 @@ mod tests {
     use super::super::fixtures::{governance_key, group, observed};
     use super::*;
 
+    type Change = fn(&mut Observed);
+
     fn reason(observed: &Observed) -> Option<Reason> {
         validate(observed).err().map(|refusal| refusal.reason)
     }
@@ -172,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_reason() {
-        let cases: [(&str, fn(&mut Observed), Reason); 10] = [
+        let cases: [(&str, Change, Reason); 10] = [
             ("no network", |seen| seen.network = None, Reason::NetworkMissing),
             ("chain id with a dot", |seen| seen.chain_id = "a.b".into(), Reason::InvalidSpec),
             ("genesis gone", |seen| seen.genesis = GenesisRead::Missing, Reason::GenesisLost),

@@ -7,6 +7,7 @@ pub mod validate;
 
 #[cfg(test)]
 pub mod fixtures;
+mod genesis;
 mod grant;
 mod made_once;
 
@@ -76,6 +77,7 @@ async fn advance(
     }
     prune(context, owner, &children).await?;
     grant::answer(context, observed).await?;
+    genesis::give(context, observed).await?;
     label_voter(context, observed).await?;
     Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
 }

@@ -295,6 +295,8 @@ mod tests {
     use super::super::fixtures::{IDENTITY, facts, observed, says};
     use super::*;
 
+    type Change = fn(&mut Observed);
+
     fn now() -> Time {
         Time(Timestamp::UNIX_EPOCH)
     }
@@ -323,7 +325,7 @@ mod tests {
 
     #[test]
     fn each_state_of_a_node_is_said_as_it_is() {
-        let cases: [(&str, fn(&mut Observed), &str); 8] = [
+        let cases: [(&str, Change, &str); 8] = [
             (
                 "no answer",
                 |seen| seen.answer = Answer::Silent("refused".into()),

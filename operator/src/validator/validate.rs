@@ -151,6 +151,8 @@ mod tests {
     use super::*;
     use crate::references::Missing;
 
+    type Change = fn(&mut Observed);
+
     fn unrecorded(mut observed: Observed) -> Observed {
         if let Some(status) = observed.node.status.as_mut() {
             status.identity = None;
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_made_once_is_never_made_again() {
-        let cases: [(&str, fn(&mut Observed), Reason); 8] = [
+        let cases: [(&str, Change, Reason); 8] = [
             ("identity gone", |seen| seen.identity = IdentityRead::Missing, Reason::IdentityLost),
             (
                 "identity is another",
