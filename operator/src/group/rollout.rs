@@ -75,6 +75,9 @@ fn go_on(members: &[Member], begun: &Begun, facts: Option<&Facts>) -> Move {
         // The spec has changed again, perhaps because this pod cannot start.
         Some(pod) if !pod.is_current => Move::Finish,
         Some(pod) if pod.is_ready && is_signing(member, facts) => Move::Finish,
+        Some(pod) if pod.is_failing => {
+            Move::Wait(format!("{} does not start with the new spec, so no other voter is restarted", member.name))
+        }
         Some(_) => Move::Wait(format!("waiting for {} to sign again", member.name)),
     }
 }
