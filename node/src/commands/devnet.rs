@@ -12,6 +12,7 @@ use crate::devnet::{Devnet, accounts, plan::{Plan, PlanRequest}, ports};
 
 /// Voters that a machine can reasonably carry.
 const VALIDATORS_MAX: u16 = 32;
+const OBSERVERS_MAX: u16 = 8;
 /// How often the processes are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -21,6 +22,9 @@ pub struct Arguments {
     /// Number of validators: 1, or 4 and more to survive the loss of one.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(VALIDATORS_MAX)))]
     validators: u16,
+    /// Number of observers, which follow the chain and never vote.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(OBSERVERS_MAX)))]
+    observers: u16,
     /// Directory for keys, certificates and data; must not hold a network yet. Without it a temporary directory is
     /// used, and removed at the end.
     #[arg(long)]
@@ -41,19 +45,20 @@ pub struct Arguments {
 
 /// Makes the network, and runs it until it is told to stop.
 pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
-    let Arguments { validators, data, port_base, duration, chain_id, block_interval_ms } = arguments;
+    let Arguments { validators, observers, data, port_base, duration, chain_id, block_interval_ms } = arguments;
     let temporary = if data.is_none() { Some(TemporaryDirectory::new()?) } else { None };
     let directory = data.or_else(|| temporary.as_ref().map(|temporary| temporary.path.clone())).unwrap_or_default();
     let directory = std::path::absolute(&directory)
         .map_err(|error| CommandError::internal(format!("failed to resolve {}", directory.display()), error))?;
     let chosen = match port_base {
-        Some(base) => ports::from_base(base, validators),
-        None => ports::free(validators),
+        Some(base) => ports::from_base(base, validators + observers),
+        None => ports::free(validators + observers),
     };
     let ports = chosen.map_err(|error| CommandError::internal("failed to choose ports", error))?;
     let binary = std::env::current_exe()
         .map_err(|error| CommandError::internal("failed to find this program's file", error))?;
-    let request = PlanRequest { directory: directory.clone(), chain_id, ports, log_level: LogLevel::Info };
+    let observers = usize::from(observers);
+    let request = PlanRequest { directory: directory.clone(), chain_id, ports, observers, log_level: LogLevel::Info };
     let failed = |error| CommandError::internal("the development network failed", error);
     let mut devnet = Devnet::create(binary, &request).map_err(failed)?;
     let parameters = ParametersDraft { block_interval_ms, ..ParametersDraft::default() };
@@ -113,7 +118,7 @@ fn describe(directory: &std::path::Path, plan: &Plan, genesis: &str) {
     println!("chain {} is running, genesis {genesis}", plan.chain_id);
     for (number, node) in plan.nodes.iter().enumerate() {
         let listen = node.listen;
-        println!("  node {number}: gRPC {}  http://{}/metrics  log {}", listen.grpc, listen.http, node.log.display());
+        println!("  node {number} ({:?}): gRPC {}  http://{}/metrics  log {}", node.role, listen.grpc, listen.http, node.log.display());
     }
     let endpoint = plan.nodes.first().map(|node| node.listen.grpc.to_string()).unwrap_or_default();
     println!("development accounts (their keys are public knowledge): {}", plan.accounts.display());

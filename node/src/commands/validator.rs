@@ -1,9 +1,13 @@
 //! `althing-node validator`: runs a voter.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use node_api::config::{NodeConfig, NodeRole};
+use node_api::{
+    config::{NodeConfig, NodeRole},
+    genesis,
+};
+use node_core::types::Genesis;
 use tokio::{
     io::AsyncReadExt,
     signal::unix::{SignalKind, signal},
@@ -23,6 +27,10 @@ pub struct Arguments {
     /// The configuration file.
     #[arg(long, default_value = "/etc/althing/node.yaml")]
     config: PathBuf,
+    /// A genesis document (JSON) for an observer of a chain whose operator does not know it. Validators get theirs in
+    /// the ceremony.
+    #[arg(long)]
+    genesis: Option<PathBuf>,
     /// Stop when standard input ends, so that this process never outlives the one that started it.
     #[arg(long)]
     stop_with_stdin: bool,
@@ -35,7 +43,7 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
 
 /// Runs a node whose configuration must name `role`.
 pub async fn run_as(arguments: Arguments, role: NodeRole) -> Result<(), CommandError> {
-    let Arguments { config: path, stop_with_stdin } = arguments;
+    let Arguments { config: path, genesis, stop_with_stdin } = arguments;
     let config = NodeConfig::load(&path)
         .map_err(|error| CommandError::configuration(format!("failed to load {}", path.display()), error))?;
     logging::start(config.log_level.as_str())?;
@@ -43,9 +51,20 @@ pub async fn run_as(arguments: Arguments, role: NodeRole) -> Result<(), CommandE
         let problem = format!("{} is the configuration of a node of role {:?}", path.display(), config.role);
         return Err(CommandError::Configuration { step: problem, source: None });
     }
+    let genesis = genesis.map(|path| read_genesis(&path, role)).transpose()?;
     let stop = CancellationToken::new();
     tokio::spawn(wait_for_stop(stop.clone(), stop_with_stdin));
-    launch::run(config, stop).await.map_err(into_command_error)
+    launch::run(config, genesis, stop).await.map_err(into_command_error)
+}
+
+fn read_genesis(path: &Path, role: NodeRole) -> Result<Genesis, CommandError> {
+    let step = format!("failed to use the genesis {}", path.display());
+    if role == NodeRole::Validator {
+        let source = "only an observer takes its genesis from a file";
+        return Err(CommandError::configuration(step, source));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| CommandError::configuration(step.clone(), error))?;
+    genesis::from_json(&text).map_err(|error| CommandError::configuration(step, error))
 }
 
 /// SIGTERM and SIGINT ask for a clean stop: the session keys are released, so that the next process needs no proof.
@@ -74,9 +93,10 @@ async fn stdin_end() {
 fn into_command_error(error: LaunchError) -> CommandError {
     let step = "the node ended";
     match error {
-        LaunchError::Identity(_) | LaunchError::Tls { .. } | LaunchError::OtherCertificate { .. } => {
-            CommandError::configuration(step, error)
-        }
+        LaunchError::Identity(_)
+        | LaunchError::Tls { .. }
+        | LaunchError::OtherCertificate { .. }
+        | LaunchError::Genesis(_) => CommandError::configuration(step, error),
         LaunchError::Lock(_) | LaunchError::Storage(_) | LaunchError::Sessions(_) | LaunchError::Startup(_) => {
             CommandError::volume(step, error)
         }

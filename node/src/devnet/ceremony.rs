@@ -94,7 +94,7 @@ async fn connect(plan: &Plan) -> Result<Vec<Client>, CeremonyError> {
     let tls = TlsStore::from_directory(&plan.operator)?;
     let deadline = Instant::now() + START_TIME_MAX;
     let mut clients = Vec::new();
-    for node in &plan.nodes {
+    for node in plan.validators() {
         let expected = Expected::node(&plan.chain_id, &node.identity);
         let dialer = TlsDialer::new(TcpDialer::new(node.listen.grpc.to_string()), Arc::clone(&tls), expected);
         let client = Client::lazy(dialer, ClientOptions::default());

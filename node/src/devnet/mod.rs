@@ -9,8 +9,9 @@ pub mod plan;
 pub mod ports;
 pub mod processes;
 
-use std::{io, path::PathBuf};
+use std::{ffi::OsString, io, path::PathBuf};
 
+use node_api::config::NodeRole;
 use node_core::types::{Genesis, ParametersDraft};
 use thiserror::Error;
 
@@ -58,15 +59,22 @@ impl Devnet {
         let plan = plan::write(request)?;
         let processes = plan.nodes.iter().map(|_| None).collect();
         let mut devnet = Self { binary, plan, processes };
-        for number in 0..devnet.plan.nodes.len() {
+        for number in 0..devnet.plan.validators().count() {
             devnet.start_node(number)?;
         }
         Ok(devnet)
     }
 
-    /// Makes a genesis with the nodes and starts the chain.
-    pub async fn start_chain(&self, parameters: ParametersDraft) -> Result<Genesis, DevnetError> {
-        Ok(ceremony::hold(&self.plan, parameters).await?)
+    /// Makes a genesis with the validators, starts the chain, and then the observers.
+    pub async fn start_chain(&mut self, parameters: ParametersDraft) -> Result<Genesis, DevnetError> {
+        let genesis = ceremony::hold(&self.plan, parameters).await?;
+        let path = self.plan.genesis.clone();
+        std::fs::write(&path, node_api::genesis::to_json(&genesis))
+            .map_err(|source| PlanError::Write { path, source })?;
+        for number in self.plan.validators().count()..self.plan.nodes.len() {
+            self.start_node(number)?;
+        }
+        Ok(genesis)
     }
 
     /// What is where.
@@ -76,10 +84,16 @@ impl Devnet {
 
     /// Starts the process of one node, if it does not run.
     pub fn start_node(&mut self, number: usize) -> Result<(), DevnetError> {
-        let PlannedNode { config, log, .. } = self.plan.nodes.get(number).ok_or(DevnetError::NoNode { number })?;
+        let PlannedNode { role, config, log, .. } =
+            self.plan.nodes.get(number).ok_or(DevnetError::NoNode { number })?;
+        let mut arguments: Vec<OsString> = match role {
+            NodeRole::Validator => vec!["validator".into()],
+            NodeRole::Observer => vec!["observer".into(), "--genesis".into(), self.plan.genesis.clone().into()],
+        };
+        arguments.extend(["--config".into(), config.clone().into()]);
         let slot = self.processes.get_mut(number).ok_or(DevnetError::NoNode { number })?;
         if slot.is_none() {
-            let process = NodeProcess::start(&self.binary, config, log);
+            let process = NodeProcess::start(&self.binary, &arguments, log);
             *slot = Some(process.map_err(|source| DevnetError::Process { number, source })?);
         }
         Ok(())

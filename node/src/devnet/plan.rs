@@ -5,6 +5,7 @@
 //! <directory>/operator/{tls.crt,tls.key,ca.crt}     certificate of role operator, for the ceremony
 //! <directory>/client/{tls.crt,tls.key,ca.crt}       certificate of role client, for `tx` and `status`
 //! <directory>/node-<n>/{node.yaml,identity.pem,tls/,data/,log.jsonl}
+//! <directory>/genesis.json                          the genesis, once it is made
 //! <directory>/accounts/<n>.pem                      development accounts with known keys
 //! <directory>/devnet.json                           what the network offers, for programs
 //! ```
@@ -44,8 +45,10 @@ pub struct PlanRequest {
     pub directory: PathBuf,
     /// Name of the chain.
     pub chain_id: ChainId,
-    /// One entry for each validator.
+    /// One entry for each node; the validators come first.
     pub ports: Vec<Ports>,
+    /// How many of the nodes are observers.
+    pub observers: usize,
     /// How talkative the nodes are.
     pub log_level: LogLevel,
 }
@@ -61,13 +64,24 @@ pub struct Plan {
     pub client: PathBuf,
     /// Directory of account keys.
     pub accounts: PathBuf,
-    /// The validators, in order of their numbers.
+    /// The genesis document, once there is one.
+    pub genesis: PathBuf,
+    /// The nodes, in order of their numbers.
     pub nodes: Vec<PlannedNode>,
 }
 
-/// One validator of a development network.
+impl Plan {
+    /// The nodes that vote.
+    pub fn validators(&self) -> impl Iterator<Item = &PlannedNode> {
+        self.nodes.iter().filter(|node| node.role == NodeRole::Validator)
+    }
+}
+
+/// One node of a development network.
 #[derive(Clone, Debug)]
 pub struct PlannedNode {
+    /// Whether it votes.
+    pub role: NodeRole,
     /// Its identity.
     pub identity: Identity,
     /// Its configuration file.
@@ -109,16 +123,21 @@ pub enum PlanError {
 
 /// Writes the files of a new network.
 pub fn write(request: &PlanRequest) -> Result<Plan, PlanError> {
-    let PlanRequest { directory, chain_id, ports, log_level } = request;
+    let PlanRequest { directory, chain_id, ports, observers, log_level } = request;
     if directory.join("devnet.json").exists() || directory.join("ca.key").exists() {
         return Err(PlanError::Occupied(directory.clone()));
     }
     let writer = Writer::new(directory, chain_id)?;
     let identities: Vec<KeyPair> = ports.iter().map(|_| KeyPair::from_seed(rand::random())).collect();
-    let peers: Vec<Peer> = identities.iter().zip(ports).map(|(key, ports)| peer(key, *ports)).collect();
+    let validators = ports.len().saturating_sub(*observers);
+    // Observers dial the validators; nobody dials an observer.
+    let voting = identities.iter().zip(ports).take(validators);
+    let peers: Vec<Peer> = voting.map(|(key, ports)| peer(key, *ports)).collect();
     let mut nodes = Vec::new();
     for (number, (key, ports)) in identities.iter().zip(ports).enumerate() {
-        nodes.push(writer.node(&NodeRequest { number, key, ports: *ports, peers: &peers, log_level: *log_level })?);
+        let role = if number < validators { NodeRole::Validator } else { NodeRole::Observer };
+        let request = NodeRequest { number, role, key, ports: *ports, peers: &peers, log_level: *log_level };
+        nodes.push(writer.node(&request)?);
     }
     let operator = directory.join("operator");
     writer.certificate(&operator, Role::Operator, "devnet")?;
@@ -129,11 +148,13 @@ pub fn write(request: &PlanRequest) -> Result<Plan, PlanError> {
     for number in 0..ACCOUNT_FILES {
         write_key_file(&accounts.join(format!("{number}.pem")), &accounts::key(number))?;
     }
-    Ok(Plan { chain_id: chain_id.clone(), operator, client, accounts, nodes })
+    let genesis = directory.join("genesis.json");
+    Ok(Plan { chain_id: chain_id.clone(), operator, client, accounts, genesis, nodes })
 }
 
 struct NodeRequest<'a> {
     number: usize,
+    role: NodeRole,
     key: &'a KeyPair,
     ports: Ports,
     peers: &'a [Peer],
@@ -168,20 +189,20 @@ impl<'a> Writer<'a> {
     }
 
     fn node(&self, request: &NodeRequest<'_>) -> Result<PlannedNode, PlanError> {
-        let NodeRequest { number, key, ports, peers, log_level } = *request;
+        let NodeRequest { number, role, key, ports, peers, log_level } = *request;
         let home = self.directory.join(format!("node-{number}"));
         make_directory(&home)?;
         let identity = Identity::new(key.public());
         let identity_file = home.join("identity.pem");
         write_key_file(&identity_file, key)?;
         let tls_directory = home.join("tls");
-        self.certificate(&tls_directory, Role::Validator, &identity.to_string())?;
+        self.certificate(&tls_directory, role.into(), &identity.to_string())?;
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listen = Listen { p2p: loopback(ports.p2p), grpc: loopback(ports.grpc), http: loopback(ports.http) };
         let config = NodeConfig {
             config_version: CONFIG_VERSION,
             chain_id: self.chain_id.clone(),
-            role: NodeRole::Validator,
+            role,
             identity_file,
             tls_directory,
             data_directory: home.join("data"),
@@ -192,7 +213,7 @@ impl<'a> Writer<'a> {
         };
         let path = home.join("node.yaml");
         write_file(&path, &config.to_yaml()?)?;
-        Ok(PlannedNode { identity, config: path, log: home.join("log.jsonl"), listen })
+        Ok(PlannedNode { role, identity, config: path, log: home.join("log.jsonl"), listen })
     }
 }
 

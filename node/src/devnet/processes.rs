@@ -1,6 +1,7 @@
 //! Starts, kills and stops the node processes of a development network.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -24,13 +25,11 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts `binary` as a validator with the configuration at `config`; its log is appended to `log`.
-    pub fn start(binary: &Path, config: &Path, log: &Path) -> io::Result<Self> {
+    /// Starts `binary` with these arguments; its log is appended to `log`.
+    pub fn start(binary: &Path, arguments: &[OsString], log: &Path) -> io::Result<Self> {
         let sink = File::options().create(true).append(true).open(log)?;
         let mut child = Command::new(binary)
-            .arg("validator")
-            .arg("--config")
-            .arg(config)
+            .args(arguments)
             .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
             .stdout(Stdio::from(sink.try_clone()?))

@@ -52,7 +52,8 @@ impl Transactions for TransactionsService {
         let transaction = verify_transaction(transaction).map_err(invalid)?;
         let (accepted, answer) = oneshot::channel();
         let (fate, settled) = oneshot::channel();
-        self.handle.tell(handle::Request::Submit(Submission { transaction, accepted, fate }))?;
+        let submission = Box::new(Submission { transaction, accepted, fate });
+        self.handle.tell(handle::Request::Submit(submission))?;
         answer.await.map_err(|_| HandleError::Stopping)?.map_err(refused)?;
         let answer = match wait {
             proto::Wait::Unspecified | proto::Wait::Accepted => Answer::Accepted(proto::Accepted {}),

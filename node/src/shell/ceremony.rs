@@ -107,6 +107,18 @@ impl Ceremony {
         Ok(proto::AcceptGenesisResponse { genesis_hash: hash.as_bytes().to_vec(), signature })
     }
 
+    /// Takes a genesis from a file and starts with it, durably. Only for an observer: a voter signs for its genesis.
+    pub fn adopt(&mut self, genesis: Genesis) -> Result<(), LifecycleError> {
+        if self.part == Part::Voter {
+            return Err(LifecycleError::not_now("a voter gets its genesis in the ceremony"));
+        }
+        self.check(&genesis)?;
+        let hash = self.store.accept(&genesis)?;
+        self.store.start(hash)?;
+        self.accepted = Some(AcceptedGenesis { genesis, hash, started: true });
+        Ok(())
+    }
+
     /// Forgets an accepted genesis that did not start.
     pub fn drop_accepted(&mut self, hash: &[u8]) -> Result<(), LifecycleError> {
         let Some(hash) = self.named(hash)? else { return Ok(()) };

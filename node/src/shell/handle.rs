@@ -27,7 +27,7 @@ pub enum Request {
     /// Who votes and who was seen voting; nothing before genesis.
     Validators(oneshot::Sender<Option<proto::GetValidatorsResponse>>),
     /// A verified transaction for the mempool.
-    Submit(Submission),
+    Submit(Box<Submission>),
     /// What is known of a transaction.
     Transaction(TransactionId, oneshot::Sender<proto::GetTransactionResponse>),
     /// A step of the node's life that the operator directs.

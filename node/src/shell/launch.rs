@@ -13,7 +13,10 @@ use node_api::{
     keys::{KeyFileError, read_key_file},
     tls::{Reload, TlsError, TlsStore},
 };
-use node_core::{crypto::KeyPair, types::Identity};
+use node_core::{
+    crypto::KeyPair,
+    types::{Genesis, Identity},
+};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -27,6 +30,7 @@ use super::{
     ceremony::{Ceremony, Part},
     handle::Handle,
     health::Health,
+    lifecycle::LifecycleError,
     main_loop::{self, MainLoopError, Parts},
     report::Facts,
     sessions::{Sessions, SessionsError},
@@ -66,7 +70,7 @@ pub enum LaunchError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// The certificate names somebody else.
     #[error("the certificate names {found}, the configuration and the identity key say {expected}")]
@@ -91,6 +95,9 @@ pub enum LaunchError {
     /// The signing log could not be opened.
     #[error(transparent)]
     Startup(#[from] StartupError),
+    /// The genesis that was given cannot be used.
+    #[error("failed to adopt the genesis")]
+    Genesis(#[from] LifecycleError),
     /// A port is not free.
     #[error("failed to listen on {address} ({port})")]
     Listen {
@@ -125,8 +132,8 @@ struct Listeners {
     http: TcpListener,
 }
 
-/// Runs a node until `stop` is cancelled or something fails. On `Ok` the session keys are released.
-pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), LaunchError> {
+/// Runs a node until `stop` is cancelled or something fails. An observer may be `given` its genesis by a file. On `Ok` the session keys are released.
+pub async fn run(config: NodeConfig, given: Option<Genesis>, stop: CancellationToken) -> Result<(), LaunchError> {
     let start = Instant::now();
     let identity_key = read_key_file(&config.identity_file)?;
     let identity = Identity::new(identity_key.public());
@@ -142,7 +149,10 @@ pub async fn run(config: NodeConfig, stop: CancellationToken) -> Result<(), Laun
         NodeRole::Validator => Part::Voter,
         NodeRole::Observer => Part::Observer,
     };
-    let ceremony = Ceremony::open(config.chain_id.clone(), identity, part, genesis)?;
+    let mut ceremony = Ceremony::open(config.chain_id.clone(), identity, part, genesis)?;
+    if let Some(given) = given {
+        ceremony.adopt(given)?;
+    }
     let listeners = listen(&config).await?;
     tracing::info!(%identity, role = ?config.role, p2p = %config.listen.p2p, grpc = %config.listen.grpc, "the node is up");
     let facts = Facts {
@@ -279,7 +289,7 @@ async fn stop_servers(
 fn load_tls(config: &NodeConfig, identity: &Identity) -> Result<Arc<TlsStore>, LaunchError> {
     let path = &config.tls_directory;
     let tls =
-        TlsStore::from_directory(path).map_err(|source| LaunchError::Tls { path: path.clone(), source })?;
+        TlsStore::from_directory(path).map_err(|source| LaunchError::Tls { path: path.clone(), source: source.into() })?;
     let expected = node_api::roles::SpiffeId::node(&config.chain_id, config.role, identity);
     let found = tls.current().facts().id.clone();
     if found == expected {

@@ -182,6 +182,7 @@ impl MainLoop {
             links: self.links.clone(),
             handle: self.handle.clone(),
             metrics: Arc::clone(&self.metrics),
+            health: self.health.clone(),
         };
         // Opening reads disks; the other tasks of this thread go on elsewhere.
         let (mut running, executed) = tokio::task::block_in_place(|| startup::open(request))?;
@@ -259,7 +260,7 @@ impl MainLoop {
         for request in requests.drain(..) {
             // In each arm: the caller may have gone.
             match request {
-                Request::Submit(submission) => submissions.push(submission),
+                Request::Submit(submission) => submissions.push(*submission),
                 Request::Status(reply) => {
                     let _ = reply.send(self.status()?);
                 }

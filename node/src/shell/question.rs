@@ -137,3 +137,6 @@ impl Question {
         tripwire.result(record)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     handle::{ChainAccess, Handle},
+    health::{Health, Turn},
     perform::{Performer, answer_places},
     precommits::SeenPrecommits,
     receipts::Receipts,
@@ -125,13 +126,15 @@ pub struct Request<'a> {
     pub handle: Handle,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// For the kubelet.
+    pub health: Health,
 }
 
 /// Opens blocks and state, and makes the engine from what they hold. Blocks.
 pub fn open(
     request: Request<'_>,
 ) -> Result<(Running, mpsc::Receiver<Result<Executed, ExecutionError>>), StartupError> {
-    let Request { genesis, identity, identity_key, data_directory, volume, links, handle, metrics } = request;
+    let Request { genesis, identity, identity_key, data_directory, volume, links, handle, metrics, health } = request;
     let Volume { sessions, log, found } = volume;
     let blocks = BlockLog::open(&data_directory.join("blocks"))?;
     let tip = match blocks.last_height() {
@@ -139,13 +142,15 @@ pub fn open(
         None => None,
     };
     let store = QmdbStore::open(&data_directory.join("state"))?;
-    let rebuilt = rebuild_state_from_blocks(&genesis, &blocks.reader(), &store, |height| {
+    let rebuilt = rebuild_state_from_blocks(&genesis, &blocks.reader(), &store, move |height| {
+        // This may take long, and is no reason to be restarted.
+        health.turned(Turn { synced: false, able_to_sign: false });
         if height.get().is_multiple_of(REBUILD_REPORT_INTERVAL) {
             tracing::info!(%height, "executing the blocks again");
         }
     })?;
     tracing::info!(from = ?rebuilt.from, to = %rebuilt.to, "the state is level with the blocks");
-    let snapshot = state::open(&store, Arc::clone(&genesis))?;
+    let snapshot = state::read(&store)?;
     let view = View::new(&snapshot, Instant::now());
     let (heights, height_watch) = watch::channel(view.height());
     handle.start(ChainAccess {

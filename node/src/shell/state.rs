@@ -7,7 +7,7 @@ use node_core::{
         self, Account, Applied, ApplyError, ExecuteError, Outcome, Progress, Snapshot, StateKey, StateProof, StateRead,
         StateStore,
     },
-    types::{AccountId, Block, Genesis, Height, Results},
+    types::{AccountId, Block, Height, Results},
 };
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
@@ -32,9 +32,6 @@ pub enum ExecutionError {
         #[source]
         source: ApplyError,
     },
-    /// Genesis could not be applied.
-    #[error("failed to apply genesis")]
-    Genesis(#[source] ApplyError),
     /// An entry could not be read.
     #[error("failed to read the state")]
     Read(#[from] ExecuteError),
@@ -62,12 +59,9 @@ pub struct Executed {
     pub duration: Duration,
 }
 
-/// Writes the state of genesis, unless it is there, and reads what a starting node needs.
-pub fn open(store: &QmdbStore, genesis: Arc<Genesis>) -> Result<Snapshot, ExecutionError> {
-    store.run(move |local| {
-        ledger::apply_genesis(local, &genesis).map_err(ExecutionError::Genesis)?;
-        ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))
-    })?
+/// Reads what a starting node needs. Blocks.
+pub fn read(store: &QmdbStore) -> Result<Snapshot, ExecutionError> {
+    store.run(|local| ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis)))?
 }
 
 /// The queue of blocks to execute.

@@ -103,7 +103,7 @@ impl View {
             .iter()
             .filter_map(|(peer, height)| Some((*height, voters.get(peer)?.power)))
             .collect();
-        claims.sort_by(|first, second| second.0.cmp(&first.0));
+        claims.sort_by_key(|(height, _)| std::cmp::Reverse(*height));
         let budget = voters.fault_budget().get();
         let mut power = 0;
         for (height, share) in claims {
