@@ -7,7 +7,7 @@ use std::time::Duration;
 use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Client;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
 
 use crate::apply::Writer;

@@ -3,7 +3,7 @@
 use althing_crds::{Condition, ConditionStatus, ConditionType};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::error::Error;
 use crate::lease::Leadership;

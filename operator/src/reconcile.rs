@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use kube::runtime::controller::Action;
+use kube_runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 
 use crate::config::RECONCILE_TIMEOUT;

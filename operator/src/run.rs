@@ -7,10 +7,10 @@ use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use kube::Client;
-use kube::runtime::controller::{Action, Config as ControllerConfig};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::reflector::store::Writer as StoreWriter;
-use kube::runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube_runtime::controller::{Action, Config as ControllerConfig};
+use kube_runtime::reflector::ObjectRef;
+use kube_runtime::reflector::store::Writer as StoreWriter;
+use kube_runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -272,7 +272,7 @@ fn parent_of<K: kube::Resource>(
 /// What one controller works on.
 struct Controlled<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
     stream: futures::stream::BoxStream<'static, Result<Guarded<K>, watcher::Error>>,
-    store: kube::runtime::reflector::Store<Guarded<K>>,
+    store: kube_runtime::reflector::Store<Guarded<K>>,
     wakes: mpsc::Receiver<ObjectRef<Guarded<K>>>,
     context: Arc<Context>,
 }

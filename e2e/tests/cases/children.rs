@@ -2,7 +2,8 @@
 
 use althing_e2e::network::{Network, eventually};
 use althing_e2e::watch::Watch;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::running_alpha;
 use crate::Scene;
@@ -54,7 +55,7 @@ pub async fn what_is_made_once_is_never_remade(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let watch = Watch::start(&network).await?;
     for (kind, name, owner_kind, owner) in MADE_ONCE {
-        let saved = network.kubectl(&["get", kind, name, "-o", "yaml"]).await?;
+        let saved = without_server_fields(&network.kubectl(&["get", kind, name, "-o", "json"]).await?)?;
         network.kubectl(&["delete", kind, name]).await?;
         let stalled = network.wait_condition(owner_kind, owner, "Stalled", "True", 60).await?;
         ensure!(stalled.message.contains(name), "the message does not name {name}: {stalled:?}");
@@ -66,6 +67,16 @@ pub async fn what_is_made_once_is_never_remade(scene: &Scene) -> Result<()> {
     network.wait_all_signing(4, 60).await?;
     watch.report(0).await?;
     Ok(())
+}
+
+/// The object as a person would keep it: without the fields that the API server gave it.
+fn without_server_fields(text: &str) -> Result<String> {
+    let mut object: Value = serde_json::from_str(text)?;
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut).context("an object has metadata")?;
+    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+        metadata.remove(field);
+    }
+    Ok(object.to_string())
 }
 
 async fn uid(network: &Network, kind: &str, name: &str) -> Result<String> {
