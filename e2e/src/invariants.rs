@@ -89,12 +89,15 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Identity, height, round, step, session key: where only one message may be signed.
+type Slot = (String, u64, u32, Step, String);
+
 /// Everything seen so far.
 #[derive(Debug, Default)]
 pub struct Observations {
     hashes: BTreeMap<u64, BTreeMap<String, BTreeSet<String>>>,
     transactions: BTreeMap<String, BTreeSet<String>>,
-    messages: BTreeMap<(String, u64, u32, Step, String), BTreeSet<Vec<u8>>>,
+    messages: BTreeMap<Slot, BTreeSet<Vec<u8>>>,
     keys: BTreeMap<(String, u64), BTreeSet<String>>,
     acknowledged: BTreeSet<String>,
     silent_max: u64,

@@ -143,19 +143,13 @@ impl Network {
         Ok(kind_api(self.client.clone(), &self.namespace, kind).get(name).await?)
     }
 
-    /// Waits until a condition of an object has this status, and returns it.
+    /// Waits until an object says `Condition=Status`, and returns the condition.
     ///
     /// # Errors
-    /// What it was instead, once the time is over.
-    pub async fn wait_condition(
-        &self,
-        kind: &str,
-        name: &str,
-        of: &str,
-        status: &str,
-        seconds: u64,
-    ) -> Result<Condition> {
-        eventually(&format!("{kind} {name}: {of}={status}"), seconds, || async {
+    /// What it said instead, once the time is over.
+    pub async fn wait_condition(&self, kind: &str, name: &str, wanted: &str, seconds: u64) -> Result<Condition> {
+        let (of, status) = wanted.split_once('=').context("a wish has the form Condition=Status")?;
+        eventually(&format!("{kind} {name}: {wanted}"), seconds, || async {
             let found = condition(&self.object(kind, name).await?, of);
             if found.status == status { Ok(found) } else { bail!("is {found:?}") }
         })
@@ -167,7 +161,7 @@ impl Network {
     /// # Errors
     /// What it said instead, once the time is over.
     pub async fn wait_all_signing(&self, voters: usize, seconds: u64) -> Result<()> {
-        self.wait_condition("BlockchainNetwork", &self.name, "Available", "True", seconds).await?;
+        self.wait_condition("BlockchainNetwork", &self.name, "Available=True", seconds).await?;
         let expected = format!("{voters}/{voters}");
         eventually(&format!("{} voters sign", expected), seconds, || async {
             let group = self.object("ConsensusGroup", &self.group).await?;

@@ -126,7 +126,10 @@ fn tests_do_not_sleep(file: &Source) -> Vec<String> {
         .collect()
 }
 
-const RULES: &[fn(&Source) -> Vec<String>] = &[
+/// A rule's complaints about a file.
+type Rule = fn(&Source) -> Vec<String>;
+
+const RULES: &[Rule] = &[
     opens_with_a_sentence,
     is_short_enough,
     has_a_telling_name,
@@ -169,7 +172,7 @@ fn files(pattern: &str) -> Vec<String> {
 }
 
 fn read(root: &Path, path: &str) -> Source {
-    let text = fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+    let text = fs::read_to_string(root.join(path)).expect("a listed file is readable UTF-8");
     Source { path: path.to_string(), text }
 }
 
@@ -223,7 +226,7 @@ fn documents_name_only_files_that_exist() {
 #[test]
 fn bad_samples_are_refused() {
     let file = |path: &str, text: &str| Source { path: path.to_string(), text: text.to_string() };
-    let samples: &[(Source, fn(&Source) -> Vec<String>)] = &[
+    let samples: &[(Source, Rule)] = &[
         (file("node/src/a.rs", "fn a() {}"), opens_with_a_sentence),
         (file("node/src/a.rs", &"\n".repeat(LINES_MAX + 1)), is_short_enough),
         (file("node/src/utils.rs", ""), has_a_telling_name),

@@ -8,6 +8,7 @@
 //! - [`metrics`]: everything that `/metrics` shows.
 
 pub mod adapters;
+pub mod causes;
 pub mod commands;
 pub mod devnet;
 pub mod metrics;

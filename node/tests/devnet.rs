@@ -20,11 +20,11 @@ use node_api::{
 };
 use node_core::types::{Amount, Height, Incarnation, Nonce, ParametersDraft, TransactionId};
 use tempfile::TempDir;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use kube_runtime::controller::Action;
 use kube::{Resource, ResourceExt};
+use kube_runtime::controller::Action;
 
 use crate::config::RECONCILE_TIMEOUT;
 use crate::context::Context;

@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::core::DeserializeGuard;
+use kube::{Api, Client};
 use kube_runtime::reflector::store::Writer as StoreWriter;
 use kube_runtime::reflector::{ObjectRef, Store, reflector};
 use kube_runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use crate::context::Wakers;

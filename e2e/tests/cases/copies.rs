@@ -80,8 +80,8 @@ async fn make_claim_with_copy(scene: &Scene, network: &Network, original: &Voter
 
 /// Tells the provisioner which node to use: a pod with a node name bypasses the scheduler that normally does.
 fn with_selected_node(mut manifest: Value, host: &str) -> Value {
-    if let Some(metadata) = manifest.pointer_mut("/items/0/metadata") {
-        metadata["annotations"] = json!({"volume.kubernetes.io/selected-node": host});
+    if let Some(metadata) = manifest.pointer_mut("/items/0/metadata").and_then(Value::as_object_mut) {
+        metadata.insert("annotations".into(), json!({"volume.kubernetes.io/selected-node": host}));
     }
     manifest
 }
@@ -101,17 +101,18 @@ async fn start_copy(network: &Network, original: &Voter) -> Result<Voter> {
     for key in ["hostname", "subdomain", "affinity", "topologySpreadConstraints"] {
         spec.as_object_mut().context("a spec is an object")?.remove(key);
     }
-    for volume in spec["volumes"].as_array_mut().context("a pod has volumes")? {
-        if volume.get("persistentVolumeClaim").is_some() {
-            volume["persistentVolumeClaim"] = json!({"claimName": "copy"});
+    for volume in spec.pointer_mut("/volumes").and_then(Value::as_array_mut).context("a pod has volumes")? {
+        if let Some(claim) = volume.pointer_mut("/persistentVolumeClaim/claimName") {
+            *claim = json!("copy");
         }
     }
     let mut labels = pod.pointer("/metadata/labels").cloned().context("a pod has labels")?;
     // Without the controller's labels no StatefulSet adopts it and no Service sends to it; the policies still fit.
+    let kept = labels.as_object_mut().context("labels are an object")?;
     for key in ["controller-revision-hash", "statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index"] {
-        labels.as_object_mut().context("labels are an object")?.remove(key);
+        kept.remove(key);
     }
-    labels["althing.dev/node"] = json!("copy");
+    kept.insert("althing.dev/node".into(), json!("copy"));
     let manifest =
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "copy", "labels": labels}, "spec": spec});
     network.apply(&manifest.to_string()).await?;

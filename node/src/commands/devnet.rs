@@ -8,7 +8,11 @@ use node_core::types::{ChainId, ParametersDraft};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::CommandError;
-use crate::devnet::{Devnet, accounts, plan::{Plan, PlanRequest}, ports};
+use crate::devnet::{
+    Devnet, accounts,
+    plan::{Plan, PlanRequest},
+    ports,
+};
 
 /// Voters that a machine can reasonably carry.
 const VALIDATORS_MAX: u16 = 32;
@@ -55,8 +59,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
         None => ports::free(validators + observers),
     };
     let ports = chosen.map_err(|error| CommandError::internal("failed to choose ports", error))?;
-    let binary = std::env::current_exe()
-        .map_err(|error| CommandError::internal("failed to find this program's file", error))?;
+    let binary =
+        std::env::current_exe().map_err(|error| CommandError::internal("failed to find this program's file", error))?;
     let observers = usize::from(observers);
     let request = PlanRequest { directory: directory.clone(), chain_id, ports, observers, log_level: LogLevel::Info };
     let failed = |error| CommandError::internal("the development network failed", error);
@@ -118,7 +122,13 @@ fn describe(directory: &std::path::Path, plan: &Plan, genesis: &str) {
     println!("chain {} is running, genesis {genesis}", plan.chain_id);
     for (number, node) in plan.nodes.iter().enumerate() {
         let listen = node.listen;
-        println!("  node {number} ({:?}): gRPC {}  http://{}/metrics  log {}", node.role, listen.grpc, listen.http, node.log.display());
+        println!(
+            "  node {number} ({:?}): gRPC {}  http://{}/metrics  log {}",
+            node.role,
+            listen.grpc,
+            listen.http,
+            node.log.display()
+        );
     }
     let endpoint = plan.nodes.first().map(|node| node.listen.grpc.to_string()).unwrap_or_default();
     println!("development accounts (their keys are public knowledge): {}", plan.accounts.display());

@@ -4,6 +4,8 @@ use std::{error::Error, process::ExitCode};
 
 use thiserror::Error;
 
+use crate::causes;
+
 type Source = Box<dyn Error + Send + Sync + 'static>;
 
 /// Why a command failed; each variant has its own exit code.
@@ -17,7 +19,6 @@ type Source = Box<dyn Error + Send + Sync + 'static>;
 /// | 4 | the volume is locked by another process, broken, or could not be written |
 /// | 5 | no answer from the node that was asked, or not in time |
 /// | 6 | the node refused the request |
-/// | 7 | the node halted itself to stay safe; only a person can help |
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// Anything without a code of its own.
@@ -65,15 +66,6 @@ pub enum CommandError {
         #[source]
         source: Option<Source>,
     },
-    /// The node halted itself to stay safe.
-    #[error("{step}")]
-    Halted {
-        /// The reason the node gave.
-        step: String,
-        /// What caused it, where known.
-        #[source]
-        source: Option<Source>,
-    },
 }
 
 /// Makes constructors that take the step and the cause, so that call sites stay one line.
@@ -96,7 +88,6 @@ constructors! {
     volume => Volume,
     unavailable => Unavailable,
     refused => Refused,
-    halted => Halted,
 }
 
 impl CommandError {
@@ -108,24 +99,12 @@ impl CommandError {
             Self::Volume { .. } => 4,
             Self::Unavailable { .. } => 5,
             Self::Refused { .. } => 6,
-            Self::Halted { .. } => 7,
         })
     }
 
     /// The whole chain of causes on one line.
     pub fn report(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let next = error.to_string();
-            // A variant that is `transparent` repeats its cause: say it once.
-            if !text.ends_with(&next) {
-                text.push_str(": ");
-                text.push_str(&next);
-            }
-            cause = error.source();
-        }
-        text
+        causes::chain(self)
     }
 }
 

@@ -36,8 +36,7 @@ Exit codes:
   3  a configuration file, certificate or key was refused
   4  the volume is locked by another process, broken, or could not be written
   5  no answer from the node that was asked, or not in time
-  6  the node refused the request
-  7  the node halted itself to stay safe; only a person can help";
+  6  the node refused the request";
 
 /// A node of a BFT validator network.
 #[derive(Debug, Parser)]

@@ -11,8 +11,8 @@ use node_api::{
 use node_core::{
     crypto::KeyPair,
     types::{
-        CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
-        GovernanceKey, Hash, Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
+        CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance, GovernanceKey, Hash,
+        Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
     },
 };
 use sha2::{Digest, Sha256};
@@ -121,7 +121,6 @@ fn voter(report: &proto::GenesisReport) -> Result<GenesisVoter, FieldError> {
         possession: fields::signature("possession", &report.possession)?,
     })
 }
-
 
 /// Known to everybody, like the accounts: for development only.
 fn governance_key() -> KeyPair {

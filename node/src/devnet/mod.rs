@@ -110,9 +110,7 @@ impl Devnet {
     /// Stops one node in good order.
     pub async fn stop_node(&mut self, number: usize) -> Result<(), DevnetError> {
         match self.processes.get_mut(number).ok_or(DevnetError::NoNode { number })?.take() {
-            Some(process) => {
-                process.stop().await.map(|_| ()).map_err(|source| DevnetError::Process { number, source })
-            }
+            Some(process) => process.stop().await.map(|_| ()).map_err(|source| DevnetError::Process { number, source }),
             None => Ok(()),
         }
     }

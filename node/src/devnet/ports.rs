@@ -42,9 +42,8 @@ pub fn from_base(base: u16, nodes: u16) -> io::Result<Vec<Ports>> {
 pub fn free(nodes: u16) -> io::Result<Vec<Ports>> {
     for _ in 0..ATTEMPTS_MAX {
         let base = rand::rng().random_range(LOWEST..HIGHEST - nodes * PER_NODE);
-        let held: io::Result<Vec<TcpListener>> = (base..base + nodes * PER_NODE)
-            .map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
-            .collect();
+        let held: io::Result<Vec<TcpListener>> =
+            (base..base + nodes * PER_NODE).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))).collect();
         if held.is_ok() {
             return from_base(base, nodes);
         }

@@ -40,10 +40,8 @@ impl Lifecycle for LifecycleService {
         &self,
         _request: Request<proto::GetStartRequestRequest>,
     ) -> Result<Response<proto::StartRequest>, Status> {
-        let answer = self
-            .handle
-            .ask(|reply| handle::Request::Lifecycle(LifecycleRequest::GetStartRequest(reply)))
-            .await?;
+        let answer =
+            self.handle.ask(|reply| handle::Request::Lifecycle(LifecycleRequest::GetStartRequest(reply))).await?;
         Ok(Response::new(answer))
     }
 

@@ -37,10 +37,7 @@ impl TransactionsService {
 
 #[tonic::async_trait]
 impl Transactions for TransactionsService {
-    async fn submit(
-        &self,
-        request: Request<proto::SubmitRequest>,
-    ) -> Result<Response<proto::SubmitResponse>, Status> {
+    async fn submit(&self, request: Request<proto::SubmitRequest>) -> Result<Response<proto::SubmitResponse>, Status> {
         let request = request.into_inner();
         let wait = request.wait();
         if request.transaction.len() > TRANSACTION_BYTES_MAX {
@@ -59,9 +56,7 @@ impl Transactions for TransactionsService {
             proto::Wait::Unspecified | proto::Wait::Accepted => Answer::Accepted(proto::Accepted {}),
             proto::Wait::Final => match settled.await {
                 Ok(Fate::Final { block, receipt }) => Answer::Final(final_to_proto(&block, &receipt)),
-                Ok(Fate::Expired { valid_until }) => {
-                    Answer::Expired(proto::Expired { valid_until: valid_until.get() })
-                }
+                Ok(Fate::Expired { valid_until }) => Answer::Expired(proto::Expired { valid_until: valid_until.get() }),
                 Err(_) => return Err(Status::aborted("the mempool dropped the transaction")),
             },
         };

@@ -7,11 +7,7 @@ use node_core::types::{CertifiedBlock, Height, Identity, TransactionId};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::{
-    lifecycle::LifecycleError,
-    state::StateAccess,
-    submission::Submission,
-};
+use super::{lifecycle::LifecycleError, state::StateAccess, submission::Submission};
 use crate::adapters::storage::{BlockReader, StorageError};
 
 /// Calls that may wait for the main loop.

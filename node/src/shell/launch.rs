@@ -193,15 +193,18 @@ async fn serve(
     let inbox = Inbox::new(sender, Arc::clone(&metrics), servers_stop.clone());
     let mut servers: JoinSet<Result<(), LaunchError>> = JoinSet::new();
     let peers = PeerService::new(links.clone(), inbox.clone());
-    spawn_servers(&mut servers, ServerParts {
-        listeners,
-        peers,
-        tls: Arc::clone(&tls),
-        handle: handle.clone(),
-        metrics: Arc::clone(&metrics),
-        health: health.clone(),
-        stop: servers_stop.clone(),
-    });
+    spawn_servers(
+        &mut servers,
+        ServerParts {
+            listeners,
+            peers,
+            tls: Arc::clone(&tls),
+            handle: handle.clone(),
+            metrics: Arc::clone(&metrics),
+            health: health.clone(),
+            stop: servers_stop.clone(),
+        },
+    );
     let mut background = JoinSet::new();
     for peer in config.peers.iter().filter(|peer| peer.identity != identity) {
         let target = Target {
@@ -288,8 +291,8 @@ async fn stop_servers(
 
 fn load_tls(config: &NodeConfig, identity: &Identity) -> Result<Arc<TlsStore>, LaunchError> {
     let path = &config.tls_directory;
-    let tls =
-        TlsStore::from_directory(path).map_err(|source| LaunchError::Tls { path: path.clone(), source: source.into() })?;
+    let tls = TlsStore::from_directory(path)
+        .map_err(|source| LaunchError::Tls { path: path.clone(), source: source.into() })?;
     let expected = node_api::roles::SpiffeId::node(&config.chain_id, config.role, identity);
     let found = tls.current().facts().id.clone();
     if found == expected {

@@ -53,6 +53,6 @@ impl From<StorageError> for LifecycleError {
 
 impl From<SessionsError> for LifecycleError {
     fn from(error: SessionsError) -> Self {
-        Self::Volume { problem: crate::commands::CommandError::volume(error.to_string(), error).report() }
+        Self::Volume { problem: crate::causes::chain(&error) }
     }
 }

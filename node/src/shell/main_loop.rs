@@ -1,10 +1,6 @@
 //! The main loop: one task that owns everything that changes, from the ceremony to the clean stop.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use node_api::proto;
 use node_core::crypto::KeyPair;

@@ -92,8 +92,13 @@ mod tests {
     use super::{SeenPrecommits, Sighting};
 
     fn vote(kind: VoteKind, height: u64) -> Vote {
-        let vote =
-            UnsignedVote { kind, height: Height::new(height), round: Round::ZERO, value: None, voter: Identity::new([1; 32]) };
+        let vote = UnsignedVote {
+            kind,
+            height: Height::new(height),
+            round: Round::ZERO,
+            value: None,
+            voter: Identity::new([1; 32]),
+        };
         Vote { vote, epoch: Epoch::FIRST, signature: Signature::new([0; 64]) }
     }
 
@@ -110,11 +115,7 @@ mod tests {
         let now = start + Duration::from_millis(20);
         assert_eq!(
             seen.of(&voter, Height::new(20), now),
-            Some(Sighting {
-                heights_in_window: 3,
-                last_height: Height::new(14),
-                last_age: Duration::from_millis(6),
-            })
+            Some(Sighting { heights_in_window: 3, last_height: Height::new(14), last_age: Duration::from_millis(6) })
         );
     }
 

@@ -58,9 +58,10 @@ impl Known<'_> {
     fn proves(&self, certificate: &CommitCertificate) -> bool {
         let height = certificate.height();
         height <= self.tip
-            || self.view.voters(height).is_some_and(|voters| {
-                verify_certificate(&self.view.incarnation, voters, certificate).is_ok()
-            })
+            || self
+                .view
+                .voters(height)
+                .is_some_and(|voters| verify_certificate(&self.view.incarnation, voters, certificate).is_ok())
     }
 }
 

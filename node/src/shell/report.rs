@@ -42,7 +42,8 @@ pub fn status(facts: &Facts, ceremony: &Ceremony, sessions: &Sessions, links: &L
     let material = facts.tls.current();
     let certificate = material.facts();
     let accepted = ceremony.accepted();
-    let state = if accepted.is_some() { proto::NodeState::GenesisAccepted } else { proto::NodeState::WaitingForGenesis };
+    let state =
+        if accepted.is_some() { proto::NodeState::GenesisAccepted } else { proto::NodeState::WaitingForGenesis };
     let genesis_hash = accepted.map(|accepted| accepted.hash.as_bytes().to_vec()).unwrap_or_default();
     let session_state = match (facts.role, sessions.newest()) {
         (NodeRole::Observer, _) => proto::SessionState::NotAVoter,

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use node_api::proto;
 use node_core::{
     consensus::{Alarm, Effect, Engine, EngineStatus, Input, Origin, TimerId},
     crypto::VerifiedTransaction,
@@ -12,7 +13,6 @@ use node_core::{
     session::{NotCleared, TripwireQuestion},
     types::{CeremonyNonce, Genesis, Height, Identity, PeerMessage, SessionKey, TransactionId},
 };
-use node_api::proto;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -157,9 +157,7 @@ impl Running {
         use proto::get_transaction_response::Status;
         let status = match self.performer.receipts.of(id) {
             Some(Fate::Final { block, receipt }) => Status::Final(final_to_proto(block, receipt)),
-            Some(Fate::Expired { valid_until }) => {
-                Status::Expired(proto::Expired { valid_until: valid_until.get() })
-            }
+            Some(Fate::Expired { valid_until }) => Status::Expired(proto::Expired { valid_until: valid_until.get() }),
             None if self.performer.receipts.is_pending(id) => Status::Pending(proto::Pending {}),
             None => Status::Unknown(proto::Unknown {}),
         };
@@ -206,7 +204,10 @@ impl Running {
         Turn { synced: running && synced, able_to_sign: running && (session_key.is_none() || signing) }
     }
 
-    fn submit(&mut self, transactions: Vec<VerifiedTransaction>) -> Result<Vec<(TransactionId, Refusal)>, PerformError> {
+    fn submit(
+        &mut self,
+        transactions: Vec<VerifiedTransaction>,
+    ) -> Result<Vec<(TransactionId, Refusal)>, PerformError> {
         if transactions.is_empty() {
             return Ok(Vec::new());
         }
@@ -352,9 +353,7 @@ impl Running {
     fn show_own(&self, message: &PeerMessage) {
         let (height, signer) = match message {
             PeerMessage::Vote(vote) => (vote.vote.height, vote.vote.voter),
-            PeerMessage::Proposal(proposed) => {
-                (proposed.proposal.proposal.height, proposed.proposal.proposal.proposer)
-            }
+            PeerMessage::Proposal(proposed) => (proposed.proposal.proposal.height, proposed.proposal.proposal.proposer),
             _ => return,
         };
         let identity = self.performer.identity;

@@ -201,7 +201,8 @@ impl Sessions {
 
     /// What the node asks the operator about `key`, or in general while it has no key.
     pub fn start_request(&self, key: Option<&SessionKey>) -> proto::StartRequest {
-        let entry = key.and_then(|key| self.list.get(key)).filter(|entry| !self.cleared.contains_key(&entry.session_key()));
+        let entry =
+            key.and_then(|key| self.list.get(key)).filter(|entry| !self.cleared.contains_key(&entry.session_key()));
         let waits_for_owner = entry.is_some_and(|entry| {
             let answered = TripwireResult::Passed { nothing_up_to: Height::ZERO };
             matches!(decide(entry, &self.surroundings(), &answered), Err(NotCleared::Waiting(_)))

@@ -131,9 +131,7 @@ pub struct Request<'a> {
 }
 
 /// Opens blocks and state, and makes the engine from what they hold. Blocks.
-pub fn open(
-    request: Request<'_>,
-) -> Result<(Running, mpsc::Receiver<Result<Executed, ExecutionError>>), StartupError> {
+pub fn open(request: Request<'_>) -> Result<(Running, mpsc::Receiver<Result<Executed, ExecutionError>>), StartupError> {
     let Request { genesis, identity, identity_key, data_directory, volume, links, handle, metrics, health } = request;
     let Volume { sessions, log, found } = volume;
     let blocks = BlockLog::open(&data_directory.join("blocks"))?;

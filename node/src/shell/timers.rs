@@ -39,11 +39,8 @@ impl<K: Ord + Clone> Timers<K> {
 
     /// Takes the timer that is due first, if one is due at `now`.
     pub fn take_due(&mut self, now: Instant) -> Option<K> {
-        let (timer, _) = self
-            .deadlines
-            .iter()
-            .filter(|(_, deadline)| **deadline <= now)
-            .min_by_key(|(_, deadline)| **deadline)?;
+        let (timer, _) =
+            self.deadlines.iter().filter(|(_, deadline)| **deadline <= now).min_by_key(|(_, deadline)| **deadline)?;
         let timer = timer.clone();
         self.deadlines.remove(&timer);
         Some(timer)

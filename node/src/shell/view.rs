@@ -98,11 +98,8 @@ impl View {
     /// The highest height that voters of more than the fault budget say they have: at least one of them is honest.
     pub fn highest_claimed(&self) -> Height {
         let Some(voters) = self.next_voters() else { return self.height() };
-        let mut claims: Vec<(Height, Power)> = self
-            .claims
-            .iter()
-            .filter_map(|(peer, height)| Some((*height, voters.get(peer)?.power)))
-            .collect();
+        let mut claims: Vec<(Height, Power)> =
+            self.claims.iter().filter_map(|(peer, height)| Some((*height, voters.get(peer)?.power))).collect();
         claims.sort_by_key(|(height, _)| std::cmp::Reverse(*height));
         let budget = voters.fault_budget().get();
         let mut power = 0;

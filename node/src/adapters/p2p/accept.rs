@@ -37,10 +37,8 @@ impl Peer for PeerService {
 
     async fn connect(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::ConnectStream>, Status> {
         let peer = node_identity(request.extensions())?;
-        let (link, queue) = self
-            .links
-            .open(peer, Side::Accepted)
-            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let (link, queue) =
+            self.links.open(peer, Side::Accepted).map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let frames = request.into_inner();
         let inbox = self.inbox.clone();
         // Ends with the connection: dropping the link closes the queue, and with it the answer stream.
