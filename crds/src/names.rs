@@ -39,8 +39,6 @@ pub const ANNOTATION_RESTART: &str = "althing.dev/restart";
 pub const ANNOTATION_CONFIG_HASH: &str = "althing.dev/config-hash";
 /// Annotation on what is made once: the genesis it belongs to, or will.
 pub const ANNOTATION_GENESIS_HASH: &str = "althing.dev/genesis-hash";
-/// Finalizer on all three kinds.
-pub const FINALIZER: &str = "althing.dev/finalizer";
 
 /// Field manager for children of a BlockchainNetwork.
 pub const MANAGER_NETWORK: &str = "althing-blockchainnetwork";

@@ -73,8 +73,6 @@ reasons! {
     MembershipFixed = stalls,
     /// The genesis is not the one that `chain.genesisHash` names.
     GenesisMismatch = stalls,
-    /// The operator may not use Secrets in this namespace.
-    SecretsForbidden = stalls,
     // What is made once is gone or is another.
     /// The identity that this node had is gone or is another; a new one is never made.
     IdentityLost = stalls,
@@ -93,8 +91,6 @@ reasons! {
     SignersWaiting = stalls,
     /// The session key of this node was replaced by a rotation that it did not make.
     IdentityContested = stalls,
-    /// A disruption cannot begin without spending more than the fault budget.
-    DrainBlocked = stalls,
     /// A node stopped itself because of a broken invariant; its logs say which.
     NodeHalted = stalls,
     /// A child of this object is stalled.
@@ -115,17 +111,11 @@ reasons! {
     StartingNodes,
     /// Nodes are restarted one after the other.
     RestartingNodes,
-    /// The object is being deleted.
-    Deleting,
     /// The annotation `althing.dev/pause` is set.
     Paused,
-    /// The API server or a node did not answer; it is tried again.
-    Retrying,
     // Ready.
     /// All nodes do their work.
     NodesReady,
-    /// Some nodes do not do their work.
-    NodesNotReady,
     /// The pod is not there or not started.
     PodNotRunning,
     /// The pod cannot start; the message says why.

@@ -1,6 +1,7 @@
 //! The cluster cases: one shared local cluster, a namespace each, invariants watched in all of them, node loss last.
 //!
-//! `cargo test -p althing-e2e --test cluster -- NAME` runs the cases whose name contains NAME; `--list` names them.
+//! `cargo test -p althing-e2e --test cluster -- NAME..` runs the cases whose name contains one of these words; `--list`
+//! names them.
 //! `ALTHING_E2E_KEEP=1` leaves cluster and namespaces for a look around.
 
 #[path = "cases/mod.rs"]
@@ -72,9 +73,9 @@ fn main() {
         }
         return;
     }
-    let filter = arguments.into_iter().find(|word| !word.starts_with('-'));
-    let selected: Vec<Case> =
-        cases::all().into_iter().filter(|case| filter.as_ref().is_none_or(|part| case.name.contains(part))).collect();
+    let parts: Vec<String> = arguments.into_iter().filter(|word| !word.starts_with('-')).collect();
+    let wanted = |case: &Case| parts.is_empty() || parts.iter().any(|part| case.name.contains(part.as_str()));
+    let selected: Vec<Case> = cases::all().into_iter().filter(wanted).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let code = match runtime.block_on(run_until_interrupted(selected)) {
         Ok(()) => 0,

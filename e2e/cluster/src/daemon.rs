@@ -91,9 +91,16 @@ pub fn restart(checkout: &Checkout, node: Node, name: &str) -> Result<()> {
         run(sandbox::inside(checkout, node)?.args(["kill", "-9", &id.to_string()]))?;
         let what = format!("the end of {name}");
         let wait = Wait { what: &what, seconds_max: 10, every_ms: 10, hint: "it may be stuck in the kernel" };
-        wait_for(wait, || Ok((!is_alive(checkout, node, name)).then_some(())))?;
+        wait_for(wait, || Ok((!exists(checkout, node, id)).then_some(())))?;
     }
     daemon.start(checkout, node)
+}
+
+/// Whether the process table of the node still has this number. A killed process has no command line any more while
+/// its sockets are still open, so only its absence says that its ports are free.
+fn exists(checkout: &Checkout, node: Node, id: i32) -> bool {
+    sandbox::first_process(checkout, node)
+        .is_some_and(|first| std::path::Path::new(&format!("/proc/{}/root/proc/{id}", first.as_raw_nonzero())).exists())
 }
 
 fn is_alive(checkout: &Checkout, node: Node, name: &str) -> bool {

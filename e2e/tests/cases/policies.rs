@@ -28,7 +28,7 @@ pub async fn only_peers_reach_the_p2p_port(scene: &Scene) -> Result<()> {
     let network = alpha(scene);
     network.apply(STRANGER).await?;
     let managed = manifest(scene, "alpha", 4);
-    let unmanaged = managed.replace("spec:\n  node:", "spec:\n  networkPolicy: Unmanaged\n  node:");
+    let unmanaged = managed.replace("spec:\n  node:", "spec:\n  networkPolicy: {mode: Unmanaged}\n  node:");
     ensure!(managed != unmanaged, "the manifest has changed its form");
     network.apply(&unmanaged).await?;
     network.wait_all_signing(4, 120).await?;
