@@ -187,7 +187,7 @@ async fn diagnose(scene: &Scene) {
         ("resources.yaml", &["get", "bcn,cgrp,vnode", "-n", namespace, "-o", "yaml"]),
         ("pods.yaml", &["get", "pods", "-n", namespace, "-o", "yaml"]),
         ("events.txt", &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"]),
-        ("nodes.log", &["logs", "-n", namespace, "-l", "app.kubernetes.io/part-of=althing", "--prefix", "--tail=300"]),
+        ("nodes.log", &["logs", "-n", namespace, "-l", "althing.dev/node", "--prefix", "--tail=300"]),
         (
             "operator.log",
             &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=althing", "--prefix", "--tail=800"],

@@ -73,7 +73,12 @@ async fn make_claim_with_copy(scene: &Scene, network: &Network, original: &Voter
     .await?;
     let from = volume_folder(scene, network, &format!("{}-data", original.node)).await?;
     let to = volume_folder(scene, network, "copy").await?;
-    let script = format!("cp -a {from}/. {to}/");
+    // Stopped while it is copied, as a snapshot of the volume would find it: all files of one moment.
+    let script = format!(
+        "pids=$(grep -l 'pod{uid}' /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3)
+         kill -STOP $pids && cp -a {from}/. {to}/; code=$?; kill -CONT $pids; exit $code",
+        uid = original.uid
+    );
     althing_e2e::process::Call::new("sh", &["-c", &script]).stdout().await?;
     Ok(())
 }

@@ -54,8 +54,9 @@ pub async fn only_peers_reach_the_p2p_port(scene: &Scene) -> Result<()> {
 
 async fn wait_reachable(network: &Network, address: &str, port: &str, expected: bool) -> Result<()> {
     eventually(&format!("{address}:{port} reachable={expected}"), 30, || async {
-        let arguments =
-            ["--namespace", &network.namespace, "exec", "stranger", "--", "nc", "-z", "-w", "2", address, port];
+        // Debian's nc has no -z: it connects and runs a program that ends at once.
+        let connect = ["exec", "stranger", "--", "nc", "-w", "2", address, port, "-e", "true"];
+        let arguments = [["--namespace", network.namespace.as_str()].as_slice(), &connect].concat();
         let output = network.environment.kubectl_call(&arguments).within(15).output().await?;
         match (output.code == 0, expected) {
             (true, true) | (false, false) => Ok(()),
