@@ -26,6 +26,7 @@ pub mod lease;
 pub mod metrics;
 pub mod network;
 pub mod parts;
+pub mod readings;
 pub mod reconcile;
 pub mod references;
 pub mod refusal;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use althing_crds::conditions::{self, Statement};
-use althing_crds::{Condition, ConditionStatus, ConditionType, ConsensusGroupStatus, Reason};
+use althing_crds::{ConditionStatus, ConditionType, ConsensusGroupStatus, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_api::proto::SessionState;
 
 use super::desired;
 use super::observe::Observed;
 use crate::chain::agreement::{Facts, faults};
-use crate::config::STATUS_REFRESH;
 use crate::parts::Installation;
+use crate::readings;
 use crate::refusal::Refusal;
 
 /// How far the reconcile came.
@@ -52,7 +52,7 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut after = ConsensusGroupStatus {
         observed_generation: Some(generation),
-        conditions: in_order(conditions::merge(&before.conditions, &statements, generation, now)),
+        conditions: readings::in_order(conditions::merge(&before.conditions, &statements, generation, now)),
         replicas: i32::try_from(observed.voters.iter().filter(|voter| voter.node.is_some()).count()).ok(),
         updated_replicas: i32::try_from(updated).ok(),
         signing: facts.map(|facts| format!("{}/{}", facts.signing(), facts.voters.len())),
@@ -74,11 +74,7 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
 
 /// Height and block age alone are no reason to write before their time.
 fn keep_readings(before: &ConsensusGroupStatus, after: &mut ConsensusGroupStatus, now: &Time) {
-    let is_young = before
-        .observed_at
-        .as_ref()
-        .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
-        .is_some_and(|then| now.0.duration_since(then).as_secs() < STATUS_REFRESH.as_secs().cast_signed());
+    let is_young = readings::are_young(before.observed_at.as_ref(), now);
     let mut same = after.clone();
     same.height = before.height;
     same.block_age = before.block_age.clone();
@@ -91,11 +87,6 @@ fn keep_readings(before: &ConsensusGroupStatus, after: &mut ConsensusGroupStatus
 /// True when nothing is expected to change by itself.
 pub fn is_settled(status: &ConsensusGroupStatus) -> bool {
     conditions::holds(&status.conditions, ConditionType::Ready)
-}
-
-fn in_order(mut conditions: Vec<Condition>) -> Vec<Condition> {
-    conditions.sort_by_key(|condition| ConditionType::OF_GROUPS.iter().position(|kind| *kind == condition.kind));
-    conditions
 }
 
 /// The age of a block as a range, so that it is not another one with every look.

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::observe::Observed;
-use crate::config::STATUS_REFRESH;
+
+use crate::readings;
 use crate::refusal::Refusal;
 
 /// How far the reconcile came.
@@ -42,7 +43,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
     let is_complete = statuses.len() == observed.network.spec.groups.len();
     let mut after = BlockchainNetworkStatus {
         observed_generation: Some(generation),
-        conditions: in_order(conditions::merge(&before.conditions, &statements, generation, now)),
+        conditions: readings::in_order(conditions::merge(&before.conditions, &statements, generation, now)),
         signing: signing(&statuses).filter(|_| is_complete),
         margin: statuses.iter().map(|status| status.margin).min().flatten().filter(|_| is_complete),
         height: statuses.iter().filter_map(|status| status.height).min().or(before.height),
@@ -61,11 +62,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
 
 /// Height and block age alone are no reason to write before their time.
 fn keep_readings(before: &BlockchainNetworkStatus, after: &mut BlockchainNetworkStatus, now: &Time) {
-    let is_young = before
-        .observed_at
-        .as_ref()
-        .and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok())
-        .is_some_and(|then| now.0.duration_since(then).as_secs() < STATUS_REFRESH.as_secs().cast_signed());
+    let is_young = readings::are_young(before.observed_at.as_ref(), now);
     let mut same = after.clone();
     same.height = before.height;
     same.block_age = before.block_age.clone();
@@ -78,11 +75,6 @@ fn keep_readings(before: &BlockchainNetworkStatus, after: &mut BlockchainNetwork
 /// True when nothing is expected to change by itself.
 pub fn is_settled(status: &BlockchainNetworkStatus) -> bool {
     conditions::holds(&status.conditions, ConditionType::Ready)
-}
-
-fn in_order(mut conditions: Vec<Condition>) -> Vec<Condition> {
-    conditions.sort_by_key(|condition| ConditionType::OF_GROUPS.iter().position(|kind| *kind == condition.kind));
-    conditions
 }
 
 fn condition(group: Option<&ConsensusGroup>, kind: ConditionType) -> Option<&Condition> {
