@@ -11,15 +11,15 @@ use node_api::{
 use node_core::{
     crypto::KeyPair,
     types::{
-        CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance, GovernanceKey, Hash,
-        Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
+        AccountId, Amount, CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
+        GovernanceKey, Hash, Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
     },
 };
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::{accounts, plan::Plan};
+use super::plan::Plan;
 use crate::shell::watched::now_ms;
 
 /// How long the nodes may take to answer their first call.
@@ -56,8 +56,12 @@ pub enum CeremonyError {
     },
 }
 
-/// Collects the voters' reports, has one genesis accepted by all of them, and starts the chain.
-pub async fn hold(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, CeremonyError> {
+/// Collects the voters' reports, has one genesis with these accounts accepted by all of them, and starts the chain.
+pub async fn hold(
+    plan: &Plan,
+    parameters: ParametersDraft,
+    accounts: Vec<(AccountId, Amount)>,
+) -> Result<Genesis, CeremonyError> {
     let clients = connect(plan).await?;
     let nonce = CeremonyNonce::new(rand::random());
     let mut voters = Vec::new();
@@ -71,7 +75,7 @@ pub async fn hold(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, C
         state_version: STATE_VERSION,
         ceremony: nonce,
         voters,
-        accounts: accounts::funded(),
+        accounts,
         governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(governance_key().public())] },
         parameters: Parameters::new(parameters)?,
     })?;
