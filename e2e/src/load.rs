@@ -90,7 +90,7 @@ pub async fn submit(client: &Client, transaction: &Transaction) -> Result<Finali
             let outcome = found.receipt.map(|receipt| receipt.outcome());
             Ok(Finalised { id, height: found.height, applied: outcome == Some(proto::Outcome::Executed) })
         }
-        Answer::Accepted(_) => bail!("{id} was only accepted"),
+        Answer::Accepted(_) | Answer::Durable(_) => bail!("{id} was answered before it was final"),
         Answer::Expired(expired) => bail!("{id} expired at height {}", expired.valid_until),
     }
 }

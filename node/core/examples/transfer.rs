@@ -1,7 +1,7 @@
 //! One chain in memory: a genesis with one voter, a transfer, the block with it, and its receipt.
 
 use node_core::{
-    crypto::{KeyPair, SigningBytes, verify_transaction},
+    crypto::{KeyPair, SigningBytes, VerifiedTransaction, verify_transaction},
     ledger::{Applied, MemoryStore, account, apply_block, apply_genesis, snapshot},
     mempool::{Limits, Mempool, Space},
     types::{
@@ -27,7 +27,7 @@ fn main() -> Result<(), Failure> {
     let mut mempool = Mempool::new(Limits::default(), genesis.incarnation(), Height::ZERO);
     mempool.add(verify_transaction(transaction)?, Some(Nonce::ZERO))?;
 
-    let block = first_block(&genesis, &mempool)?;
+    let block = first_block(&genesis, &mut mempool)?;
     println!("block 1      {}", block.hash());
     if let Applied::Now { outcome, results } = apply_block(&mut store, &block)? {
         for receipt in &outcome.receipts {
@@ -77,8 +77,9 @@ fn transfer(genesis: &Genesis, from: &KeyPair, to: &KeyPair, amount: u64) -> Res
     Ok(Transaction::new(body, vec![TransactionSignature { key: from.public(), signature }])?)
 }
 
-fn first_block(genesis: &Genesis, mempool: &Mempool) -> Result<Block, Failure> {
-    let batch = Batch::new(mempool.pick(Space { transactions_max: 100, bytes_max: 100_000 }))?;
+fn first_block(genesis: &Genesis, mempool: &mut Mempool) -> Result<Block, Failure> {
+    let sealed = mempool.seal(Space { transactions_max: 100, bytes_max: 100_000 });
+    let batch = Batch::new(sealed.into_iter().map(VerifiedTransaction::into_transaction).collect())?;
     let voters = genesis.voter_set();
     let proposer = voters.entries().first().ok_or("a voter set is never empty")?.identity;
     let header = Header {

@@ -25,7 +25,7 @@ use sim::{
 };
 
 /// How many seeds run by default.
-const SEEDS: u64 = 360;
+const SEEDS: u64 = 364;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
@@ -124,6 +124,16 @@ fn dice(seed: u64) -> sim::dice::Dice {
 fn simulation_notices_a_log_that_is_not_flushed() {
     let faults = Faults { log_not_flushed: true, ..Faults::default() };
     caught(faults, |seed| Plan::crashes(&mut dice(seed)), |violation| matches!(violation, Violation::NotDurable(_)));
+}
+
+#[test]
+fn simulation_notices_a_batch_that_is_acknowledged_before_it_is_durable() {
+    let faults = Faults { acknowledged_early: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::withheld_batches(&mut dice(seed)),
+        |violation| matches!(violation, Violation::AcknowledgedEarly(_)),
+    );
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub async fn send(
             let indexes = (next..due).step_by(share.nodes).take(MESSAGE_TRANSACTIONS_MAX);
             let transactions: Vec<_> = indexes.map(|index| corpus.transaction(index)).collect();
             next += transactions.len() * share.nodes;
-            let message = proto::SubmitStreamRequest { transactions, wait: proto::Wait::Accepted.into() };
+            let message = proto::SubmitStreamRequest { transactions, wait: proto::Wait::Durable.into() };
             if messages.send(message).await.is_err() {
                 break;
             }
@@ -123,7 +123,7 @@ async fn gather(
         for proto::StreamAnswer { first, count, answer } in message.answers {
             let numbers = first..first.saturating_add(count.into());
             match answer {
-                Some(Answer::Accepted(_) | Answer::Final(_)) => {
+                Some(Answer::Durable(_) | Answer::Final(_)) => {
                     let indexes = numbers.filter_map(|number| usize::try_from(number).ok());
                     let indexes = indexes.map(|number| number * share.nodes + share.node);
                     answered.acknowledged.extend(indexes.map(|index| (index, now)));
@@ -132,7 +132,7 @@ async fn gather(
                     answered.refused += count as usize;
                     answered.refusal.get_or_insert(refused.reason);
                 }
-                Some(Answer::Expired(_)) | None => answered.refused += count as usize,
+                Some(Answer::Accepted(_) | Answer::Expired(_)) | None => answered.refused += count as usize,
             }
         }
     }

@@ -102,13 +102,7 @@ pub struct Trial {
     pub finalised_tps: f64,
     /// Everything that was offered became final in time, nothing was refused, nothing failed.
     pub sustained: bool,
-    /// Acknowledgement of transactions that were due in that time: the mempool of one node has them.
-    pub accepted_p50_ms: Option<f64>,
-    /// The same.
-    pub accepted_p95_ms: Option<f64>,
-    /// The same.
-    pub accepted_p99_ms: Option<f64>,
-    /// Acknowledgement as durable: no such answer exists yet.
+    /// Acknowledgement as durable of transactions that were due in that time.
     pub ack_p50_ms: Option<f64>,
     /// The same.
     pub ack_p95_ms: Option<f64>,
@@ -223,7 +217,7 @@ impl TrialRequest {
         let finalised = finality.at.iter().flatten().filter(|at| found.in_window(**at)).count();
         let (mut latencies, late) = found.latencies();
         let latency = Percentiles::of(&mut latencies);
-        let accepted = Percentiles::of(&mut found.acknowledgements());
+        let acknowledged = Percentiles::of(&mut found.acknowledgements());
         let refused = found.answered.iter().map(|answered| answered.refused).sum();
         let nodes = network.clients.len().max(1);
         let per_tx = |value: f64| value / float(finalised.max(1));
@@ -239,12 +233,9 @@ impl TrialRequest {
             finalised: finality.count,
             finalised_tps: rounded(float(finalised) / seconds, 10.0),
             sustained,
-            accepted_p50_ms: accepted.map(|accepted| accepted.p50_ms),
-            accepted_p95_ms: accepted.map(|accepted| accepted.p95_ms),
-            accepted_p99_ms: accepted.map(|accepted| accepted.p99_ms),
-            ack_p50_ms: None,
-            ack_p95_ms: None,
-            ack_p99_ms: None,
+            ack_p50_ms: acknowledged.map(|acknowledged| acknowledged.p50_ms),
+            ack_p95_ms: acknowledged.map(|acknowledged| acknowledged.p95_ms),
+            ack_p99_ms: acknowledged.map(|acknowledged| acknowledged.p99_ms),
             finality_p50_ms: latency.map(|latency| latency.p50_ms),
             finality_p95_ms: latency.map(|latency| latency.p95_ms),
             finality_p99_ms: latency.map(|latency| latency.p99_ms),

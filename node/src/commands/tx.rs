@@ -205,7 +205,7 @@ async fn submit(client: &Client, transaction: &Transaction) -> Result<Fate, Comm
     let answer =
         client.submit(transaction, proto::Wait::Accepted).await.map_err(failed("failed to send a transaction"))?;
     Ok(match answer.answer {
-        Some(Answer::Accepted(_)) | None => Fate::Accepted,
+        Some(Answer::Accepted(_) | Answer::Durable(_)) | None => Fate::Accepted,
         Some(Answer::Final(end)) => in_block(end),
         Some(Answer::Expired(proto::Expired { valid_until })) => Fate::Expired { valid_until },
     })

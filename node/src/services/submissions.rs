@@ -206,6 +206,7 @@ fn runs(answers: Vec<(u64, Answer)>) -> Vec<proto::StreamAnswer> {
 fn to_proto(answer: &Answer) -> ProtoAnswer {
     match answer {
         Answer::Accepted => ProtoAnswer::Accepted(proto::Accepted {}),
+        Answer::Durable => ProtoAnswer::Durable(proto::Durable {}),
         Answer::Settled(Fate::Final { block, receipt }) => ProtoAnswer::Final(final_to_proto(block, receipt)),
         Answer::Settled(Fate::Expired { valid_until }) => {
             ProtoAnswer::Expired(proto::Expired { valid_until: valid_until.get() })

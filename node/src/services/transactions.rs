@@ -53,6 +53,7 @@ impl Transactions for TransactionsService {
         let answer = match answer {
             None => return Err(Status::aborted("the mempool dropped the transaction")),
             Some(stream_answer::Answer::Accepted(accepted)) => Answer::Accepted(accepted),
+            Some(stream_answer::Answer::Durable(durable)) => Answer::Durable(durable),
             Some(stream_answer::Answer::Final(fate)) => Answer::Final(fate),
             Some(stream_answer::Answer::Expired(expired)) => Answer::Expired(expired),
             Some(stream_answer::Answer::Refused(refused)) => return Err(refusal(&refused)),
@@ -114,6 +115,7 @@ impl TransactionsService {
 pub fn wanted(wait: proto::Wait) -> Wanted {
     match wait {
         proto::Wait::Unspecified | proto::Wait::Accepted => Wanted::Accepted,
+        proto::Wait::Durable => Wanted::Durable,
         proto::Wait::Final => Wanted::Final,
     }
 }

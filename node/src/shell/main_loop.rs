@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    batch_storage::Stored,
     ceremony::{Ceremony, Part},
     handle::{Handle, LifecycleRequest, Request},
     health::{Health, Turn},
@@ -49,6 +50,9 @@ pub enum MainLoopError {
     /// The volume failed during a call of the operator.
     #[error("{0}")]
     Volume(String),
+    /// The storage of batches ended.
+    #[error("the storage of batches has ended")]
+    StorageEnded,
     /// The execution of blocks ended.
     #[error("the execution of blocks has ended")]
     ExecutionEnded,
@@ -103,6 +107,7 @@ struct MainLoop {
     metrics: Arc<Metrics>,
     health: Health,
     executed: Option<mpsc::Receiver<ExecutedResult>>,
+    stored: Option<mpsc::UnboundedReceiver<Stored>>,
 }
 
 /// Runs until `stop` is cancelled, then releases the session keys as the last durable act.
@@ -121,6 +126,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         metrics,
         health,
         executed: None,
+        stored: None,
     };
     if this.ceremony.accepted().is_some_and(|accepted| accepted.started) {
         this.start_chain()?;
@@ -133,6 +139,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         tokio::select! {
             () = stop.cancelled() => break,
             executed = next_executed(&mut this.executed) => this.on_executed(executed)?,
+            stored = next_stored(&mut this.stored) => this.on_stored(stored)?,
             () = sleep_until(deadline) => this.on_timers()?,
             _ = events.recv_many(&mut some_events, BATCH_MAX) => this.on_events(&mut some_events)?,
             _ = requests.recv_many(&mut some_requests, BATCH_MAX) => this.on_requests(&mut some_requests)?,
@@ -159,6 +166,13 @@ async fn next_executed(executed: &mut Option<mpsc::Receiver<ExecutedResult>>) ->
     }
 }
 
+async fn next_stored(stored: &mut Option<mpsc::UnboundedReceiver<Stored>>) -> Option<Stored> {
+    match stored {
+        Some(stored) => stored.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl MainLoop {
     fn start_chain(&mut self) -> Result<(), MainLoopError> {
         let Some(accepted) = self.ceremony.accepted().cloned() else { return Ok(()) };
@@ -181,10 +195,12 @@ impl MainLoop {
             health: self.health.clone(),
         };
         // Opening reads disks; the other tasks of this thread go on elsewhere.
-        let (mut running, executed) = tokio::task::block_in_place(|| startup::open(request))?;
+        let opened = tokio::task::block_in_place(|| startup::open(request))?;
+        let startup::Opened { mut running, executed, stored } = opened;
         tracing::info!(genesis = %accepted.hash, height = running.view.height().get(), "the chain starts here");
         let started = running.start();
         self.executed = Some(executed);
+        self.stored = Some(stored);
         self.phase = Phase::Running(Box::new(running));
         self.settle(started)
     }
@@ -236,6 +252,13 @@ impl MainLoop {
             Some(Ok(executed)) => self.with_running(|running| running.on_executed(executed)),
             Some(Err(error)) => Err(PerformError::from(error).into()),
             None => Err(MainLoopError::ExecutionEnded),
+        }
+    }
+
+    fn on_stored(&mut self, stored: Option<Stored>) -> Result<(), MainLoopError> {
+        match stored {
+            Some(stored) => self.with_running(|running| running.on_stored(stored)),
+            None => Err(MainLoopError::StorageEnded),
         }
     }
 

@@ -4,6 +4,7 @@
 //! API, the HTTP port, and the [`main_loop`]. The main loop first lives through the genesis [`ceremony`]; then the chain
 //! is [`running`]: it feeds the engine and [`perform`]s its effects strictly in order, disk before wire.
 
+pub mod batch_storage;
 pub mod ceremony;
 pub mod handle;
 pub mod health;

@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
+    batch_storage::BatchStorage,
     handle::Handle,
     precommits::SeenPrecommits,
     receipts::Receipts,
@@ -75,6 +76,8 @@ pub struct Performer {
     pub log: ConsensusLog,
     /// Final blocks.
     pub blocks: BlockLog,
+    /// Batches on their way into a block.
+    pub batches: BatchStorage,
     /// The queue of blocks to execute.
     pub executor: Executor,
     /// Session keys.
@@ -119,6 +122,9 @@ impl Performer {
             Effect::SendBlocks { to, first, count } => self.send_blocks(to, first, count),
             Effect::SetTimer { id, after_ms } => self.timers.set(id, Instant::now() + Duration::from_millis(after_ms)),
             Effect::CancelTimer(id) => self.timers.cancel(&id),
+            Effect::StoreBatch(batch) => self.batches.store(batch),
+            Effect::DropBatches(digests) => self.batches.forget(digests),
+            Effect::Durable(ids) => self.receipts.on_durable(&ids),
             Effect::Commit { block, certificate } => {
                 self.blocks.append(&block, &certificate)?;
                 let height = block.header().height;

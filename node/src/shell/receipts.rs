@@ -8,7 +8,7 @@ use node_core::{
     types::{Hash, Height, Receipt, ReceiptStatus, TransactionId},
 };
 
-use super::submission::{Answer, SubmitError, Ticket};
+use super::submission::{Answer, SubmitError, Ticket, Wanted};
 
 /// Receipts that are kept. Older ones are in the blocks, which everybody can execute again.
 const RECEIPTS_MAX: usize = 200_000;
@@ -45,6 +45,8 @@ pub struct Receipts {
 #[derive(Debug)]
 struct Pending {
     valid_until: Height,
+    /// A quorum has it.
+    durable: bool,
     waiters: Vec<Ticket>,
 }
 
@@ -54,7 +56,7 @@ impl Receipts {
         if self.pending.len() >= WAITERS_MAX && !self.pending.contains_key(&id) {
             return false;
         }
-        self.pending.entry(id).or_insert(Pending { valid_until, waiters: Vec::new() });
+        self.pending.entry(id).or_insert(Pending { valid_until, durable: false, waiters: Vec::new() });
         self.first_expiry = self.first_expiry.min(valid_until);
         true
     }
@@ -64,8 +66,22 @@ impl Receipts {
         if let Some(fate) = self.fates.get(id) {
             waiter.answer(Answer::Settled(fate.clone()));
         } else if let Some(pending) = self.pending.get_mut(id) {
+            if pending.durable && waiter.wanted == Wanted::Durable {
+                return waiter.answer(Answer::Durable);
+            }
             pending.waiters.retain(|waiter| !waiter.is_abandoned());
             pending.waiters.push(waiter);
+        }
+    }
+
+    /// Transactions are durable at a quorum.
+    pub fn on_durable(&mut self, ids: &[TransactionId]) {
+        for id in ids {
+            let Some(pending) = self.pending.get_mut(id) else { continue };
+            pending.durable = true;
+            for waiter in pending.waiters.extract_if(.., |waiter| waiter.wanted == Wanted::Durable) {
+                waiter.answer(Answer::Durable);
+            }
         }
     }
 
@@ -182,6 +198,22 @@ mod tests {
         let settled = Answer::Settled(Fate::Final { block: Hash::ZERO, receipt: done });
         assert_eq!(fate.try_recv(), Ok((7, settled)));
         assert!(!receipts.is_pending(&id));
+    }
+
+    #[test]
+    fn who_waits_for_durability_is_told_then_and_who_waits_for_finality_is_not() {
+        let mut receipts = Receipts::default();
+        let id = TransactionId::new([1; 32]);
+        assert!(receipts.expect(id, Height::new(50)));
+        let (answers, mut told) = mpsc::unbounded_channel();
+        for (number, wanted) in [(1, Wanted::Final), (2, Wanted::Durable)] {
+            receipts.wait(&id, Ticket { answers: answers.clone(), number, wanted });
+        }
+        receipts.on_durable(&[id]);
+        receipts.wait(&id, Ticket { answers, number: 3, wanted: Wanted::Durable });
+        assert_eq!(told.try_recv(), Ok((2, Answer::Durable)));
+        assert_eq!(told.try_recv(), Ok((3, Answer::Durable)));
+        assert!(told.try_recv().is_err());
     }
 
     #[test]

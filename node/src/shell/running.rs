@@ -11,11 +11,12 @@ use node_core::{
     crypto::VerifiedTransaction,
     mempool::Refusal,
     session::{NotCleared, TripwireQuestion},
-    types::{CeremonyNonce, Genesis, Height, Identity, PeerMessage, SessionKey, TransactionId},
+    types::{CeremonyNonce, Genesis, Height, Identity, PeerMessage, SessionKey, TransactionId, UnsignedProposal},
 };
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    batch_storage::Stored,
     health::Turn,
     perform::{PerformError, Performer},
     question::{Known, NewestVote, Question},
@@ -72,8 +73,14 @@ impl Running {
             Event::Transactions { from, transactions } => {
                 self.step(Input::Submitted { origin: Origin::Peer(from), transactions }).map(|_| ())
             }
+            Event::Batch { from, batch } => self.step(Input::Batch { from, batch }).map(|_| ()),
             Event::Message { from, message } => self.on_message(from, *message),
         }
+    }
+
+    /// Batches are on the disk.
+    pub fn on_stored(&mut self, stored: Stored) -> Result<(), PerformError> {
+        self.step(Input::BatchesStored(stored?)).map(|_| ())
     }
 
     /// A timer of the engine is due.
@@ -137,7 +144,7 @@ impl Running {
             }
             match ticket.wanted {
                 Wanted::Accepted => accepted.push((id, ticket)),
-                Wanted::Final => receipts.wait(&id, ticket),
+                Wanted::Durable | Wanted::Final => receipts.wait(&id, ticket),
             }
         }
         let refused: BTreeMap<_, _> = self.submit(transactions)?.into_iter().collect();
@@ -268,11 +275,10 @@ impl Running {
     fn show(&self, from: Identity, message: &PeerMessage, outcome: &StepOutcome) {
         let (height, signer, verified) = match message {
             PeerMessage::Vote(vote) => (vote.vote.height, vote.vote.voter, outcome.verified),
-            PeerMessage::Proposal(proposed) => {
-                let proposal = &proposed.proposal.proposal;
-                (proposal.height, proposal.proposer, !outcome.dropped)
-            }
-            _ => return,
+            message => match proposal_of(message) {
+                Some(proposal) => (proposal.height, proposal.proposer, !outcome.dropped),
+                None => return,
+            },
         };
         let entry = self.view.entry(height, &signer);
         let verified = verified && entry.is_some();
@@ -357,14 +363,25 @@ impl Running {
     fn show_own(&self, message: &PeerMessage) {
         let (height, signer) = match message {
             PeerMessage::Vote(vote) => (vote.vote.height, vote.vote.voter),
-            PeerMessage::Proposal(proposed) => (proposed.proposal.proposal.height, proposed.proposal.proposal.proposer),
-            _ => return,
+            message => match proposal_of(message) {
+                Some(proposal) => (proposal.height, proposal.proposer),
+                None => return,
+            },
         };
         let identity = self.performer.identity;
         if signer == identity {
             let arrival = Arrival { from: identity, verified: true, entry: self.view.entry(height, &identity) };
             watched::show(&self.performer.handle, message, arrival);
         }
+    }
+}
+
+/// The proposal that a message carries.
+fn proposal_of(message: &PeerMessage) -> Option<&UnsignedProposal> {
+    match message {
+        PeerMessage::Proposal(proposed) => Some(&proposed.proposal.proposal),
+        PeerMessage::ProposedHeader(proposed) => Some(&proposed.proposal.proposal),
+        _ => None,
     }
 }
 

@@ -8,9 +8,9 @@ use std::{
 
 use node_core::{
     consensus::{Boot, Engine, SigningLog},
-    crypto::KeyPair,
+    crypto::{KeyPair, VerifiedBatch},
     session::KeyState,
-    types::{Genesis, Height, Identity},
+    types::{Genesis, Header, Height, Identity},
 };
 use thiserror::Error;
 use tokio::{
@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    batch_storage::{BatchStorage, Stored},
     handle::{ChainAccess, Handle},
     health::{Health, Turn},
     perform::{Performer, answer_places},
@@ -34,13 +35,15 @@ use crate::{
     adapters::{
         p2p::Links,
         storage::{
-            BlockLog, ConsensusLog, LogCondition, QmdbStore, RebuildError, StateError, StorageError,
-            rebuild_state_from_blocks,
+            BatchLog, BlockLog, BlockReader, ConsensusLog, LogCondition, QmdbStore, RebuildError, StateError,
+            StorageError, rebuild_state_from_blocks,
         },
     },
     metrics::Metrics,
 };
 
+/// Blocks whose batches may still be stored: the note that they are dropped is written a second later at most.
+const RECENT_HEADERS: usize = 64;
 /// While the state is made again, every so many heights the log says so.
 const REBUILD_REPORT_INTERVAL: u64 = 1_000;
 
@@ -62,6 +65,9 @@ pub enum StartupError {
     /// The session keys could not be kept.
     #[error(transparent)]
     Sessions(#[from] SessionsError),
+    /// The thread that stores batches could not be started.
+    #[error("failed to start the thread that stores batches")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Session keys with the log of what they signed: the two belong together.
@@ -130,8 +136,18 @@ pub struct Request<'a> {
     pub health: Health,
 }
 
+/// The running chain with what its stores tell it.
+pub struct Opened {
+    /// The chain.
+    pub running: Running,
+    /// Executed blocks.
+    pub executed: mpsc::Receiver<Result<Executed, ExecutionError>>,
+    /// Stored batches.
+    pub stored: mpsc::UnboundedReceiver<Stored>,
+}
+
 /// Opens blocks and state, and makes the engine from what they hold. Blocks.
-pub fn open(request: Request<'_>) -> Result<(Running, mpsc::Receiver<Result<Executed, ExecutionError>>), StartupError> {
+pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     let Request { genesis, identity, identity_key, data_directory, volume, links, handle, metrics, health } = request;
     let Volume { sessions, log, found } = volume;
     let blocks = BlockLog::open(&data_directory.join("blocks"))?;
@@ -162,6 +178,9 @@ pub fn open(request: Request<'_>) -> Result<(Running, mpsc::Receiver<Result<Exec
     let (executor, executed, _task) = state::start(store);
     let effective_keys = sessions.in_state(KeyState::Effective);
     let proposed_keys = sessions.proposed();
+    let (batch_log, batches) = BatchLog::open(&data_directory.join("batches"))?;
+    let recent = recent_headers(&blocks.reader())?;
+    let (batch_storage, stored) = BatchStorage::start(batch_log).map_err(StartupError::Thread)?;
     let engine = Engine::new(Boot {
         genesis: Arc::clone(&genesis),
         identity,
@@ -171,6 +190,8 @@ pub fn open(request: Request<'_>) -> Result<(Running, mpsc::Receiver<Result<Exec
         effective_keys,
         proposed_keys,
         log: found,
+        batches: batches.into_iter().map(VerifiedBatch::from_disk).collect(),
+        recent,
     });
     let performer = Performer {
         identity,
@@ -178,6 +199,7 @@ pub fn open(request: Request<'_>) -> Result<(Running, mpsc::Receiver<Result<Exec
         timers: Timers::default(),
         log,
         blocks,
+        batches: batch_storage,
         executor,
         sessions,
         seen: SeenPrecommits::default(),
@@ -201,5 +223,17 @@ pub fn open(request: Request<'_>) -> Result<(Running, mpsc::Receiver<Result<Exec
         not_cleared: None,
         halted: None,
     };
-    Ok((running, executed))
+    Ok(Opened { running, executed, stored })
+}
+
+/// The headers of the last blocks, newest first.
+fn recent_headers(blocks: &BlockReader) -> Result<Vec<Header>, StorageError> {
+    let mut headers = Vec::new();
+    let mut next = blocks.last_height();
+    while let Some(height) = next.filter(|height| *height > Height::ZERO && headers.len() < RECENT_HEADERS) {
+        let Some(block) = blocks.read(height)? else { break };
+        headers.push(block.block.header().clone());
+        next = height.checked_sub(1);
+    }
+    Ok(headers)
 }

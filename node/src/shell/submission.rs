@@ -20,6 +20,8 @@ pub struct Submission {
 pub enum Wanted {
     /// The mempool of this node has it.
     Accepted,
+    /// A quorum has it on its disks.
+    Durable,
     /// It is final, or has expired.
     Final,
 }
@@ -29,6 +31,8 @@ pub enum Wanted {
 pub enum Answer {
     /// The mempool has it.
     Accepted,
+    /// A quorum has it on its disks: with at most `f` faults it gets a receipt.
+    Durable,
     /// Its fate.
     Settled(Fate),
     /// It was not taken.

@@ -29,6 +29,7 @@ pub fn show(handle: &Handle, message: &PeerMessage, arrival: Arrival) {
     match message {
         PeerMessage::Vote(vote) => handle.show_vote(seen_vote(vote, arrival)),
         PeerMessage::Proposal(proposed) => handle.show_vote(seen_proposal(&proposed.proposal, arrival)),
+        PeerMessage::ProposedHeader(proposed) => handle.show_vote(seen_proposal(&proposed.proposal, arrival)),
         _ => {}
     }
 }

@@ -177,3 +177,9 @@ pub trait Decode: Encode + Sized {
         Ok(value)
     }
 }
+
+impl<T: Decode> Decode for std::sync::Arc<T> {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        T::decode_from(reader).map(Self::new)
+    }
+}

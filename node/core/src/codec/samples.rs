@@ -7,10 +7,11 @@ use crate::{
     ledger::{Account, Chain, Consent, PendingRotation, PendingRotations, Progress},
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
-        Amount, Batch, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason, Hash, Height,
-        Incarnation, Nonce, OperationsRange, PeerMessage, PendingSets, Proposal, ProposedBlock, Receipt, ReceiptStatus,
-        Results, Round, RoundCertificate, RoundSignature, Signature, StateRoots, Step, TimeMs, Transaction,
-        UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root, voters_hash,
+        Amount, Batch, BatchAcknowledgement, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason,
+        Hash, Height, Incarnation, Nonce, OperationsRange, PeerMessage, PendingSets, Proposal, ProposedBlock,
+        ProposedHeader, Receipt, ReceiptStatus, Results, Round, RoundCertificate, RoundSignature, Signature,
+        StateRoots, Step, TimeMs, Transaction, UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root,
+        voters_hash,
     },
 };
 
@@ -185,7 +186,19 @@ fn messages() -> Vec<Sample> {
     let nonce = crate::types::CeremonyNonce::new([6; 32]);
     let request = PeerMessage::NewestVoteRequest { nonce, voter: identity(1), session_key: session_key(1, 1) };
     let response = PeerMessage::NewestVoteResponse { nonce, vote: Some(vote()), certificate: Some(certificate()) };
+    let acknowledgement = BatchAcknowledgement {
+        batch: hash(3),
+        voter: identity(1),
+        epoch: Epoch::FIRST,
+        signature: Signature::new([7; 64]),
+    };
+    let batch = block.batches()[0].clone();
+    let header = ProposedHeader::new(proposal, &block, |_| true);
     vec![
+        sample("message-batch", &PeerMessage::Batch(batch)),
+        sample("message-batch-acknowledgements", &PeerMessage::BatchAcknowledgements(vec![acknowledgement])),
+        sample("message-batches-request", &PeerMessage::BatchesRequest(vec![hash(3), hash(4)])),
+        sample("message-proposed-header", &PeerMessage::ProposedHeader(Box::new(header))),
         sample("message-proposal", &PeerMessage::Proposal(Box::new(ProposedBlock { proposal, block }))),
         sample("message-vote", &PeerMessage::Vote(vote())),
         sample("message-round-certificate", &PeerMessage::RoundCertificate(round)),

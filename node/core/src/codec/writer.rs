@@ -13,6 +13,12 @@ impl Writer {
         Self::default()
     }
 
+    /// An empty buffer with room for so many bytes.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
+    }
+
     /// Appends bytes as they are, without a length.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -80,10 +86,25 @@ pub trait Encode {
     /// Appends the encoding of this value.
     fn encode_to(&self, writer: &mut Writer);
 
+    /// About how many bytes the encoding has, so that it is written without moving it.
+    fn room(&self) -> usize {
+        256
+    }
+
     /// The encoding of this value.
     fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_room(self.room());
         self.encode_to(&mut writer);
         writer.into_bytes()
+    }
+}
+
+impl<T: Encode> Encode for std::sync::Arc<T> {
+    fn encode_to(&self, writer: &mut Writer) {
+        T::encode_to(self, writer);
+    }
+
+    fn room(&self) -> usize {
+        T::room(self)
     }
 }

@@ -22,10 +22,11 @@ use super::{
 };
 use crate::{
     crypto::{verify_proposal, verify_vote},
+    mempool::Batches,
     session::{ClearedKey, SignRefusal, Signed, Signer, SigningRecord},
     types::{
-        Height, Incarnation, Parameters, PeerMessage, Proposal, ProposedBlock, Round, Signature, UnsignedProposal,
-        UnsignedVote, Vote, VoterSet,
+        Block, Hash, Height, Incarnation, Parameters, PeerMessage, Proposal, ProposedHeader, Round, Signature,
+        UnsignedProposal, UnsignedVote, Vote, VoterSet,
     },
 };
 
@@ -49,6 +50,8 @@ pub struct Answers<'a> {
     pub out: &'a mut Outbox,
     /// The blocks that proposals name.
     pub blocks: &'a Blocks,
+    /// Batches that are on the disk, or that others have.
+    pub batches: &'a Batches,
     /// A message that was verified before it came here, so that it is not verified twice.
     pub verified: Option<Signature>,
     /// The log is being replayed: its entries are not appended again.
@@ -198,8 +201,9 @@ impl Answers<'_> {
                 let voters = if own { &self.signing_voters } else { &self.voters };
                 let proposal = context::travelling_proposal(proposal, voters);
                 if let Some(block) = self.blocks.get(&proposal.proposal.value) {
-                    let block = block.as_ref().clone();
-                    self.send(PeerMessage::Proposal(Box::new(ProposedBlock { proposal, block })));
+                    let proposed =
+                        ProposedHeader::new(proposal, block, |digest: &Hash| !self.batches.is_certified(digest));
+                    self.send(PeerMessage::ProposedHeader(Box::new(proposed)));
                 }
             }
         }
@@ -217,7 +221,7 @@ impl Answers<'_> {
             CoreInput::ProposedValue(value, _) => {
                 let value = LoggedValue::from_core(&value);
                 if let Some(block) = self.blocks.get(&value.value).filter(|_| !self.log.has_block(&value.value)) {
-                    self.out.append(self.log.add(LogEntry::Block(block.clone())));
+                    self.append_block(&block.clone());
                 }
                 LogEntry::Value(value)
             }
@@ -233,6 +237,16 @@ impl Answers<'_> {
             | CoreInput::SyncValueResponse(_) => return,
         };
         self.out.append(self.log.add(entry));
+    }
+
+    /// The header, and those batches that are not on the disk already: a vote for the block promises all of them.
+    fn append_block(&mut self, block: &Block) {
+        for batch in block.batches().iter().filter(|batch| !self.batches.is_durable(&batch.digest())) {
+            if !self.log.has_batch(&batch.digest()) {
+                self.out.append(self.log.add(LogEntry::Batch(batch.clone())));
+            }
+        }
+        self.out.append(self.log.add(LogEntry::Header(Arc::new(block.header().clone()))));
     }
 
     fn sign_vote(&mut self, vote: UnsignedVote) -> malachite::SignedVote<Chain> {

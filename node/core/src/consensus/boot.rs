@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    crypto::KeyPair,
+    crypto::{KeyPair, VerifiedBatch},
     ledger::Snapshot,
     types::{CommitCertificate, Epoch, Genesis, Header, Identity, SessionKey},
 };
@@ -27,6 +27,10 @@ pub struct Boot {
     pub proposed_keys: Vec<(SessionKey, Epoch)>,
     /// The signing log.
     pub log: SigningLog,
+    /// The batches that are stored, in the order in which they were.
+    pub batches: Vec<VerifiedBatch>,
+    /// The headers of the last blocks, whose batches may still be stored.
+    pub recent: Vec<Header>,
 }
 
 /// The signing log as it was found.

@@ -8,14 +8,12 @@ use arc_malachitebft_core_types::ValueOrigin;
 use super::{DropReason, Effect, Engine, context, log::LoggedValue, validate::Judge};
 use crate::{
     codec::Encode,
-    mempool::Space,
-    types::{BATCH_TRANSACTIONS_MAX, Batch, Block, Hash, Header, Round, TimeMs, UnsignedProposal},
+    mempool::{DIGEST_BYTES, Space},
+    types::{BLOCK_BATCHES_MAX, Batch, Block, Hash, Header, Round, TimeMs, UnsignedProposal},
 };
 
 /// Bytes of a block beside its header and transactions: versions and lengths.
 const BLOCK_OVERHEAD_BYTES: usize = 64;
-/// Bytes that a batch takes beside its transactions, its digest in the header included.
-const BATCH_OVERHEAD_BYTES: usize = 64;
 
 impl Engine {
     /// Judges one proposed block, if one is not judged yet and `height - 2` is executed.
@@ -26,7 +24,7 @@ impl Engine {
         let Some(proposal) = self.blocks.unjudged().into_iter().next() else { return false };
         let UnsignedProposal { height, round, pol_round, value, proposer } = proposal.proposal;
         let Some(block) = self.blocks.get(&value) else { return false };
-        let judge = Judge { chain: &self.chain, mempool: &self.mempool, now_ms: self.now_ms };
+        let judge = Judge { chain: &self.chain, batches: &self.batches, now_ms: self.now_ms };
         let verdict = judge.check(block);
         self.blocks.judge(&value, verdict.is_ok());
         if verdict.is_err() {
@@ -70,15 +68,21 @@ impl Engine {
         };
         let parameters = self.chain.parameters();
         let transactions_max = usize::try_from(parameters.transactions_per_block_max).unwrap_or(usize::MAX);
-        let batches_max = transactions_max.div_ceil(BATCH_TRANSACTIONS_MAX);
-        let overhead = header.encode().len() + BLOCK_OVERHEAD_BYTES + batches_max * BATCH_OVERHEAD_BYTES;
+        let overhead = header.encode().len() + BLOCK_OVERHEAD_BYTES;
         let bytes_max = usize::try_from(parameters.block_bytes_max).unwrap_or(usize::MAX).saturating_sub(overhead);
-        let picked = self.mempool.pick(Space { transactions_max, bytes_max });
-        let batches: Result<Vec<Batch>, _> =
-            picked.chunks(BATCH_TRANSACTIONS_MAX).map(|chunk| Batch::new(chunk.to_vec())).collect();
-        let batches = batches.ok()?;
-        header.batches = batches.iter().map(Batch::digest).collect();
-        let block = Block::new(header, batches).ok()?;
+        let space = Space { transactions_max, bytes_max };
+        let sessions = Batch::new(self.mempool.pick_sessions(space)).ok()?;
+        let mut batches = Vec::new();
+        let mut space = space;
+        if !sessions.transactions().is_empty() {
+            space.transactions_max = space.transactions_max.saturating_sub(sessions.transactions().len());
+            space.bytes_max = space.bytes_max.saturating_sub(sessions.bytes() + DIGEST_BYTES);
+            batches.push(Arc::new(sessions));
+        }
+        let count_max = BLOCK_BATCHES_MAX - batches.len();
+        batches.extend(self.batches.pick(space, count_max, self.chain.tip()));
+        header.batches = batches.iter().map(|batch| batch.digest()).collect();
+        let block = Block::of_shared(header, batches).ok()?;
         let value = block.hash();
         self.blocks.insert(value, Arc::new(block));
         self.blocks.judge(&value, true);

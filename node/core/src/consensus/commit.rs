@@ -7,6 +7,7 @@ use arc_malachitebft_core_types as malachite;
 use super::{
     Effect, Engine, HaltReason,
     context::{self, Chain},
+    on_batch::named_batches,
     timers::TimerId,
 };
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
     types::{Block, CertifiedBlock, CommitCertificate, CommitSignature, Height, Results},
 };
 
+/// The pace of a chain with something to include: shorter blocks would cost more than they bring, milliseconds.
+const CONTENT_INTERVAL_MS: u64 = 100;
 /// How many heights may be asked for execution before the first answer.
 const EXECUTIONS_AHEAD_MAX: u64 = 4;
 
@@ -22,8 +25,15 @@ impl Engine {
     /// The protocol has decided.
     pub(super) fn decide(&mut self, certificate: &malachite::CommitCertificate<Chain>) {
         let height = certificate.height;
-        let found = self.chain.voters(height).cloned().zip(self.blocks.get(&certificate.value_id).cloned());
-        let Some((voters, block)) = found else { return self.halt(HaltReason::NotExecutable { height }) };
+        let Some(voters) = self.chain.voters(height).cloned() else {
+            return self.halt(HaltReason::NotExecutable { height });
+        };
+        let Some(block) = self.blocks.get(&certificate.value_id).cloned() else {
+            // A batch of it was lost with the disk: the block comes from peers.
+            self.stop_core();
+            self.given_up_at = Some(height);
+            return;
+        };
         let signatures = certificate.commit_signatures.iter().map(|signature| CommitSignature {
             voter: signature.address,
             epoch: context::epoch_of(&voters, &signature.address),
@@ -67,6 +77,9 @@ impl Engine {
         self.gate.on_commit(&self.chain, &certificate);
         self.tip_certificate = Some(certificate.clone());
         self.mempool.on_decided(&block);
+        self.batches.on_decided(block.header());
+        self.unexecuted.insert(height, named_batches(&block));
+        self.incomplete.clear();
         self.blocks.clear();
         self.out.commit(Effect::Commit { block, certificate });
         self.committed_ms = Some(self.now_ms);
@@ -77,6 +90,11 @@ impl Engine {
         let after_ms = self.chain.parameters().block_interval_ms.saturating_sub(spent);
         self.out.push(Effect::SetTimer { id: TimerId::NextHeight(height.next()), after_ms });
         self.due = false;
+        let after_ms = CONTENT_INTERVAL_MS.saturating_sub(spent);
+        self.paced = after_ms == 0;
+        if !self.paced {
+            self.out.push(Effect::SetTimer { id: TimerId::NextContent(height.next()), after_ms });
+        }
     }
 
     /// Asks for the execution of what is final, a few heights ahead.
@@ -97,10 +115,13 @@ impl Engine {
         if self.chain.executed() == before {
             return;
         }
-        let expired = self.mempool.on_executed(outcome.height, &outcome.receipts);
+        let mut expired = self.mempool.on_executed(outcome.height, &outcome.receipts);
+        expired.extend(self.drop_batches(outcome));
         if !expired.is_empty() {
             self.out.push(Effect::Expired(expired));
         }
+        // What was deferred may be the next of its sender now.
+        self.seal_when_due();
         for (from, message) in self.gate.take_waiting() {
             self.on_message(from, message);
         }

@@ -6,7 +6,8 @@ use super::timers::TimerId;
 use crate::{
     mempool::Refusal,
     types::{
-        Block, CommitCertificate, Epoch, Height, Identity, PeerMessage, Proposal, SessionKey, TransactionId, Vote,
+        Batch, Block, CommitCertificate, Epoch, Hash, Height, Identity, PeerMessage, Proposal, SessionKey,
+        TransactionId, Vote,
     },
 };
 
@@ -53,6 +54,12 @@ pub enum Effect {
     },
     /// Forget a timer, if it is set.
     CancelTimer(TimerId),
+    /// Make a batch durable; answered by [`super::Input::BatchesStored`]. Others may be made durable together with it.
+    StoreBatch(Arc<Batch>),
+    /// These batches are not needed on the disk any more. It need not be durable.
+    DropBatches(Vec<Hash>),
+    /// These transactions of clients of this node are durable at a quorum: with at most `f` faults each gets a receipt.
+    Durable(Vec<TransactionId>),
     /// Append a final block to the block log, durably. The heights come without gaps.
     Commit {
         /// The block.
@@ -146,6 +153,12 @@ pub enum DropReason {
     /// The peer has used up the space for messages that cannot be verified yet.
     #[error("too many messages wait for their voter set")]
     TooManyWaiting,
+    /// No block could name it.
+    #[error("is larger than a block")]
+    TooLarge,
+    /// Made for another chain, or another life of this one.
+    #[error("is for another chain")]
+    OtherChain,
     /// An answer to a question that was not asked.
     #[error("was not asked for")]
     Unrequested,

@@ -1,5 +1,7 @@
 //! The engine: one state, one function, from what happened to what must be done.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     Alarm, Boot, Effect, Faults, HaltReason, Input, SigningLog,
     blocks::Blocks,
@@ -7,16 +9,17 @@ use super::{
     core::Core,
     gate::Gate,
     log::{HeightLog, OpenedLog},
+    on_batch::NamedBatch,
     outbox::Outbox,
     rotation::SessionKeeper,
     timers::TimerId,
 };
 use crate::{
-    crypto::KeyPair,
-    mempool::{Limits, Mempool},
+    crypto::{KeyPair, VerifiedBatch},
+    mempool::{BatchLimits, Batches, Limits, Mempool},
     session::{ClearedKey, Signer, SigningRecord},
     sync::BlockSync,
-    types::{CommitCertificate, Epoch, Hash, Height, Identity, PeerMessage, SessionKey},
+    types::{CommitCertificate, Epoch, Hash, Header, Height, Identity, PeerMessage, ProposedHeader, SessionKey},
 };
 
 /// How often the engine looks after sync and its session, and tells peers how far it is, milliseconds.
@@ -37,6 +40,15 @@ pub struct Engine {
     pub(super) gate: Gate,
     pub(super) out: Outbox,
     pub(super) mempool: Mempool,
+    pub(super) batches: Batches,
+    /// Proposals of this height of which batches are missing.
+    pub(super) incomplete: Vec<ProposedHeader>,
+    /// The batches of decided blocks that are not executed.
+    pub(super) unexecuted: BTreeMap<Height, Vec<NamedBatch>>,
+    /// Batches of decided blocks that are still stored: with what was deferred, until it expires.
+    pub(super) kept_batches: BTreeSet<(Height, Hash)>,
+    /// The timer for the next batch is set.
+    pub(super) seal_timer: bool,
     pub(super) sync: BlockSync,
     pub(super) session: SessionKeeper,
     /// The clock of the current step.
@@ -51,6 +63,8 @@ pub struct Engine {
     pub(super) started: bool,
     /// The pace of an idle chain allows the next height.
     pub(super) due: bool,
+    /// The pace of a chain with something to include allows the next height.
+    pub(super) paced: bool,
     /// Sign nothing at this height or below: the log was there before the blocks.
     pub(super) nothing_up_to: Height,
     /// The height at which the signer refused or the protocol failed: it runs on without signing.
@@ -123,7 +137,18 @@ impl Engine {
     #[doc(hidden)]
     #[must_use]
     pub fn with_faults(boot: Boot, faults: Faults) -> Self {
-        let Boot { genesis, identity, identity_key, tip, executed, effective_keys, proposed_keys, log } = boot;
+        let Boot {
+            genesis,
+            identity,
+            identity_key,
+            tip,
+            executed,
+            effective_keys,
+            proposed_keys,
+            log,
+            batches,
+            recent,
+        } = boot;
         let chain = ChainView::new(&genesis, tip.as_ref().map(|(header, _)| header), &executed);
         let mut out = Outbox::new(faults.log_not_flushed);
         let (opened, log_broken) = open_log(log, &mut out);
@@ -148,6 +173,11 @@ impl Engine {
             gate,
             out,
             mempool: Mempool::new(Limits::default(), *chain.incarnation(), chain.tip()),
+            batches: stored_batches(batches, &recent, chain.tip()),
+            incomplete: Vec::new(),
+            unexecuted: BTreeMap::new(),
+            kept_batches: BTreeSet::new(),
+            seal_timer: false,
             sync: BlockSync::default(),
             session: SessionKeeper::new(effective_keys, proposed_keys),
             now_ms: 0,
@@ -156,6 +186,7 @@ impl Engine {
             committed_ms: None,
             started: false,
             due: true,
+            paced: true,
             nothing_up_to,
             disabled_at: None,
             given_up_at: None,
@@ -186,6 +217,8 @@ impl Engine {
             }
             Input::Timer(id) => self.on_timer(id),
             Input::Submitted { origin, transactions } => self.on_submitted(origin, transactions),
+            Input::Batch { from, batch } => self.on_batch(from, &batch),
+            Input::BatchesStored(digests) => self.on_batches_stored(&digests),
             Input::Executed { outcome, results } => self.on_executed(&outcome, results),
             Input::Cleared(key) => self.on_cleared(key),
             Input::Made { key, epoch } => self.on_made(key, epoch),
@@ -258,6 +291,19 @@ impl Engine {
     pub fn voters(&self, height: Height) -> Option<&crate::types::VoterSet> {
         self.chain.voters(height).map(AsRef::as_ref)
     }
+}
+
+/// What of the stored batches no block names yet.
+fn stored_batches(stored: Vec<VerifiedBatch>, recent: &[Header], tip: Height) -> Batches {
+    let mut batches = Batches::new(BatchLimits::default());
+    for header in recent {
+        batches.on_decided(header);
+    }
+    for batch in stored {
+        batches.add(&batch, false, tip);
+        batches.on_stored(&batch.batch().digest());
+    }
+    batches
 }
 
 /// Opens the log, or starts without one.

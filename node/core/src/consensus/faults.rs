@@ -13,6 +13,8 @@ pub struct Faults {
     pub old_key_kept: bool,
     /// Signs whatever it is asked to, without looking at the record.
     pub record_ignored: bool,
+    /// Acknowledges a batch that is not durable yet.
+    pub acknowledged_early: bool,
     /// Forgets at a restart what it said before in this height.
     pub replay_skipped: bool,
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     crypto::{InvalidSignature, verify_proposal, verify_vote},
     types::{
-        CommitCertificate, Height, Identity, PeerMessage, ProposedBlock, Round, SessionKey, Vote, VoteKind, VoterSet,
+        CommitCertificate, Height, Identity, PeerMessage, ProposedHeader, Round, SessionKey, Vote, VoteKind, VoterSet,
     },
 };
 
@@ -38,7 +38,7 @@ pub struct Gate {
     /// Verified votes by height.
     seen: BTreeMap<Height, BTreeMap<VotePlace, Vec<Vote>>>,
     /// Verified proposals of heights that have not started.
-    early: BTreeMap<Height, Vec<ProposedBlock>>,
+    early: BTreeMap<Height, Vec<ProposedHeader>>,
     /// Messages of heights whose voters are not known, by peer.
     waiting: BTreeMap<Identity, VecDeque<PeerMessage>>,
     /// The newest verified vote of every session key.
@@ -109,22 +109,22 @@ impl Gate {
         Ok(contradicted.map_or(Admission::New, Admission::Contradicts))
     }
 
-    /// Verifies a proposal: by whose turn it is, with its block.
-    pub fn check_proposal(chain: &ChainView, voters: &VoterSet, proposed: &ProposedBlock) -> Result<(), DropReason> {
-        let ProposedBlock { proposal, block } = proposed;
+    /// Verifies a proposal: by whose turn it is, with its header.
+    pub fn check_proposal(chain: &ChainView, voters: &VoterSet, proposed: &ProposedHeader) -> Result<(), DropReason> {
+        let ProposedHeader { proposal, header, batches: _ } = proposed;
         let unsigned = &proposal.proposal;
         if proposer_at(voters, unsigned.height, unsigned.round).identity != unsigned.proposer {
             return Err(DropReason::NotTheProposer);
         }
         verify_proposal(chain.incarnation(), voters, proposal).map_err(|error| drop_reason(&error))?;
         // A block for which there was no quorum before is of the round in which it is proposed.
-        let made_in = block.header().round;
+        let made_in = header.round;
         let in_turn = if unsigned.pol_round.is_some() { made_in < unsigned.round } else { made_in == unsigned.round };
-        if block.hash() == unsigned.value && in_turn { Ok(()) } else { Err(DropReason::WrongBlock) }
+        if header.hash() == unsigned.value && in_turn { Ok(()) } else { Err(DropReason::WrongBlock) }
     }
 
     /// Keeps a verified proposal of a height that has not started.
-    pub fn keep_early(&mut self, proposed: ProposedBlock) {
+    pub fn keep_early(&mut self, proposed: ProposedHeader) {
         let early = self.early.entry(proposed.proposal.proposal.height).or_default();
         if early.len() < EARLY_PROPOSALS_MAX && !early.contains(&proposed) {
             early.push(proposed);
@@ -137,7 +137,7 @@ impl Gate {
     }
 
     /// Takes the proposals of a height that starts.
-    pub fn take_early(&mut self, height: Height) -> Vec<ProposedBlock> {
+    pub fn take_early(&mut self, height: Height) -> Vec<ProposedHeader> {
         self.early.remove(&height).unwrap_or_default()
     }
 
@@ -152,7 +152,7 @@ impl Gate {
             return Err(DropReason::TooManyWaiting);
         }
         let waiting = self.waiting.entry(from).or_default();
-        let carries_block = |message: &PeerMessage| matches!(message, PeerMessage::Proposal(_));
+        let carries_block = |message: &PeerMessage| matches!(message, PeerMessage::ProposedHeader(_));
         let blocks = waiting.iter().filter(|message| carries_block(message)).count();
         if waiting.len() >= WAITING_PER_PEER_MAX || (carries_block(&message) && blocks >= WAITING_BLOCKS_PER_PEER_MAX) {
             return Err(DropReason::TooManyWaiting);
@@ -206,10 +206,12 @@ fn order(vote: &Vote) -> (Height, Round, VoteKind) {
     (vote.vote.height, vote.vote.round, vote.vote.kind)
 }
 
-fn drop_reason(error: &InvalidSignature) -> DropReason {
+pub fn drop_reason(error: &InvalidSignature) -> DropReason {
     match error {
         InvalidSignature::NotAVoter { .. } => DropReason::NotAVoter,
         InvalidSignature::WrongEpoch { .. } => DropReason::WrongEpoch,
-        InvalidSignature::Vote { .. } | InvalidSignature::Transaction { .. } => DropReason::BadSignature,
+        InvalidSignature::Vote { .. } | InvalidSignature::Transaction { .. } | InvalidSignature::Batch { .. } => {
+            DropReason::BadSignature
+        }
     }
 }

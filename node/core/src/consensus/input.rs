@@ -2,10 +2,10 @@
 
 use super::timers::TimerId;
 use crate::{
-    crypto::VerifiedTransaction,
+    crypto::{VerifiedBatch, VerifiedTransaction},
     ledger::Outcome,
     session::ClearedKey,
-    types::{Epoch, Identity, PeerMessage, Results},
+    types::{Epoch, Hash, Identity, PeerMessage, Results},
 };
 
 /// One thing that happened. The engine answers with effects and never waits.
@@ -13,8 +13,8 @@ use crate::{
 pub enum Input {
     /// The process is up. Comes once, before anything else.
     Start,
-    /// A message from a peer whose identity the connection proved. Not [`PeerMessage::Transactions`]: the shell checks
-    /// the signatures of those in batches and feeds [`Input::Submitted`].
+    /// A message from a peer whose identity the connection proved. Not [`PeerMessage::Transactions`] and
+    /// [`PeerMessage::Batch`]: the shell checks the signatures in those and feeds [`Input::Submitted`] and [`Input::Batch`].
     Message {
         /// The peer.
         from: Identity,
@@ -34,6 +34,15 @@ pub enum Input {
         /// The transactions, in the order of their sender.
         transactions: Vec<VerifiedTransaction>,
     },
+    /// A batch of a peer in which every transaction was checked.
+    Batch {
+        /// The peer.
+        from: Identity,
+        /// The batch.
+        batch: VerifiedBatch,
+    },
+    /// The answer to [`super::Effect::StoreBatch`]: batches with these digests are durable.
+    BatchesStored(Vec<Hash>),
     /// The answer to [`super::Effect::Execute`]: what [`crate::ledger::apply_block`] returned.
     Executed {
         /// What the block did.

@@ -1,6 +1,6 @@
 //! The signing log: what one height needs to go on after a crash exactly where it stopped, and what was signed before.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_malachitebft_core_consensus::{Input as CoreInput, ProposedValue};
 use arc_malachitebft_core_types as malachite;
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     codec::{Decode, DecodeError, Encode, Reader, Writer},
     session::{RecordEntry, SigningRecord},
-    types::{Block, Hash, Height, Identity, Proposal, Round, RoundCertificate, Vote},
+    types::{Batch, Block, Hash, Header, Height, Identity, Proposal, Round, RoundCertificate, Vote},
 };
 
 const LOG_VERSION: u8 = 1;
@@ -37,8 +37,12 @@ pub enum LogEntry {
     Vote(Vote),
     /// The protocol took a proposal into account.
     Proposal(Proposal),
-    /// A block that entries after it name.
+    /// A block that entries after it name, whole.
     Block(Arc<Block>),
+    /// The header of a block that entries after it name. Its batches are entries before it, or stored on their own.
+    Header(Arc<Header>),
+    /// A batch that a header after it names, and that is not stored on its own.
+    Batch(Arc<Batch>),
     /// The protocol learned whether a block is valid.
     Value(LoggedValue),
     /// A timeout of the protocol elapsed.
@@ -139,7 +143,25 @@ impl HeightLog {
 
     /// A block of the log.
     pub fn has_block(&self, hash: &Hash) -> bool {
-        self.entries.iter().any(|entry| matches!(entry, LogEntry::Block(block) if block.hash() == *hash))
+        self.entries.iter().any(|entry| match entry {
+            LogEntry::Block(block) => block.hash() == *hash,
+            LogEntry::Header(header) => header.hash() == *hash,
+            _ => false,
+        })
+    }
+
+    /// Whether a batch is in the log.
+    pub fn has_batch(&self, digest: &Hash) -> bool {
+        self.entries.iter().any(|entry| matches!(entry, LogEntry::Batch(batch) if batch.digest() == *digest))
+    }
+
+    /// The batches of the log.
+    pub fn batches(&self) -> BTreeMap<Hash, Arc<Batch>> {
+        let batch = |entry: &LogEntry| match entry {
+            LogEntry::Batch(batch) => Some((batch.digest(), batch.clone())),
+            _ => None,
+        };
+        self.entries.iter().filter_map(batch).collect()
     }
 
     /// The own proposal of a round.
@@ -165,7 +187,7 @@ impl LogEntry {
     /// The entry as the protocol takes it. The first entry and blocks are not for the protocol.
     pub fn for_core(&self, height: Height) -> Option<CoreInput<Chain>> {
         Some(match self {
-            Self::Start { .. } | Self::Block(_) => return None,
+            Self::Start { .. } | Self::Block(_) | Self::Header(_) | Self::Batch(_) => return None,
             Self::OwnVote(_, vote) | Self::Vote(vote) => CoreInput::Vote(context::signed_vote(vote)),
             Self::OwnProposal(_, proposal) | Self::Proposal(proposal) => {
                 CoreInput::Proposal(context::signed_proposal(proposal))
@@ -298,6 +320,14 @@ impl Encode for LogEntry {
                 writer.u8(9);
                 certificate.encode_to(writer);
             }
+            Self::Header(header) => {
+                writer.u8(10);
+                header.encode_to(writer);
+            }
+            Self::Batch(batch) => {
+                writer.u8(11);
+                batch.encode_to(writer);
+            }
         }
     }
 }
@@ -315,6 +345,8 @@ impl Decode for LogEntry {
             7 => Self::Value(LoggedValue::decode_from(reader)?),
             8 => Self::Timeout(TimeoutKind::decode_from(reader)?, Round::decode_from(reader)?),
             9 => Self::Polka(RoundCertificate::decode_from(reader)?),
+            10 => Self::Header(Arc::decode_from(reader)?),
+            11 => Self::Batch(Arc::decode_from(reader)?),
             found => return Err(DecodeError::UnknownTag { field: "signing log entry", found }),
         })
     }

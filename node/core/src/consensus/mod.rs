@@ -24,6 +24,7 @@ mod faults;
 mod gate;
 mod input;
 mod log;
+mod on_batch;
 mod on_blocks;
 mod on_message;
 mod on_timer;

@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     crypto::{SigningBytes, VerifiedTransaction},
+    mempool::Refusal,
     session::{RecordEntry, Sighting, Slot},
     types::{
-        Height, Identity, PeerMessage, ProposedBlock, RoundCertificate, Step, TRANSACTIONS_PER_MESSAGE_MAX, Vote,
+        Height, Identity, PeerMessage, ProposedHeader, RoundCertificate, Step, TRANSACTIONS_PER_MESSAGE_MAX, Vote,
         VoteKind, VoterSet,
     },
 };
@@ -24,7 +25,17 @@ impl Engine {
     pub(super) fn on_message(&mut self, from: Identity, message: PeerMessage) {
         let taken = match message {
             PeerMessage::Vote(vote) => self.on_vote(from, vote),
-            PeerMessage::Proposal(proposed) => self.on_proposal(from, *proposed),
+            PeerMessage::Proposal(proposed) => self.on_proposal(from, (*proposed).into()),
+            PeerMessage::ProposedHeader(proposed) => self.on_proposal(from, *proposed),
+            PeerMessage::BatchAcknowledgements(list) if list.iter().all(|said| said.voter == from) => {
+                self.on_acknowledgements(list)
+            }
+            // Everybody speaks for himself, so nobody can put a wrong one in the place of a right one.
+            PeerMessage::BatchAcknowledgements(_) => Err(DropReason::Unrequested),
+            PeerMessage::BatchesRequest(digests) => {
+                self.on_batches_request(from, &digests);
+                Ok(())
+            }
             PeerMessage::RoundCertificate(certificate) => self.on_round_certificate(&certificate),
             PeerMessage::Status { height } => {
                 self.sync.on_status(from, height, self.chain.tip());
@@ -47,7 +58,9 @@ impl Engine {
                 Ok(())
             }
             // The shell keeps these for itself.
-            PeerMessage::NewestVoteResponse { .. } | PeerMessage::Transactions(_) => Err(DropReason::Unrequested),
+            PeerMessage::NewestVoteResponse { .. } | PeerMessage::Transactions(_) | PeerMessage::Batch(_) => {
+                Err(DropReason::Unrequested)
+            }
         };
         if let Err(reason) = taken {
             self.out.push(Effect::Dropped { from, reason });
@@ -96,11 +109,11 @@ impl Engine {
         }
     }
 
-    fn on_proposal(&mut self, from: Identity, proposed: ProposedBlock) -> Result<(), DropReason> {
+    fn on_proposal(&mut self, from: Identity, proposed: ProposedHeader) -> Result<(), DropReason> {
         let unsigned = proposed.proposal.proposal;
         let place = match Gate::place(&self.chain, unsigned.height)? {
             Place::Final => return Ok(()),
-            Place::Unknown => return self.gate.keep_waiting(from, PeerMessage::Proposal(Box::new(proposed))),
+            Place::Unknown => return self.gate.keep_waiting(from, PeerMessage::ProposedHeader(Box::new(proposed))),
             place => place,
         };
         let core = self.core.as_ref().filter(|_| place == Place::Current);
@@ -120,7 +133,7 @@ impl Engine {
             self.check_own(&voters, &RecordEntry::new(slot, &bytes));
         }
         if runs {
-            self.take_proposal(proposed);
+            self.complete_proposal(proposed);
         } else {
             self.gate.keep_early(proposed);
         }
@@ -149,30 +162,34 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes transactions into the mempool, and tells peers of those that clients brought.
+    /// Takes transactions into the mempool. Those of accounts travel in batches, those of sessions at once.
     pub(super) fn on_submitted(&mut self, origin: Origin, transactions: Vec<VerifiedTransaction>) {
-        let mut accepted = Vec::new();
+        let (mut accepted, mut sessions) = (Vec::new(), Vec::new());
         for verified in transactions {
             let id = verified.id();
-            let transaction = verified.transaction().clone();
-            let added = match self.chain.newest_voters().filter(|_| transaction.body().payload.is_session()) {
-                Some(voters) => self.mempool.add_session(verified, voters),
-                None => self.mempool.add(verified, None),
+            let session = verified.transaction().body().payload.is_session().then(|| verified.transaction().clone());
+            let added = match (&session, self.chain.newest_voters()) {
+                (Some(_), Some(voters)) => self.mempool.add_session(verified, voters),
+                _ if self.batches.has_room() => self.mempool.add(verified, None),
+                _ => Err(Refusal::Full),
             };
             match added {
-                Ok(()) => accepted.push((id, transaction)),
+                Ok(()) => {
+                    accepted.push(id);
+                    sessions.extend(session);
+                }
                 Err(reason) => self.out.push(Effect::Refused { id, reason }),
             }
         }
         if accepted.is_empty() {
             return;
         }
-        let (ids, transactions): (Vec<_>, Vec<_>) = accepted.into_iter().unzip();
-        self.out.push(Effect::Accepted(ids));
+        self.out.push(Effect::Accepted(accepted));
         if origin == Origin::Client {
-            for chunk in transactions.chunks(TRANSACTIONS_PER_MESSAGE_MAX) {
+            for chunk in sessions.chunks(TRANSACTIONS_PER_MESSAGE_MAX) {
                 self.out.push(Effect::Broadcast(PeerMessage::Transactions(chunk.to_vec()).into()));
             }
         }
+        self.seal_when_due();
     }
 }

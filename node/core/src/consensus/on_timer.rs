@@ -22,12 +22,15 @@ impl Engine {
                 self.drive(CoreInput::TimeoutElapsed(kind.for_core(round)), None);
             }
             TimerId::NextHeight(height) => self.due |= height == self.chain.next(),
+            TimerId::NextContent(height) => self.paced |= height == self.chain.next(),
+            TimerId::SealBatch => self.on_seal_timer(),
             TimerId::Tick => {
                 self.out.push(Effect::SetTimer { id: TimerId::Tick, after_ms: TICK_MS });
                 self.tell_status();
                 self.sync.on_tick(self.chain.tip());
                 self.ask_blocks();
                 self.look_after_session();
+                self.repeat_batches();
             }
             TimerId::SyncRequest { request } => {
                 self.sync.on_timeout(request, self.chain.tip());

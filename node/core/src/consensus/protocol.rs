@@ -11,8 +11,9 @@ use super::{
     context::{self, Chain},
     core::{Core, CoreFailure, CoreMode, CoreOutcome},
     log::LogEntry,
+    on_batch::assemble,
 };
-use crate::types::{Height, PeerMessage, ProposedBlock, Signature, VoterSet};
+use crate::types::{Block, Hash, Height, PeerMessage, Proposal, ProposedHeader, Signature, VoterSet};
 
 impl Engine {
     /// This process may sign at a height: the voters of the height name a key that is cleared, and nothing stands
@@ -40,11 +41,13 @@ impl Engine {
         let resumes = self.log.height() == Some(height) && !self.log.entries().is_empty();
         // What the log says was said when `height - 2` was executed; the same must hold when it is said again.
         let may = if resumes { self.chain.may_vote_next() } else { self.chain.may_start_next() };
-        let wanted = self.due || resumes || !self.mempool.is_empty() || self.gate.has_early(height);
+        let content = self.paced && (self.mempool.has_sessions() || self.batches.has_ready());
+        let wanted = self.due || resumes || content || self.gate.has_early(height);
         if self.core.is_some() || !may || !wanted || self.given_up_at == Some(height) {
             return false;
         }
         self.due = false;
+        self.paced = false;
         self.height_started_ms = self.now_ms;
         if self.log.height() != Some(height) {
             let first = self.log.reset(height, self.signer.record());
@@ -81,14 +84,22 @@ impl Engine {
     /// What the log knows about blocks.
     fn remember_logged_blocks(&mut self) {
         self.blocks.clear();
+        let logged = self.log.batches();
         for entry in self.log.entries() {
             match entry {
                 LogEntry::Block(block) => self.blocks.insert(block.hash(), block.clone()),
+                LogEntry::Header(header) => {
+                    let found = |digest: &Hash| logged.get(digest).or_else(|| self.batches.get(digest)).cloned();
+                    if let Some(block) = assemble(header, found) {
+                        self.blocks.insert(block.hash(), Arc::new(block));
+                    }
+                }
                 LogEntry::Value(value) => self.blocks.judge(&value.value, value.valid),
                 LogEntry::Proposal(proposal) | LogEntry::OwnProposal(_, proposal) => {
                     self.blocks.propose(proposal);
                 }
                 LogEntry::Start { .. }
+                | LogEntry::Batch(_)
                 | LogEntry::OwnVote(..)
                 | LogEntry::Vote(_)
                 | LogEntry::Timeout(..)
@@ -102,8 +113,9 @@ impl Engine {
         let Some(core) = &self.core else { return };
         for proposal in self.blocks.proposals(core.round()) {
             if let Some(block) = self.blocks.get(&proposal.proposal.value) {
-                let proposed = ProposedBlock { proposal: *proposal, block: block.as_ref().clone() };
-                self.out.promise(PeerMessage::Proposal(Box::new(proposed)));
+                let travels = |digest: &Hash| !self.batches.is_certified(digest);
+                let proposed = ProposedHeader::new(*proposal, block, travels);
+                self.out.promise(PeerMessage::ProposedHeader(Box::new(proposed)));
             }
         }
     }
@@ -111,7 +123,7 @@ impl Engine {
     /// Feeds what was verified before the height started.
     fn feed_early(&mut self, height: Height) {
         for proposed in self.gate.take_early(height) {
-            self.take_proposal(proposed);
+            self.complete_proposal(proposed);
         }
         for vote in self.gate.votes(height) {
             self.drive(CoreInput::Vote(context::signed_vote(&vote)), Some(vote.signature));
@@ -119,8 +131,7 @@ impl Engine {
     }
 
     /// Takes a verified proposal of the current height: now its block must be judged.
-    pub(super) fn take_proposal(&mut self, proposed: ProposedBlock) {
-        let ProposedBlock { proposal, block } = proposed;
+    pub(super) fn take_proposal(&mut self, proposal: Proposal, block: Block) {
         self.blocks.insert(proposal.proposal.value, Arc::new(block));
         if let Some(other) = self.blocks.propose(&proposal) {
             self.out.push(Effect::Evidence(Box::new(super::Equivocation::Proposals(other, proposal))));
@@ -151,6 +162,7 @@ impl Engine {
             log: &mut self.log,
             out: &mut self.out,
             blocks: &self.blocks,
+            batches: &self.batches,
             verified: None,
             replaying: false,
             fault_keys: &self.fault_keys,

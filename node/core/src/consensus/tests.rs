@@ -9,11 +9,11 @@ use super::{
 use crate::{
     codec::{Decode, Encode},
     crypto::{KeyPair, SigningBytes},
-    fixtures::{block, genesis, identity, identity_pair, session_pair, uid},
+    fixtures::{block, genesis, identity, identity_pair, session_pair, transfer, uid},
     ledger::{MemoryStore, apply_genesis, snapshot},
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
-        CommitCertificate, CommitSignature, Epoch, Genesis, Hash, Height, Identity, PeerMessage, Proposal,
+        Batch, CommitCertificate, CommitSignature, Epoch, Genesis, Hash, Height, Identity, PeerMessage, Proposal,
         ProposedBlock, Round, RoundCertificate, RoundSignature, Signature, Step, TimeMs, UnsignedProposal,
         UnsignedVote, Vote, VoteKind,
     },
@@ -33,6 +33,8 @@ fn boot(genesis: &Arc<Genesis>, n: u64, log: SigningLog) -> Boot {
         effective_keys: Vec::new(),
         proposed_keys: Vec::new(),
         log,
+        batches: Vec::new(),
+        recent: Vec::new(),
     }
 }
 
@@ -101,7 +103,7 @@ fn an_own_message_never_leaves_before_its_entry_is_flushed() {
     let appended = at(|effect| matches!(effect, Effect::AppendLog(_)));
     let flushed = at(|effect| matches!(effect, Effect::FlushLog));
     let proposed = at(
-        |effect| matches!(effect, Effect::Broadcast(message) if matches!(message.as_ref(), PeerMessage::Proposal(_))),
+        |effect| matches!(effect, Effect::Broadcast(message) if matches!(message.as_ref(), PeerMessage::ProposedHeader(_))),
     );
     assert!(appended < flushed && flushed < proposed);
 }
@@ -264,6 +266,8 @@ fn entries() -> Vec<LogEntry> {
     let mut signed = SigningRecord::new();
     signed.add(record).unwrap();
     let block = block(9, Hash::new([5; 32]), Vec::new());
+    let header = block.header().clone();
+    let batch = Batch::new(vec![transfer(genesis.incarnation(), "alice", "bob", 0, 5)]).unwrap();
     let (height, round, pol_round) = (Height::new(9), Round::new(2), Some(Round::new(1)));
     let proposal = UnsignedProposal { height, round, pol_round, value: block.hash(), proposer: identity(1) };
     let bytes = SigningBytes::proposal(&genesis.incarnation(), Epoch::FIRST, &proposal);
@@ -282,6 +286,8 @@ fn entries() -> Vec<LogEntry> {
         LogEntry::Value(value),
         LogEntry::Timeout(TimeoutKind::Precommit, round),
         LogEntry::Polka(RoundCertificate { height, round: Round::new(1), signatures }),
+        LogEntry::Header(Arc::new(header)),
+        LogEntry::Batch(Arc::new(batch)),
     ]
 }
 

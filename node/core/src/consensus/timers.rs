@@ -19,6 +19,10 @@ pub enum TimerId {
     },
     /// An idle chain makes its next block now.
     NextHeight(Height),
+    /// A chain with something to include makes its next block now.
+    NextContent(Height),
+    /// The transactions that came become a batch now.
+    SealBatch,
     /// Tell peers how far this node is, and look after sync and the session key.
     Tick,
     /// A peer did not answer a request for blocks.

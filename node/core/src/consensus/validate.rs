@@ -4,9 +4,8 @@ use thiserror::Error;
 
 use super::{chain::ChainView, proposer::proposer_at};
 use crate::{
-    codec::Encode,
     crypto::verify_transactions,
-    mempool::Mempool,
+    mempool::Batches,
     types::{Block, Height, Transaction},
 };
 
@@ -52,8 +51,8 @@ pub enum InvalidBlock {
 pub struct Judge<'a> {
     /// The chain before the block, with `height - 2` executed.
     pub chain: &'a ChainView,
-    /// Transactions whose signatures were verified before.
-    pub mempool: &'a Mempool,
+    /// Batches whose signatures were verified before.
+    pub batches: &'a Batches,
     /// The clock.
     pub now_ms: u64,
 }
@@ -61,7 +60,7 @@ pub struct Judge<'a> {
 impl Judge<'_> {
     /// Checks every rule, the cheap ones first.
     pub fn check(&self, block: &Block) -> Result<(), InvalidBlock> {
-        let Self { chain, mempool: _, now_ms } = self;
+        let Self { chain, batches: _, now_ms } = self;
         let header = block.header();
         let expected = chain.next();
         if header.height != expected {
@@ -93,15 +92,16 @@ impl Judge<'_> {
     fn check_content(&self, block: &Block) -> Result<(), InvalidBlock> {
         let parameters = self.chain.parameters();
         let count = u32::try_from(block.transactions().count()).unwrap_or(u32::MAX);
-        let bytes = u32::try_from(block.encode().len()).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(block.bytes()).unwrap_or(u32::MAX);
         if count > parameters.transactions_per_block_max || bytes > parameters.block_bytes_max {
             return Err(InvalidBlock::Size);
         }
-        if block.transactions().any(|transaction| transaction.body().incarnation != *self.chain.incarnation()) {
+        let foreign = |transaction: &Transaction| transaction.body().incarnation != *self.chain.incarnation();
+        let unknown = block.batches().iter().filter(|batch| self.batches.get(&batch.digest()).is_none());
+        let unknown: Vec<Transaction> = unknown.flat_map(|batch| batch.transactions()).cloned().collect();
+        if unknown.iter().any(foreign) {
             return Err(InvalidBlock::Transaction);
         }
-        let unknown: Vec<Transaction> =
-            block.transactions().filter(|transaction| !self.mempool.holds(transaction)).cloned().collect();
         if verify_transactions(unknown).iter().all(Result::is_ok) { Ok(()) } else { Err(InvalidBlock::Transaction) }
     }
 }

@@ -167,7 +167,7 @@ impl RotationTerms {
 }
 
 fn start(tag: &str) -> Writer {
-    let mut writer = Writer::new();
+    let mut writer = Writer::with_room(256);
     writer.bytes(tag.as_bytes());
     writer
 }

@@ -11,8 +11,8 @@ pub use batch::{SignatureCheck, verify_all, verify_each};
 pub use domains::{RotationTerms, SigningBytes};
 pub use keys::{KeyError, KeyPair, verify};
 pub use verify::{
-    InvalidSignature, VerifiedTransaction, verify_certificate, verify_genesis, verify_proposal, verify_transaction,
-    verify_transactions, verify_vote,
+    InvalidSignature, VerifiedBatch, VerifiedTransaction, verify_acknowledgement, verify_batch, verify_certificate,
+    verify_genesis, verify_proposal, verify_transaction, verify_transactions, verify_vote,
 };
 
 #[cfg(test)]

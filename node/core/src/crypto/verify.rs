@@ -1,11 +1,14 @@
 //! Verification of whole documents: which keys must have signed which bytes.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use super::{RotationTerms, SignatureCheck, SigningBytes, verify, verify_all, verify_each};
 use crate::types::{
-    AccountId, CommitCertificate, CommitCertificateError, Genesis, GenesisError, GenesisVoter, Identity, Incarnation,
-    KeepSession, Payload, Proposal, RotateSession, Transaction, TransactionId, Vote, VoterEntry, VoterSet,
+    AccountId, BATCH_TRANSACTIONS_MAX, Batch, BatchAcknowledgement, CommitCertificate, CommitCertificateError, Genesis,
+    GenesisError, GenesisVoter, Hash, Identity, Incarnation, KeepSession, Payload, Proposal, RotateSession,
+    Transaction, TransactionId, Vote, VoterEntry, VoterSet,
 };
 
 /// A signature that is not what it should be.
@@ -35,6 +38,12 @@ pub enum InvalidSignature {
         /// The transaction.
         id: TransactionId,
     },
+    /// At least one transaction of a batch is not signed by the right keys.
+    #[error("batch {batch} has a transaction that is not signed by the right keys")]
+    Batch {
+        /// The digest of the batch.
+        batch: Hash,
+    },
 }
 
 /// A transaction whose signatures verify and are those that its payload asks for, as far as can be told without state:
@@ -63,6 +72,62 @@ impl VerifiedTransaction {
     pub fn into_transaction(self) -> Transaction {
         self.transaction
     }
+}
+
+/// A batch of account transactions, each of which is verified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VerifiedBatch {
+    batch: Arc<Batch>,
+}
+
+impl VerifiedBatch {
+    /// From verified transactions, of which at most [`crate::types::BATCH_TRANSACTIONS_MAX`] are taken.
+    #[must_use]
+    pub fn new(transactions: Vec<VerifiedTransaction>) -> Self {
+        let transactions = transactions.into_iter().map(VerifiedTransaction::into_transaction);
+        let batch = Batch::new(transactions.take(BATCH_TRANSACTIONS_MAX).collect());
+        Self { batch: Arc::new(batch.unwrap_or_default()) }
+    }
+
+    /// From the own disk, where only verified batches are stored.
+    #[must_use]
+    pub fn from_disk(batch: Batch) -> Self {
+        Self { batch: Arc::new(batch) }
+    }
+
+    /// The batch.
+    #[must_use]
+    pub fn batch(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+}
+
+/// Verifies a batch of a peer: every transaction, and that none belongs into another lane.
+pub fn verify_batch(batch: Arc<Batch>) -> Result<VerifiedBatch, InvalidSignature> {
+    let mut checks = Vec::with_capacity(batch.transactions().len());
+    for transaction in batch.transactions() {
+        let session = transaction.body().payload.is_session();
+        if session || add_checks(transaction, &mut checks).is_none() {
+            return Err(InvalidSignature::Transaction { id: transaction.id() });
+        }
+    }
+    if verify_all(&checks) {
+        Ok(VerifiedBatch { batch })
+    } else {
+        Err(InvalidSignature::Batch { batch: batch.digest() })
+    }
+}
+
+/// An acknowledgement by a voter of these.
+pub fn verify_acknowledgement(
+    incarnation: &Incarnation,
+    voters: &VoterSet,
+    acknowledgement: &BatchAcknowledgement,
+) -> Result<(), InvalidSignature> {
+    let BatchAcknowledgement { batch, voter, epoch, signature } = acknowledgement;
+    let entry = entry_of(voters, voter, *epoch)?;
+    let bytes = SigningBytes::batch_acknowledgement(incarnation, voter, *epoch, batch);
+    verify(entry.session_key.as_bytes(), &bytes, signature).map_err(|_| InvalidSignature::Vote { identity: *voter })
 }
 
 fn entry_of<'a>(

@@ -11,6 +11,8 @@ pub(super) struct AccountLane {
     senders: BTreeMap<AccountId, Sender>,
     /// In order of arrival: whose transaction with which nonce.
     arrivals: BTreeMap<u64, (AccountId, Nonce)>,
+    /// Those of them that are in no batch yet.
+    unsealed: BTreeMap<u64, (AccountId, Nonce)>,
     /// By the last height at which they may be executed.
     expiries: BTreeSet<(Height, AccountId, Nonce)>,
     next_arrival: u64,
@@ -36,6 +38,37 @@ impl Sender {
     }
 }
 
+impl Sender {
+    /// The transactions up to this nonce that can go into a batch now, in order of nonce: nothing where one is missing
+    /// before them.
+    fn run_up_to(
+        &self,
+        nonce: Nonce,
+        unsealed: &BTreeMap<u64, (AccountId, Nonce)>,
+        sealed: &BTreeSet<u64>,
+    ) -> Vec<(u64, &Waiting)> {
+        let open = |nonce: Nonce| {
+            let (arrival, waiting) = self.waiting.get(&nonce)?;
+            (unsealed.contains_key(arrival) && !sealed.contains(arrival)).then_some((*arrival, waiting))
+        };
+        let mut run: Vec<(u64, &Waiting)> = Vec::new();
+        let mut lowest = nonce;
+        let mut next = Some(nonce);
+        while let Some((here, found)) = next.and_then(|here| Some((here, open(here)?))) {
+            run.push(found);
+            lowest = here;
+            next = here.checked_sub(1);
+        }
+        let follows = lowest.checked_sub(1).is_some_and(|before| self.waiting.contains_key(&before));
+        let held = self.held_from.is_some_and(|held| nonce >= held);
+        if held || nonce < self.floor || !(follows || self.first() == Some(lowest)) {
+            return Vec::new();
+        }
+        run.reverse();
+        run
+    }
+}
+
 impl AccountLane {
     pub(super) fn len(&self) -> usize {
         self.arrivals.len()
@@ -43,10 +76,6 @@ impl AccountLane {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    pub(super) fn get(&self, account: &AccountId, nonce: Nonce) -> Option<&Waiting> {
-        self.senders.get(account)?.waiting.get(&nonce).map(|(_, waiting)| waiting)
     }
 
     pub(super) fn add(&mut self, waiting: Waiting, state: Option<Nonce>, sender_max: usize) -> Result<(), Refusal> {
@@ -76,6 +105,7 @@ impl AccountLane {
         self.next_arrival += 1;
         self.bytes += waiting.bytes;
         self.arrivals.insert(arrival, (account, nonce));
+        self.unsealed.insert(arrival, (account, nonce));
         self.expiries.insert((waiting.valid_until(), account, nonce));
         let sender = self.senders.entry(account).or_default();
         sender.waiting.insert(nonce, (arrival, waiting));
@@ -98,6 +128,28 @@ impl AccountLane {
                 *next = next.saturating_add(1);
             }
         }
+    }
+
+    /// How many transactions are in no batch.
+    pub(super) fn unsealed(&self) -> usize {
+        self.unsealed.len()
+    }
+
+    /// Fills a batch with transactions that are in none. A sender's transaction follows the one before it, in this batch
+    /// or an earlier one; what comes after a gap waits.
+    pub(super) fn seal(&mut self, filling: &mut Filling) {
+        let mut sealed = BTreeSet::new();
+        for (account, nonce) in self.unsealed.values() {
+            let Some(sender) = self.senders.get(account) else { continue };
+            for (arrival, waiting) in sender.run_up_to(*nonce, &self.unsealed, &sealed) {
+                if filling.take(waiting) == Fit::Full {
+                    self.unsealed.retain(|arrival, _| !sealed.contains(arrival));
+                    return;
+                }
+                sealed.insert(arrival);
+            }
+        }
+        self.unsealed.retain(|arrival, _| !sealed.contains(arrival));
     }
 
     /// A decided block includes a transaction with this body, maybe one that never waited here.
@@ -148,6 +200,7 @@ impl AccountLane {
             self.senders.remove(account);
         }
         self.arrivals.remove(&arrival);
+        self.unsealed.remove(&arrival);
         self.expiries.remove(&(waiting.valid_until(), *account, nonce));
         self.bytes -= waiting.bytes;
         Some(waiting)

@@ -6,6 +6,7 @@
 //! equal blocks.
 
 mod accounts;
+mod batches;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use accounts::AccountLane;
+pub use batches::{Added, BatchLimits, Batches, Certified, DIGEST_BYTES, Repetition};
 use sessions::SessionLane;
 pub use sessions::{SESSION_TRANSACTIONS_PER_BLOCK_MAX, SESSION_TRANSACTIONS_PER_IDENTITY_MAX};
 
@@ -177,14 +179,6 @@ impl Mempool {
         self.waiting.contains(id)
     }
 
-    /// Whether this very transaction waits, its signatures included: they were verified when it came.
-    #[must_use]
-    pub fn holds(&self, transaction: &Transaction) -> bool {
-        let body = transaction.body();
-        let waiting = self.accounts.get(&body.sender, body.nonce);
-        waiting.is_some_and(|waiting| waiting.transaction.transaction() == transaction)
-    }
-
     /// Accepts a transaction of an account. `account_nonce` is the sender's nonce in the newest state that the caller
     /// has read, if any: with it a transaction that was executed long ago is refused, and a gap is known from the start.
     pub fn add(&mut self, transaction: VerifiedTransaction, account_nonce: Option<Nonce>) -> Result<(), Refusal> {
@@ -237,7 +231,35 @@ impl Mempool {
         let mut filling = Filling { space, picked: Vec::new() };
         self.sessions.pick(&mut filling);
         self.accounts.pick(&mut filling);
+        filling.picked.into_iter().map(VerifiedTransaction::into_transaction).collect()
+    }
+
+    /// How many transactions of accounts are in no batch yet.
+    #[must_use]
+    pub fn unsealed(&self) -> usize {
+        self.accounts.unsealed()
+    }
+
+    /// The transactions of accounts for a batch, in order of arrival with each sender's in nonce order. They go on waiting,
+    /// and are in no later batch unless they come back deferred.
+    pub fn seal(&mut self, space: Space) -> Vec<VerifiedTransaction> {
+        let mut filling = Filling { space, picked: Vec::new() };
+        self.accounts.seal(&mut filling);
         filling.picked
+    }
+
+    /// The session transactions for the next block; they travel in no batch before it.
+    #[must_use]
+    pub fn pick_sessions(&self, space: Space) -> Vec<Transaction> {
+        let mut filling = Filling { space, picked: Vec::new() };
+        self.sessions.pick(&mut filling);
+        filling.picked.into_iter().map(VerifiedTransaction::into_transaction).collect()
+    }
+
+    /// Whether session transactions wait.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        self.sessions.bytes() > 0
     }
 
     /// A block is decided: what it includes does not wait any more. One that was decided before changes nothing.
@@ -320,7 +342,7 @@ impl Mempool {
 #[derive(Debug)]
 struct Filling {
     space: Space,
-    picked: Vec<Transaction>,
+    picked: Vec<VerifiedTransaction>,
 }
 
 /// Whether a transaction found its place.
@@ -339,7 +361,7 @@ impl Filling {
         }
         self.space.transactions_max -= 1;
         self.space.bytes_max -= waiting.bytes;
-        self.picked.push(waiting.transaction.transaction().clone());
+        self.picked.push(waiting.transaction.clone());
         Fit::Picked
     }
 }

@@ -100,6 +100,50 @@ fn a_gap_keeps_later_nonces_out_of_the_block() {
     assert_eq!(picked(&pool, ALL).len(), 4);
 }
 
+/// Sender and nonce of the next batch.
+fn sealed(pool: &mut Mempool) -> Vec<(String, u64)> {
+    let names = ["alice", "bob", "carol"];
+    let name = |transaction: &VerifiedTransaction| {
+        let body = transaction.transaction().body();
+        let name = names.into_iter().find(|name| account(name) == body.sender).unwrap();
+        (name.to_owned(), body.nonce.get())
+    };
+    pool.seal(ALL).iter().map(name).collect()
+}
+
+#[test]
+fn a_transaction_is_in_one_batch_and_follows_the_one_before_it() {
+    let mut pool = pool();
+    for (from, nonce) in [("alice", 4), ("carol", 0), ("alice", 3), ("alice", 6)] {
+        pool.add(pay(from, nonce), None).unwrap();
+    }
+    assert_eq!(sealed(&mut pool), pairs(&[("alice", 3), ("alice", 4), ("carol", 0)]));
+    assert_eq!((sealed(&mut pool), pool.unsealed(), pool.len()), (Vec::new(), 1, 4));
+    pool.add(pay("alice", 5), None).unwrap();
+    assert_eq!(sealed(&mut pool), pairs(&[("alice", 5), ("alice", 6)]));
+}
+
+#[test]
+fn a_deferred_transaction_is_sealed_again_after_the_one_before_it() {
+    let mut pool = pool();
+    pool.add(pay("alice", 1), None).unwrap();
+    assert_eq!(sealed(&mut pool), pairs(&[("alice", 1)]));
+    include(&mut pool, 1, &[(&pay("alice", 1), ReceiptStatus::Deferred)]);
+    assert_eq!(sealed(&mut pool), Vec::new());
+    include(&mut pool, 2, &[(&pay("alice", 0), ReceiptStatus::Executed)]);
+    assert_eq!(sealed(&mut pool), pairs(&[("alice", 1)]));
+}
+
+#[test]
+fn a_batch_is_filled_up_to_its_space_and_the_rest_goes_into_the_next() {
+    let mut pool = pool();
+    for nonce in 0..5 {
+        pool.add(pay("alice", nonce), None).unwrap();
+    }
+    let counts: Vec<usize> = (0..3).map(|_| pool.seal(Space { transactions_max: 2, ..ALL }).len()).collect();
+    assert_eq!(counts, [2, 2, 1]);
+}
+
 #[test]
 fn a_block_is_filled_up_to_its_space() {
     let mut pool = pool();

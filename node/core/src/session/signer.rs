@@ -8,8 +8,8 @@ use super::{RecordEntry, RecordError, SigningRecord, Slot};
 use crate::{
     crypto::{KeyPair, RotationTerms, SigningBytes},
     types::{
-        CeremonyNonce, ChainId, Epoch, Hash, Height, Identity, Incarnation, Proposal, SessionKey, Signature, Step,
-        UnsignedProposal, UnsignedVote, Vote, VoterEntry, VoterSet,
+        BatchAcknowledgement, CeremonyNonce, ChainId, Epoch, Hash, Height, Identity, Incarnation, Proposal, SessionKey,
+        Signature, Step, UnsignedProposal, UnsignedVote, Vote, VoterEntry, VoterSet,
     },
 };
 
@@ -34,7 +34,7 @@ impl ClearedKey {
     }
 
     /// Signs something that is not about a height: possession, agreement with or objection to a rotation, acceptance of
-    /// a genesis.
+    /// a genesis, acknowledgement of a batch.
     #[must_use]
     pub fn sign(&self, statement: &SessionStatement) -> Signature {
         self.pair.sign(&statement.bytes)
@@ -76,6 +76,12 @@ impl SessionStatement {
     #[must_use]
     pub fn rotate_session(terms: &RotationTerms) -> Self {
         Self { bytes: SigningBytes::rotate_session(terms) }
+    }
+
+    /// A batch is durable here, and verified.
+    #[must_use]
+    pub fn batch_acknowledgement(incarnation: &Incarnation, identity: &Identity, epoch: Epoch, batch: &Hash) -> Self {
+        Self { bytes: SigningBytes::batch_acknowledgement(incarnation, identity, epoch, batch) }
     }
 
     /// The current key objects to a rotation.
@@ -226,6 +232,19 @@ impl Signer {
         let signature = pair.sign(&bytes);
         self.record.add(entry)?;
         Ok(Signed { statement: Proposal { proposal, epoch, signature }, entry })
+    }
+
+    /// Acknowledges a batch that is durable, as a voter of these.
+    pub fn acknowledge_batch(&self, voters: &VoterSet, batch: Hash) -> Result<BatchAcknowledgement, SignRefusal> {
+        if self.stopped {
+            return Err(SignRefusal::Stopped);
+        }
+        let (identity, voter) = (self.identity, self.identity);
+        let VoterEntry { session_key, epoch, .. } =
+            *voters.get(&identity).ok_or(SignRefusal::NotAVoter { identity })?;
+        let key = self.keys.get(&session_key).ok_or(SignRefusal::NotCleared { session_key })?;
+        let statement = SessionStatement::batch_acknowledgement(&self.incarnation, &identity, epoch, &batch);
+        Ok(BatchAcknowledgement { batch, voter, epoch, signature: key.sign(&statement) })
     }
 
     fn check_voter(&self, found: Identity) -> Result<(), SignRefusal> {

@@ -1,10 +1,16 @@
 //! Blocks: a header that consensus decides, and the batches of transactions that the header names by digest.
 
+use std::sync::Arc;
+
 use super::{Hash, Height, Identity, Round, TimeMs, Transaction, TransactionError};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 
 const HEADER_VERSION: u8 = 1;
 const BATCH_VERSION: u8 = 1;
+/// What a transfer takes, with some room.
+const TRANSACTION_BYTES_USUAL: usize = 256;
+/// What the codec writes before a list.
+const LIST_LENGTH_BYTES: usize = 4;
 
 /// The most batches that one block names.
 pub const BLOCK_BATCHES_MAX: usize = 256;
@@ -86,9 +92,11 @@ impl Header {
 }
 
 /// Transactions that travel and are named together.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Batch {
     transactions: Vec<Transaction>,
+    digest: Hash,
+    bytes: usize,
 }
 
 impl Batch {
@@ -97,7 +105,11 @@ impl Batch {
         if transactions.len() > BATCH_TRANSACTIONS_MAX {
             return Err(TransactionError::BatchTooLong { found: transactions.len() });
         }
-        Ok(Self { transactions })
+        let mut batch = Self { transactions, digest: Hash::ZERO, bytes: 0 };
+        let encoded = batch.encode();
+        batch.digest = Hash::tagged("althing/batch/1", &encoded);
+        batch.bytes = encoded.len();
+        Ok(batch)
     }
 
     /// The transactions in order of execution.
@@ -106,10 +118,22 @@ impl Batch {
         &self.transactions
     }
 
-    /// The digest that a header names: of all bytes, signatures included.
+    /// The digest that a header names: of all bytes, signatures included. Computed once.
     #[must_use]
     pub fn digest(&self) -> Hash {
-        Hash::tagged("althing/batch/1", &self.encode())
+        self.digest
+    }
+
+    /// How many bytes its encoding has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new(Vec::new()).expect("a batch may be empty")
     }
 }
 
@@ -117,12 +141,17 @@ impl Batch {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Block {
     header: Header,
-    batches: Vec<Batch>,
+    batches: Vec<Arc<Batch>>,
 }
 
 impl Block {
     /// Puts a header and its batches together, if the header names exactly these.
     pub fn new(header: Header, batches: Vec<Batch>) -> Result<Self, TransactionError> {
+        Self::of_shared(header, batches.into_iter().map(Arc::new).collect())
+    }
+
+    /// The same with batches that are kept elsewhere too.
+    pub fn of_shared(header: Header, batches: Vec<Arc<Batch>>) -> Result<Self, TransactionError> {
         let named = header.batches.len() <= BLOCK_BATCHES_MAX
             && header.batches.len() == batches.len()
             && header.batches.iter().zip(&batches).all(|(digest, batch)| *digest == batch.digest());
@@ -141,13 +170,20 @@ impl Block {
 
     /// The batches in order of execution.
     #[must_use]
-    pub fn batches(&self) -> &[Batch] {
+    pub fn batches(&self) -> &[Arc<Batch>] {
         &self.batches
+    }
+
+    /// How many bytes its encoding has.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let batches: usize = self.batches.iter().map(|batch| batch.bytes()).sum();
+        self.header.encode().len() + LIST_LENGTH_BYTES + batches
     }
 
     /// All transactions in order of execution.
     pub fn transactions(&self) -> impl Iterator<Item = &Transaction> {
-        self.batches.iter().flat_map(Batch::transactions)
+        self.batches.iter().flat_map(|batch| batch.transactions())
     }
 
     /// The hash of the header, which names everything else.
@@ -238,6 +274,10 @@ impl Decode for Header {
 }
 
 impl Encode for Batch {
+    fn room(&self) -> usize {
+        if self.bytes > 0 { self.bytes } else { TRANSACTION_BYTES_USUAL * self.transactions.len() }
+    }
+
     fn encode_to(&self, writer: &mut Writer) {
         writer.u8(BATCH_VERSION);
         writer.list(&self.transactions);
@@ -247,11 +287,16 @@ impl Encode for Batch {
 impl Decode for Batch {
     fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.version("Batch", BATCH_VERSION)?;
-        Ok(Self { transactions: reader.list("batch transactions", BATCH_TRANSACTIONS_MAX)? })
+        let transactions = reader.list("batch transactions", BATCH_TRANSACTIONS_MAX)?;
+        Self::new(transactions).map_err(|error| DecodeError::invalid("Batch", error))
     }
 }
 
 impl Encode for Block {
+    fn room(&self) -> usize {
+        self.bytes()
+    }
+
     fn encode_to(&self, writer: &mut Writer) {
         self.header.encode_to(writer);
         writer.list(&self.batches);

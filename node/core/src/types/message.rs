@@ -1,7 +1,10 @@
 //! What nodes say to each other over the peer stream.
 
+use std::sync::Arc;
+
 use super::{
-    Block, CeremonyNonce, CommitCertificate, Epoch, Hash, Height, Identity, Proposal, Round, SessionKey, Signature,
+    ACKNOWLEDGEMENTS_PER_MESSAGE_MAX, BATCHES_PER_REQUEST_MAX, Batch, BatchAcknowledgement, Block, CeremonyNonce,
+    CommitCertificate, Epoch, Hash, Height, Identity, Proposal, ProposedHeader, Round, SessionKey, Signature,
     Transaction, VOTERS_MAX, Vote, VoteKind,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
@@ -101,6 +104,14 @@ pub enum PeerMessage {
         /// The newest certificate that the sender knows: how far the chain is.
         certificate: Option<CommitCertificate>,
     },
+    /// Transactions that the sender keeps until they are in a block, for the receiver to keep as well.
+    Batch(Arc<Batch>),
+    /// The signers have these batches durably.
+    BatchAcknowledgements(Vec<BatchAcknowledgement>),
+    /// Asks for batches by their digests; each comes as [`PeerMessage::Batch`].
+    BatchesRequest(Vec<Hash>),
+    /// The proposal of a round with its header; the batches travel on their own.
+    ProposedHeader(Box<ProposedHeader>),
 }
 
 impl Encode for ProposedBlock {
@@ -174,6 +185,14 @@ impl Decode for CertifiedBlock {
 }
 
 impl Encode for PeerMessage {
+    fn room(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.bytes() + 1,
+            Self::ProposedHeader(proposed) => 1_024 + 40 * proposed.header.batches.len(),
+            _ => 512,
+        }
+    }
+
     fn encode_to(&self, writer: &mut Writer) {
         match self {
             Self::Proposal(proposed) => {
@@ -217,6 +236,22 @@ impl Encode for PeerMessage {
                 writer.option(vote.as_ref());
                 writer.option(certificate.as_ref());
             }
+            Self::Batch(batch) => {
+                writer.u8(20);
+                batch.encode_to(writer);
+            }
+            Self::BatchAcknowledgements(acknowledgements) => {
+                writer.u8(21);
+                writer.list(acknowledgements);
+            }
+            Self::BatchesRequest(digests) => {
+                writer.u8(22);
+                writer.list(digests);
+            }
+            Self::ProposedHeader(proposed) => {
+                writer.u8(23);
+                proposed.encode_to(writer);
+            }
         }
     }
 }
@@ -241,6 +276,10 @@ impl Decode for PeerMessage {
                 vote: reader.option("newest vote")?,
                 certificate: reader.option("newest certificate")?,
             }),
+            20 => Ok(Self::Batch(Arc::decode_from(reader)?)),
+            21 => Ok(Self::BatchAcknowledgements(reader.list("acknowledgements", ACKNOWLEDGEMENTS_PER_MESSAGE_MAX)?)),
+            22 => Ok(Self::BatchesRequest(reader.list("wanted batches", BATCHES_PER_REQUEST_MAX)?)),
+            23 => Ok(Self::ProposedHeader(Box::new(ProposedHeader::decode_from(reader)?))),
             found => Err(DecodeError::UnknownTag { field: "peer message tag", found }),
         }
     }

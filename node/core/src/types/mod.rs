@@ -1,5 +1,6 @@
 //! The nouns of the chain: identifiers and quantities, blocks, transactions, votes, voter sets, genesis, peer messages.
 
+mod batches;
 mod block;
 mod certificate;
 mod genesis;
@@ -13,6 +14,7 @@ mod transaction;
 mod vote;
 mod voters;
 
+pub use batches::{ACKNOWLEDGEMENTS_PER_MESSAGE_MAX, BATCHES_PER_REQUEST_MAX, BatchAcknowledgement, ProposedHeader};
 pub use block::{
     BATCH_TRANSACTIONS_MAX, BLOCK_BATCHES_MAX, BLOCK_BYTES_CEILING, Batch, Block, Header, OperationsRange, Results,
     StateRoots,

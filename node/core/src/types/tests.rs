@@ -95,7 +95,7 @@ fn a_block_has_exactly_the_batches_that_its_header_names() {
     let whole = block(1, Hash::ZERO, vec![transfer(incarnation, "alice", "bob", 0, 1)]);
     let other = Batch::new(vec![transfer(incarnation, "alice", "bob", 1, 1)]).unwrap();
     let refused = Err(TransactionError::BatchesNotNamed { height: Height::new(1) });
-    for batches in [Vec::new(), vec![other.clone()], vec![whole.batches()[0].clone(), other]] {
+    for batches in [Vec::new(), vec![other.clone()], vec![whole.batches()[0].as_ref().clone(), other]] {
         assert_eq!(Block::new(whole.header().clone(), batches), refused);
     }
     let header = Header { batches: vec![Batch::default().digest(); 257], ..whole.header().clone() };

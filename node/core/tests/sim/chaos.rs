@@ -6,7 +6,7 @@ use node_core::{
     consensus::Input,
     crypto::{KeyPair, SigningBytes},
     session::{Owner, OwnerStatement, SigningLog, StartGrant, Surroundings, VolumeKind, VolumeLock},
-    types::{Block, Hash, PeerMessage, Proposal, ProposedBlock, TimeMs, UnsignedProposal, UnsignedVote, Vote},
+    types::{Hash, PeerMessage, Proposal, ProposedHeader, TimeMs, UnsignedProposal, UnsignedVote, Vote},
 };
 
 use super::{
@@ -203,7 +203,7 @@ impl World {
         message: &Arc<PeerMessage>,
     ) -> Result<(), Violation> {
         let other_word = match message.as_ref() {
-            PeerMessage::Proposal(proposed) => {
+            PeerMessage::ProposedHeader(proposed) => {
                 self.counts.add("contradicting proposals", 1);
                 self.other_proposal(process, proposed)
             }
@@ -225,8 +225,8 @@ impl World {
         Ok(())
     }
 
-    fn other_proposal(&mut self, process: usize, proposed: &ProposedBlock) -> Option<Arc<PeerMessage>> {
-        let mut header = proposed.block.header().clone();
+    fn other_proposal(&mut self, process: usize, proposed: &ProposedHeader) -> Option<Arc<PeerMessage>> {
+        let mut header = proposed.header.clone();
         if header.proposer != people::identity(self.processes[process].node) {
             return None;
         }
@@ -234,12 +234,12 @@ impl World {
         if self.dice.below(2) == 0 {
             header.results.receipts_root = Hash::tagged("a lie", b"");
         }
-        let block = Block::new(header, proposed.block.batches().to_vec()).ok()?;
-        let unsigned = UnsignedProposal { value: block.hash(), ..proposed.proposal.proposal };
+        let unsigned = UnsignedProposal { value: header.hash(), ..proposed.proposal.proposal };
         let epoch = proposed.proposal.epoch;
         let bytes = SigningBytes::proposal(&self.genesis.incarnation(), epoch, &unsigned);
         let proposal = Proposal { proposal: unsigned, epoch, signature: self.corrupt_key(process).sign(&bytes) };
-        Some(Arc::new(PeerMessage::Proposal(Box::new(ProposedBlock { proposal, block }))))
+        let batches = proposed.batches.clone();
+        Some(Arc::new(PeerMessage::ProposedHeader(Box::new(ProposedHeader { proposal, header, batches }))))
     }
 
     fn other_vote(&mut self, process: usize, vote: &Vote) -> Option<Arc<PeerMessage>> {

@@ -6,8 +6,8 @@ use node_core::{
     crypto::{SigningBytes, verify, verify_certificate},
     session::Slot,
     types::{
-        CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage, Results, SessionKey,
-        Signature, Step, Vote, VoterSet,
+        BatchAcknowledgement, CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage,
+        Results, SessionKey, Signature, Step, TransactionId, Vote, VoterSet,
     },
 };
 
@@ -28,6 +28,10 @@ pub enum Violation {
     Equivocation(Height),
     /// A signature left before its record was durable.
     NotDurable(Height),
+    /// A batch was acknowledged before it was durable.
+    AcknowledgedEarly(Hash),
+    /// A transaction that was answered as durable is in no block.
+    Lost(TransactionId),
     /// A final block whose certificate proves nothing.
     BadCertificate(Height),
     /// Two nodes computed different results.
@@ -55,6 +59,10 @@ pub struct Checks {
     signer_at: BTreeMap<(Identity, Height), (SessionKey, usize)>,
     known_signatures: BTreeSet<Signature>,
     byzantine: BTreeSet<Identity>,
+    /// Transactions that were answered as durable and are in no block yet.
+    pub promised: BTreeSet<TransactionId>,
+    /// Transactions that are in a block.
+    pub included: BTreeSet<TransactionId>,
 }
 
 impl Checks {
@@ -70,6 +78,8 @@ impl Checks {
             signer_at: BTreeMap::new(),
             known_signatures: BTreeSet::new(),
             byzantine: BTreeSet::new(),
+            promised: BTreeSet::new(),
+            included: BTreeSet::new(),
         }
     }
 
@@ -129,7 +139,8 @@ impl Checks {
             PeerMessage::Vote(vote) if vote.vote.voter == sender.identity => {
                 self.on_signed(sender, &Said::of_vote(self, vote))
             }
-            PeerMessage::Proposal(proposed) if proposed.proposal.proposal.proposer == sender.identity => {
+            PeerMessage::BatchAcknowledgements(list) => self.on_acknowledged(sender, list),
+            PeerMessage::ProposedHeader(proposed) if proposed.proposal.proposal.proposer == sender.identity => {
                 let proposal = &proposed.proposal;
                 let slot =
                     Slot { height: proposal.proposal.height, round: proposal.proposal.round, step: Step::Propose };
@@ -138,6 +149,21 @@ impl Checks {
             }
             _ => Ok(()),
         }
+    }
+
+    fn on_acknowledged(&self, sender: &Sender<'_>, list: &[BatchAcknowledgement]) -> Result<(), Violation> {
+        if self.byzantine.contains(&sender.identity) {
+            return Ok(());
+        }
+        match list.iter().find(|said| said.voter != sender.identity || !sender.stored.contains(&said.batch)) {
+            Some(said) => Err(Violation::AcknowledgedEarly(said.batch)),
+            None => Ok(()),
+        }
+    }
+
+    /// A transaction that was promised to get into a block and is in none.
+    pub fn lost(&self) -> Option<TransactionId> {
+        self.promised.difference(&self.included).next().copied()
     }
 
     fn on_signed(&mut self, sender: &Sender<'_>, said: &Said) -> Result<(), Violation> {
@@ -185,6 +211,8 @@ pub struct Sender<'a> {
     pub identity: Identity,
     /// The signatures whose record is durable on its volume.
     pub durable: &'a BTreeSet<Signature>,
+    /// The batches that were ever durable on its volume.
+    pub stored: &'a BTreeSet<Hash>,
     /// The processes that live.
     pub alive: &'a BTreeSet<usize>,
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 30] = [
+pub const REQUIRED: [&str; 33] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -37,6 +37,9 @@ pub const REQUIRED: [&str; 30] = [
     "keys retired",
     "identities contested",
     "blocks judged invalid",
+    "batches withheld",
+    "batches asked for and sent",
+    "transactions durable",
 ];
 
 impl Counts {

@@ -7,12 +7,15 @@ use node_core::{
     consensus::{Alarm, DropReason, Effect, Input},
     ledger::{Applied, apply_block},
     session::NewKey,
-    types::{Block, CertifiedBlock, CommitCertificate, Epoch, Height, Identity, Payload, PeerMessage, ReceiptStatus},
+    types::{
+        Batch, Block, CertifiedBlock, CommitCertificate, Epoch, Height, Identity, Payload, PeerMessage, ReceiptStatus,
+    },
 };
 
 use super::{
     checks::{Sender, Violation},
     people,
+    volume::Volume,
     world::{Event, World},
 };
 
@@ -55,6 +58,19 @@ impl World {
                 self.after(after_ms, Event::Timer { process, id, setting });
             }
             Effect::CancelTimer(id) => drop(self.processes[process].timers.remove(&id)),
+            Effect::StoreBatch(batch) => {
+                let after = self.dice.between(1, 8);
+                self.after(after, Event::Stored { process, batch });
+            }
+            Effect::DropBatches(digests) => {
+                self.volumes[volume].batches.retain(|batch| !digests.contains(&batch.digest()));
+            }
+            Effect::Durable(ids) => {
+                self.counts.add("transactions durable", ids.len() as u64);
+                if !self.processes[process].byzantine {
+                    self.checks.promised.extend(ids);
+                }
+            }
             Effect::Commit { block, certificate } => self.commit(process, &block, certificate)?,
             Effect::Execute { height } => {
                 let starts = self.processes[process].executing_until.max(self.now);
@@ -112,11 +128,18 @@ impl World {
 
     fn broadcast(&mut self, process: usize, message: &Arc<PeerMessage>) -> Result<(), Violation> {
         self.check_sent(process, message)?;
-        if self.processes[process].silent && matches!(message.as_ref(), PeerMessage::Proposal(_)) {
+        if self.processes[process].silent && matches!(message.as_ref(), PeerMessage::ProposedHeader(_)) {
             self.counts.add("silent proposals", 1);
             return Ok(());
         }
-        let others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
+        let mut others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
+        if matches!(message.as_ref(), PeerMessage::Batch(_))
+            && !self.healed
+            && self.dice.in_a_million(self.plan.withhold)
+        {
+            self.counts.add("batches withheld", 1);
+            others.truncate(self.dice.below(others.len() as u64 + 1) as usize);
+        }
         if self.processes[process].byzantine {
             return self.contradict(process, &others, message);
         }
@@ -129,6 +152,9 @@ impl World {
     /// To every process of the identity: nobody can tell them apart.
     fn send_to(&mut self, process: usize, to: Identity, message: &Arc<PeerMessage>) -> Result<(), Violation> {
         self.check_sent(process, message)?;
+        if matches!(message.as_ref(), PeerMessage::Batch(_)) {
+            self.counts.add("batches asked for and sent", 1);
+        }
         let of_identity = |other: &usize| *other != process && people::identity(self.processes[*other].node) == to;
         let receivers: Vec<usize> = self.alive.iter().copied().filter(of_identity).collect();
         for other in receivers {
@@ -143,8 +169,8 @@ impl World {
         }
         let Self { processes, volumes, checks, alive, .. } = self;
         let identity = people::identity(processes[process].node);
-        let durable = &volumes[processes[process].volume].durable;
-        checks.on_sent(&Sender { process, identity, durable, alive }, message)
+        let Volume { durable, stored, .. } = &volumes[processes[process].volume];
+        checks.on_sent(&Sender { process, identity, durable, stored, alive }, message)
     }
 
     fn commit(&mut self, process: usize, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Violation> {
@@ -153,6 +179,17 @@ impl World {
         let checked = self.checks.on_commit(tip, block.header(), &certificate);
         volume.blocks.push(CertifiedBlock { block: block.as_ref().clone(), certificate });
         checked
+    }
+
+    /// A batch has reached the disk.
+    pub fn stored(&mut self, process: usize, batch: Arc<Batch>) -> Result<(), Violation> {
+        if !self.processes[process].alive {
+            return Ok(());
+        }
+        let digest = batch.digest();
+        let volume = self.processes[process].volume;
+        self.volumes[volume].store(batch);
+        self.feed(process, Input::BatchesStored(vec![digest]))
     }
 
     pub fn execute(&mut self, process: usize, height: Height) -> Result<(), Violation> {
@@ -167,6 +204,10 @@ impl World {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
         self.checks.on_executed(height, results, &outcome.sets.third)?;
+        for receipt in &outcome.receipts {
+            self.checks.promised.remove(&receipt.transaction);
+            self.checks.included.insert(receipt.transaction);
+        }
         for (transaction, receipt) in block.transactions().zip(&outcome.receipts) {
             if receipt.status == ReceiptStatus::Executed {
                 match transaction.body().payload {

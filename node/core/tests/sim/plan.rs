@@ -39,6 +39,8 @@ pub struct Plan {
     pub name: &'static str,
     pub powers: Vec<u64>,
     pub loss: u64,
+    /// Of a batch that reaches only some.
+    pub withhold: u64,
     pub duplicate: u64,
     pub delay_ms: (u64, u64),
     /// Of a crash before an effect.
@@ -57,7 +59,7 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 13;
+pub const SCENARIOS: u64 = 14;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -77,6 +79,7 @@ impl Plan {
             name,
             powers,
             loss: 0,
+            withhold: 0,
             duplicate: 5_000,
             delay_ms: (1, 12),
             crash: 0,
@@ -107,6 +110,7 @@ impl Plan {
             9 => Self::fresh_node(&mut dice),
             10 => Self::single_voter(&mut dice),
             11 => Self::storms(&mut dice),
+            12 => Self::withheld_batches(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -221,9 +225,20 @@ impl Plan {
         plan
     }
 
+    /// Batches reach some, and their makers crash: the holders must complete the certificates.
+    pub fn withheld_batches(dice: &mut Dice) -> Self {
+        let mut plan = Self { withhold: 600_000, loss: 20_000, ..Self::calm("withheld batches", dice) };
+        let nodes = plan.powers.len() as u64;
+        for at in [1_500, 3_000] {
+            plan.actions.push((at + dice.below(500), Action::Crash(dice.below(nodes))));
+        }
+        plan
+    }
+
     pub fn everything(dice: &mut Dice) -> Self {
         let mut plan = Self::calm("everything at once", dice).equal();
         plan.loss = 30_000;
+        plan.withhold = 200_000;
         plan.duplicate = 30_000;
         plan.delay_ms = (1, 50);
         plan.crash = dice.between(100, 1_000);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use node_core::{
     consensus::{Boot, Engine, Faults, TimerId},
+    crypto::VerifiedBatch,
     ledger::{apply_genesis, snapshot},
     session::{KeyState, Owner, StartGrant, Tripwire},
     types::{Genesis, Height, Uid},
@@ -70,6 +71,8 @@ impl Process {
             effective_keys: effective.map(|entry| entry.session_key()).collect(),
             proposed_keys: proposed.map(|entry| (entry.session_key(), entry.epoch())).collect(),
             log: volume.signing_log(),
+            batches: volume.batches.iter().map(|batch| VerifiedBatch::from_disk(batch.as_ref().clone())).collect(),
+            recent: volume.blocks.iter().rev().take(64).map(|last| last.block.header().clone()).collect(),
         };
         Self {
             node,

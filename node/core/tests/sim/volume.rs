@@ -1,13 +1,13 @@
 //! A volume: what of a node survives its process, and what of the signing log was flushed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use node_core::{
     codec::Decode,
     consensus::{LogEntry, SigningLog},
     ledger::MemoryStore,
     session::KeyList,
-    types::{CertifiedBlock, Signature, Uid},
+    types::{Batch, CertifiedBlock, Hash, Signature, Uid},
 };
 
 use super::dice::Dice;
@@ -21,6 +21,10 @@ pub struct Volume {
     /// Appended, not flushed.
     pub unflushed: Vec<Vec<u8>>,
     pub blocks: Vec<CertifiedBlock>,
+    /// The stored batches, in order.
+    pub batches: Vec<Arc<Batch>>,
+    /// The digests of all batches that were ever durable here.
+    pub stored: BTreeSet<Hash>,
     pub store: MemoryStore,
     /// The signatures whose record was ever durable here.
     pub durable: BTreeSet<Signature>,
@@ -40,6 +44,12 @@ impl Volume {
                 Err(error) => panic!("the engine wrote an entry that it cannot read: {error}"),
             }
             self.log.get_or_insert_default().push(entry);
+        }
+    }
+
+    pub fn store(&mut self, batch: Arc<Batch>) {
+        if self.stored.insert(batch.digest()) || !self.batches.contains(&batch) {
+            self.batches.push(batch);
         }
     }
 

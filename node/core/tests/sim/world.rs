@@ -8,9 +8,9 @@ use std::{
 use node_core::{
     codec::{Decode, Encode},
     consensus::{Faults, Input, Origin, TimerId},
-    crypto::{VerifiedTransaction, verify_transaction, verify_transactions},
+    crypto::{VerifiedTransaction, verify_batch, verify_transaction, verify_transactions},
     session::{ClearedKey, NewKey, Owner},
-    types::{Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, TimeMs, Uid},
+    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, TimeMs, Uid},
 };
 
 use super::{
@@ -39,6 +39,10 @@ pub enum Event {
     Execute {
         process: usize,
         height: Height,
+    },
+    Stored {
+        process: usize,
+        batch: Arc<Batch>,
     },
     Feed {
         process: usize,
@@ -143,7 +147,8 @@ impl World {
         let deadline = people::GENESIS_MS + self.plan.chaos_ms + self.plan.patience_ms;
         while let Some(((at, _), event)) = self.events.pop_first() {
             if at > deadline {
-                return Err(Violation::Stuck(self.progress()));
+                let lost = self.checks.lost().filter(|_| self.heights_reached());
+                return Err(lost.map_or_else(|| Violation::Stuck(self.progress()), Violation::Lost));
             }
             self.now = at;
             self.happen(event)?;
@@ -162,6 +167,7 @@ impl World {
                 if current { self.feed(process, Input::Timer(id)) } else { Ok(()) }
             }
             Event::Execute { process, height } => self.execute(process, height),
+            Event::Stored { process, batch } => self.stored(process, batch),
             Event::Feed { process, input } => self.feed(process, *input),
             Event::Clear { process } => self.try_clear(process),
             Event::Submit => self.submit(),
@@ -239,6 +245,10 @@ impl World {
                 let verified = verify_transactions(transactions).into_iter().filter_map(Result::ok).collect();
                 self.feed(to, Input::Submitted { origin: Origin::Peer(identity), transactions: verified })
             }
+            PeerMessage::Batch(batch) => match verify_batch(batch) {
+                Ok(batch) => self.feed(to, Input::Batch { from: identity, batch }),
+                Err(_) => Ok(()),
+            },
             PeerMessage::NewestVoteResponse { nonce, vote, certificate } => {
                 self.on_shown(to, identity, Shown { nonce, vote, certificate });
                 Ok(())
@@ -334,10 +344,13 @@ impl World {
     }
 
     fn goal_reached(&self) -> bool {
+        self.heights_reached() && self.sessions_recovered() && self.checks.lost().is_none()
+    }
+
+    fn heights_reached(&self) -> bool {
         let Some(goal) = self.goal else { return false };
         let honest = |process: &&usize| !self.processes[**process].byzantine;
-        let reached = self.alive.iter().filter(honest).all(|process| self.tip(*process) >= goal);
-        reached && self.sessions_recovered()
+        self.alive.iter().filter(honest).all(|process| self.tip(*process) >= goal)
     }
 
     /// Every voter whose process is the only one of its identity signs again.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use node_api::proto::Frame;
 use node_core::{
     codec::Decode,
-    crypto::{VerifiedTransaction, verify_transactions},
-    types::{Identity, PeerMessage, Transaction},
+    crypto::{VerifiedBatch, VerifiedTransaction, verify_batch, verify_transactions},
+    types::{Batch, Identity, PeerMessage, Transaction},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,13 @@ pub enum Event {
         from: Identity,
         /// The transactions, in the order in which they came.
         transactions: Vec<VerifiedTransaction>,
+    },
+    /// A batch of this peer in which every signature is right.
+    Batch {
+        /// Who sent it.
+        from: Identity,
+        /// The batch.
+        batch: VerifiedBatch,
     },
     /// A message of this peer.
     Message {
@@ -99,6 +106,10 @@ impl Inbox {
                 PeerMessage::Transactions(transactions) => {
                     Event::Transactions { from, transactions: self.verify(transactions).await }
                 }
+                PeerMessage::Batch(batch) => match self.verify_batch(batch).await {
+                    Some(batch) => Event::Batch { from, batch },
+                    None => continue,
+                },
                 message => Event::Message { from, message: Box::new(message) },
             };
             if self.events.send(event).await.is_err() {
@@ -121,6 +132,14 @@ impl Inbox {
             self.metrics.messages_received_total.with_label_values(&["bad_transaction"]).inc_by(bad);
         }
         good
+    }
+
+    async fn verify_batch(&self, batch: Arc<Batch>) -> Option<VerifiedBatch> {
+        let verified = tokio::task::spawn_blocking(move || verify_batch(batch)).await.ok()?;
+        if verified.is_err() {
+            self.count("bad_transaction");
+        }
+        verified.ok()
     }
 
     fn count(&self, outcome: &str) {

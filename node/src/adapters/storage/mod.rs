@@ -1,9 +1,10 @@
-//! What a node keeps on its volume: final blocks, the consensus log, session keys, genesis and the state of the ledger.
+//! What a node keeps on its volume: final blocks, batches on their way into one, the consensus log, session keys, genesis and the state of the ledger.
 //!
 //! | folder | kept by | what is lost if it is lost |
 //! |---|---|---|
 //! | `genesis/` | [`GenesisStore`] | which chain this node accepted; the operator asks again |
 //! | `blocks/` | [`BlockLog`] | final blocks; fetched from peers |
+//! | `batches/` | [`BatchLog`] | one copy of what was acknowledged as durable; the other voters have it |
 //! | `state/` | [`QmdbStore`] | nothing: [`rebuild_state_from_blocks`] executes the blocks again |
 //! | `wal/` | [`ConsensusLog`] | what was signed: the session key of this volume may never sign again |
 //! | `session/` | [`SessionStore`] | the session key; the node makes a new one and rotates on chain |
@@ -13,6 +14,7 @@
 //! data, the remains of a write that a crash interrupted (cut off, nobody was promised anything), and damage, which is an
 //! error that names the file and the offset and is never repaired by guessing.
 
+mod batches;
 mod blocks;
 mod consensus_log;
 mod document;
@@ -25,6 +27,7 @@ mod segment;
 mod session;
 mod state;
 
+pub use batches::BatchLog;
 pub use blocks::{BlockLog, BlockReader};
 pub use consensus_log::{ConsensusLog, LogCondition, OpenedLog};
 pub use error::StorageError;

@@ -5,9 +5,9 @@ use node_core::{
     ledger::{apply_block, apply_genesis, snapshot},
     types::{
         AccountId, Amount, Batch, Block, CeremonyNonce, CertifiedBlock, ChainId, CommitCertificate, CommitSignature,
-        Epoch, Genesis, GenesisDraft, GenesisVoter, Governance, GovernanceKey, Hash, Header, Height, Identity, Nonce,
-        Parameters, ParametersDraft, Payload, Power, Results, Round, SessionKey, Signature, TimeMs, Transaction,
-        TransactionBody, TransactionSignature, Transfer, VoterEntry, voters_hash,
+        Epoch, Genesis, GenesisDraft, GenesisVoter, Governance, GovernanceKey, Hash, Header, Height, Identity,
+        Incarnation, Nonce, Parameters, ParametersDraft, Payload, Power, Results, Round, SessionKey, Signature, TimeMs,
+        Transaction, TransactionBody, TransactionSignature, Transfer, VoterEntry, voters_hash,
     },
 };
 
@@ -79,16 +79,25 @@ pub fn paid(height: u64) -> AccountId {
     AccountId::new(bytes)
 }
 
-fn block(genesis: &Genesis, height: u64, parent: Hash, results: Results) -> Block {
+/// A transaction that belongs to no chain.
+pub fn transaction(height: u64) -> Transaction {
+    transfer(Hash::ZERO.into(), height + 1)
+}
+
+fn transfer(incarnation: Incarnation, height: u64) -> Transaction {
     let body = TransactionBody {
-        incarnation: genesis.incarnation(),
+        incarnation,
         sender: rich(),
         nonce: Nonce::new(height - 1),
         valid_until: Height::new(height + 10),
         payload: Payload::Transfer(Transfer { to: paid(height), amount: Amount::new(height) }),
     };
     let signature = TransactionSignature { key: key(50), signature: Signature::new([height as u8; 64]) };
-    let batch = Batch::new(vec![Transaction::new(body, vec![signature]).unwrap()]).unwrap();
+    Transaction::new(body, vec![signature]).unwrap()
+}
+
+fn block(genesis: &Genesis, height: u64, parent: Hash, results: Results) -> Block {
+    let batch = Batch::new(vec![transfer(genesis.incarnation(), height)]).unwrap();
     let header = Header {
         height: Height::new(height),
         round: Round::new(0),

@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use node_core::types::Height;
+use node_core::types::{Hash, Height};
 
 use super::chain;
-use crate::adapters::storage::{BlockLog, ConsensusLog, GenesisStore, SessionStore};
+use crate::adapters::storage::{BatchLog, BlockLog, ConsensusLog, GenesisStore, SessionStore};
 
 const FORMATS: &str = include_str!("../../../../testdata/storage_formats.txt");
 /// The size is part of the header of a file.
@@ -51,6 +51,8 @@ fn the_frozen_bytes_are_read() {
     assert_eq!((log.height, log.entries), (Some(Height::new(4)), vec![b"record".to_vec(), b"vote".to_vec()]));
     let blocks = BlockLog::open(&folder.path().join("blocks")).unwrap();
     assert_eq!(blocks.reader().read(Height::new(1)).unwrap().unwrap(), chain::blocks(&chain::genesis(), 1)[0]);
+    let (_, batches) = BatchLog::open(&folder.path().join("batches")).unwrap();
+    assert_eq!(batches, [chain::blocks(&chain::genesis(), 1)[0].block.batches()[0].as_ref().clone()]);
     assert_eq!(SessionStore::open(&folder.path().join("session")).unwrap().read().unwrap().unwrap(), b"key list");
     let accepted = GenesisStore::open(&folder.path().join("genesis")).unwrap().accepted().unwrap().unwrap();
     assert!(accepted.started && accepted.genesis == chain::genesis());
@@ -66,6 +68,9 @@ fn write_volume(folder: &Path) {
     let block = &chain::blocks(&chain::genesis(), 1)[0];
     let mut blocks = BlockLog::open_with(&folder.join("blocks"), FILE_BYTES).unwrap();
     blocks.append(&block.block, &block.certificate).unwrap();
+    let batch = block.block.batches()[0].clone();
+    let (mut batches, _) = BatchLog::open_with(&folder.join("batches"), FILE_BYTES).unwrap();
+    batches.append(&[batch], &[Hash::new([7; 32])]).unwrap();
     SessionStore::open(&folder.join("session")).unwrap().write(b"key list").unwrap();
     let genesis = GenesisStore::open(&folder.join("genesis")).unwrap();
     let hash = genesis.accept(&chain::genesis()).unwrap();

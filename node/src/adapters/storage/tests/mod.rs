@@ -1,5 +1,6 @@
 //! Tests of everything that a node keeps on its volume: each store by itself, then disasters.
 
+mod batches;
 mod blocks;
 mod chain;
 mod consensus_log;
