@@ -253,6 +253,11 @@ impl Environment {
         Ok(relay.with_context(|| format!("{host} has no relay: the cluster is not the local one"))?)
     }
 
+    /// Whether the files of volumes can be read here: on the local cluster.
+    pub fn has_volumes(&self) -> bool {
+        !self.volumes.is_empty()
+    }
+
     /// Where the local cluster keeps the files of a PersistentVolume.
     ///
     /// # Errors

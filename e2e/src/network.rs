@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use althing_crds::names;
@@ -210,6 +211,15 @@ impl Network {
             .collect();
         voters.sort_by_key(|(number, _)| *number);
         Ok(voters.into_iter().map(|(_, voter)| voter).collect())
+    }
+
+    /// Where the local cluster keeps the files of a claim.
+    ///
+    /// # Errors
+    /// When the claim is not bound, or the cluster is not the local one.
+    pub async fn claim_folder(&self, claim: &str) -> Result<PathBuf> {
+        let volume = self.kubectl(&["get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}"]).await?;
+        self.environment.volume_folder(&volume)
     }
 
     /// A Secret's entry as text.
