@@ -8,6 +8,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/althing
 # apart.
 BUILD_KEY := $(shell { rustc --version; cat .cargo/config.toml; } 2>/dev/null | sha256sum | cut -c1-12)
 export CARGO_BUILD_BUILD_DIR := $(CACHE)/cargo-$(BUILD_KEY)
+# Keeps the crates of this checkout apart from those of others in there.
+export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/tools/wrappers/rustc
 export ALTHING_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 BIN_CI := target/x86_64-unknown-linux-gnu/ci
 BIN_RELEASE := target/x86_64-unknown-linux-gnu/release
