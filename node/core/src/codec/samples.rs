@@ -5,6 +5,7 @@ use crate::{
     crypto::SigningBytes,
     fixtures::{Rotation, account, block, genesis, identity, session_key, session_pair, transfer, uid},
     ledger::{Account, Chain, Consent, PendingRotation, PendingRotations, Progress},
+    light::LightBlock,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
         Amount, Batch, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason, Hash, Height,
@@ -140,6 +141,12 @@ pub fn documents() -> Vec<Sample> {
         results_before: results(),
     };
     let account = Account { nonce: Nonce::new(3), balance: Amount::new(500) };
+    let light_block = LightBlock {
+        header: block.header().clone(),
+        certificate: certificate(),
+        voters: genesis.voter_set().clone(),
+        next_voters: genesis.voter_set().clone(),
+    };
     let mut samples = vec![
         sample("genesis", &genesis),
         sample("parameters", &genesis.parameters),
@@ -150,6 +157,7 @@ pub fn documents() -> Vec<Sample> {
         sample("block", &block),
         sample("results", &results()),
         sample("certificate", &certificate()),
+        sample("light-block", &light_block),
         sample("vote", &vote()),
         sample("receipt-executed", &receipt(ReceiptStatus::Executed)),
         sample("receipt-failed", &receipt(ReceiptStatus::Failed(FailureReason::BalanceTooSmall))),
