@@ -190,6 +190,39 @@ fn every_source_file_follows_the_rules() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
+/// The reasons of conditions, from `crds/src/reasons.rs`, that a person may have to act upon.
+fn alarming_reasons(text: &str) -> Vec<String> {
+    const ALARMING: &[&str] = &[
+        "PodNotRunning",
+        "PodFailing",
+        "QuorumLost",
+        "BlocksStopped",
+        "NotStarted",
+        "ChainUnknown",
+        "NoMarginLeft",
+        "CoLocated",
+        "SingleVoter",
+        "CatchingUp",
+        "Unreachable",
+        "VotesMissing",
+        "WaitingForGrant",
+        "NotAVoter",
+    ];
+    let stalls = text.lines().filter_map(|line| line.trim().strip_suffix(" = stalls,"));
+    stalls.chain(ALARMING.iter().copied()).map(str::to_string).collect()
+}
+
+#[test]
+fn every_alarming_reason_has_a_runbook() {
+    let root = root();
+    let books: String = files("docs/runbooks/*.md").iter().map(|path| read(&root, path).text).collect();
+    let reasons = alarming_reasons(&read(&root, "crds/src/reasons.rs").text);
+    assert!(reasons.len() > 30, "found only {} reasons", reasons.len());
+    let missing: Vec<&String> =
+        reasons.iter().filter(|reason| !books.lines().any(|line| line == format!("## {reason}"))).collect();
+    assert!(missing.is_empty(), "docs/runbooks has no section for {missing:?}");
+}
+
 #[test]
 fn every_crate_depends_only_on_what_it_may() {
     let root = root();
