@@ -13,7 +13,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, Verdict};
 
 /// A network in a namespace of its own.
 #[derive(Clone)]
@@ -142,6 +142,19 @@ impl Network {
     /// When it is not there.
     pub async fn object(&self, kind: &str, name: &str) -> Result<DynamicObject> {
         Ok(kind_api(self.client.clone(), &self.namespace, kind).get(name).await?)
+    }
+
+    /// What kstatus and Argo CD think of every object of ours in the namespace, with the object itself.
+    ///
+    /// # Errors
+    /// When they cannot be listed or judged.
+    pub async fn verdicts(&self) -> Result<Vec<(Value, Verdict)>> {
+        let listed: Value = serde_json::from_str(&self.kubectl(&["get", "bcn,cgrp,vnode", "-o", "json"]).await?)?;
+        let mut verdicts = vec![];
+        for object in listed.pointer("/items").and_then(Value::as_array).into_iter().flatten() {
+            verdicts.push((object.clone(), self.environment.judge(object).await?));
+        }
+        Ok(verdicts)
     }
 
     /// Waits until an object says `Condition=Status`, and returns the condition.
