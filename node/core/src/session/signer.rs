@@ -78,6 +78,12 @@ pub struct SessionStatement {
 }
 
 impl SessionStatement {
+    /// The key is in the hands of its maker, for a voter that is to be voted in.
+    #[must_use]
+    pub fn voter_possession(incarnation: &Incarnation, identity: &Identity, epoch: Epoch, key: &SessionKey) -> Self {
+        Self { bytes: SigningBytes::voter_possession(incarnation, identity, epoch, key) }
+    }
+
     /// The key is in the hands of its maker, for a genesis ceremony.
     #[must_use]
     pub fn genesis_possession(
