@@ -2,6 +2,7 @@
 
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
+mod members;
 mod volumes;
 
 use std::{
@@ -40,6 +41,11 @@ pub struct Network {
 
 pub async fn network(validators: u16, observers: u16) -> Network {
     start(processes(validators, 0, observers)).await
+}
+
+/// With validators that genesis does not name.
+pub async fn network_with_candidates(validators: u16, candidates: u16) -> Network {
+    start(processes(validators, candidates, 0)).await
 }
 
 async fn start((mut devnet, directory): (Devnet, TempDir)) -> Network {
