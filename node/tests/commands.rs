@@ -160,6 +160,7 @@ impl Network {
             directory: directory.path().to_owned(),
             chain_id: "devnet".parse().expect("a chain id"),
             ports: ports::free(1).expect("free ports"),
+            candidates: 0,
             observers: 0,
             log_level: LogLevel::Info,
         };

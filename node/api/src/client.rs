@@ -174,6 +174,13 @@ impl Client {
         self.call("Validators.GetValidators", client.get_validators(request)).await
     }
 
+    /// `Validators.GetGovernance`.
+    pub async fn governance(&self) -> Result<proto::GetGovernanceResponse, ClientError> {
+        let mut client = ValidatorsClient::new(self.channel.clone());
+        let request = self.request(proto::GetGovernanceRequest {});
+        self.call("Validators.GetGovernance", client.get_governance(request)).await
+    }
+
     /// `Transactions.Submit`.
     pub async fn submit(
         &self,
@@ -273,6 +280,12 @@ impl Client {
     pub async fn start_chain(&self, hash: &Hash) -> Result<(), ClientError> {
         let request = self.request(proto::StartChainRequest { genesis_hash: hash.as_bytes().to_vec() });
         self.call("Lifecycle.StartChain", self.lifecycle().start_chain(request)).await.map(|_| ())
+    }
+
+    /// `Lifecycle.GetVoterReport`.
+    pub async fn voter_report(&self) -> Result<proto::VoterReport, ClientError> {
+        let request = self.request(proto::GetVoterReportRequest {});
+        self.call("Lifecycle.GetVoterReport", self.lifecycle().get_voter_report(request)).await
     }
 
     /// `Peer.Connect`: the frames to send, and a stream of those received. A frame may be up to [`MESSAGE_BYTES_MAX`].

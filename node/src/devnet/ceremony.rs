@@ -8,14 +8,10 @@ use node_api::{
     proto,
     tls::{Expected, TcpDialer, TlsDialer, TlsError, TlsStore},
 };
-use node_core::{
-    crypto::KeyPair,
-    types::{
-        CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance, GovernanceKey, Hash,
-        Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
-    },
+use node_core::types::{
+    CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance, GovernanceKey, Hash,
+    Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
 };
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -56,8 +52,8 @@ pub enum CeremonyError {
     },
 }
 
-/// Collects the voters' reports, has one genesis accepted by all of them, and starts the chain.
-pub async fn hold(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, CeremonyError> {
+/// Collects the voters' reports and has one genesis accepted by all of them.
+pub async fn agree(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, CeremonyError> {
     let clients = connect(plan).await?;
     let nonce = CeremonyNonce::new(rand::random());
     let mut voters = Vec::new();
@@ -72,7 +68,7 @@ pub async fn hold(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, C
         ceremony: nonce,
         voters,
         accounts: accounts::funded(),
-        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(governance_key().public())] },
+        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(accounts::governance_key().public())] },
         parameters: Parameters::new(parameters)?,
     })?;
     let expected = genesis.hash();
@@ -83,10 +79,15 @@ pub async fn hold(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, C
             return Err(CeremonyError::OtherGenesis { found, expected });
         }
     }
-    for client in &clients {
-        client.start_chain(&expected).await?;
-    }
     Ok(genesis)
+}
+
+/// Starts the chain on every voter.
+pub async fn start(plan: &Plan, genesis: &Genesis) -> Result<(), CeremonyError> {
+    for client in &connect(plan).await? {
+        client.start_chain(&genesis.hash()).await?;
+    }
+    Ok(())
 }
 
 /// Clients of role operator for all nodes, once each of them answers.
@@ -120,9 +121,4 @@ fn voter(report: &proto::GenesisReport) -> Result<GenesisVoter, FieldError> {
         },
         possession: fields::signature("possession", &report.possession)?,
     })
-}
-
-/// Known to everybody, like the accounts: for development only.
-fn governance_key() -> KeyPair {
-    KeyPair::from_seed(Sha256::digest("althing development governance, for development only").into())
 }

@@ -87,4 +87,14 @@ impl Lifecycle for LifecycleService {
         self.ask(|reply| LifecycleRequest::StartChain(hash, reply)).await?;
         Ok(Response::new(proto::StartChainResponse {}))
     }
+
+    async fn get_voter_report(
+        &self,
+        _request: Request<proto::GetVoterReportRequest>,
+    ) -> Result<Response<proto::VoterReport>, Status> {
+        let chain = self.handle.chain().map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let epoch = chain.state.next_epoch(self.handle.identity()).await;
+        let epoch = epoch.map_err(|error| Status::internal(error.to_string()))?;
+        self.ask(|reply| LifecycleRequest::GetVoterReport(epoch, reply)).await.map(Response::new)
+    }
 }

@@ -319,6 +319,15 @@ impl MainLoop {
                 let result = self.ceremony.drop_accepted(&hash);
                 answer(reply, result)
             }
+            LifecycleRequest::GetVoterReport(epoch, reply) => {
+                let result = match &mut self.phase {
+                    Phase::Running(running) => running.voter_report(self.ceremony.part, epoch),
+                    Phase::Ceremony(_) | Phase::Turning => {
+                        Err(LifecycleError::not_now("the chain has not started here"))
+                    }
+                };
+                answer(reply, result)
+            }
             LifecycleRequest::StartChain(hash, reply) => {
                 let result = self.ceremony.start(&hash);
                 let started = result.is_ok();

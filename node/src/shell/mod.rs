@@ -7,6 +7,7 @@
 pub mod ceremony;
 pub mod handle;
 pub mod health;
+mod joining;
 pub mod launch;
 pub mod lifecycle;
 pub mod main_loop;

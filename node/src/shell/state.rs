@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use node_core::{
     ledger::{
-        self, Account, Applied, ApplyError, ExecuteError, Outcome, Progress, Snapshot, StateKey, StateProof, StateRead,
-        StateStore,
+        self, Account, Applied, ApplyError, ExecuteError, Outcome, Progress, Rules, Snapshot, StateKey, StateProof,
+        StateRead, StateStore,
     },
-    types::{AccountId, Block, Height, Results},
+    types::{AccountId, Block, Epoch, Height, Identity, Nonce, Results},
 };
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
@@ -138,6 +138,17 @@ pub enum Prove {
     No,
 }
 
+/// Who may change the chain, in the newest state.
+#[derive(Debug)]
+pub struct GovernanceView {
+    /// The height of the state.
+    pub height: Height,
+    /// What the next governance transaction must carry.
+    pub nonce: Nonce,
+    /// Parameters and keys.
+    pub rules: Rules,
+}
+
 impl StateAccess {
     /// Reads from `store`.
     pub fn new(store: QmdbStore) -> Self {
@@ -151,6 +162,28 @@ impl StateAccess {
             .await
             .unwrap_or(Err(ExecutionError::Interrupted))
     }
+
+    /// Reads who may change the chain.
+    pub async fn governance(&self) -> Result<GovernanceView, ExecutionError> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.run(move |local| read_governance(local))?)
+            .await
+            .unwrap_or(Err(ExecutionError::Interrupted))
+    }
+
+    /// The epoch that the next session key of an identity must have.
+    pub async fn next_epoch(&self, identity: Identity) -> Result<Epoch, ExecutionError> {
+        let store = self.store.clone();
+        let read = move || store.run(move |local| Ok::<_, ExecutionError>(ledger::highest_epoch(local, &identity)?))?;
+        let highest = tokio::task::spawn_blocking(read).await.unwrap_or(Err(ExecutionError::Interrupted))?;
+        Ok(highest.map_or(Epoch::FIRST, |highest| highest.saturating_add(1)))
+    }
+}
+
+fn read_governance<S: StateRead>(state: &S) -> Result<GovernanceView, ExecutionError> {
+    let snapshot = ledger::snapshot(state)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
+    let nonce = ledger::account(state, &AccountId::governance())?.nonce;
+    Ok(GovernanceView { height: snapshot.progress.height, nonce, rules: snapshot.rules() })
 }
 
 fn read_account<S>(state: &S, id: &AccountId, prove: Prove) -> Result<AccountView, ExecutionError>

@@ -3,15 +3,18 @@
 use super::{Decode, DecodeError};
 use crate::{
     crypto::SigningBytes,
-    fixtures::{Rotation, account, block, genesis, identity, session_key, session_pair, transfer, uid},
-    ledger::{Account, Chain, Consent, PendingRotation, PendingRotations, Progress},
+    fixtures::{
+        Rotation, account, block, genesis, govern, governance_pair, identity, new_voter, session_key, session_pair,
+        transfer, uid,
+    },
+    ledger::{Account, Chain, Consent, PendingParameters, PendingRotation, PendingRotations, Progress},
     light::LightBlock,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
-        Amount, Batch, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason, Hash, Height,
-        Incarnation, Nonce, OperationsRange, PeerMessage, PendingSets, Proposal, ProposedBlock, Receipt, ReceiptStatus,
-        Results, Round, RoundCertificate, RoundSignature, Signature, StateRoots, Step, TimeMs, Transaction,
-        UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root, voters_hash,
+        Amount, Batch, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason, Governance,
+        GovernanceChange, Hash, Height, Incarnation, Nonce, OperationsRange, PeerMessage, PendingSets, Power, Proposal,
+        ProposedBlock, Receipt, ReceiptStatus, Results, Round, RoundCertificate, RoundSignature, Signature, StateRoots,
+        Step, TimeMs, Transaction, UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root, voters_hash,
     },
 };
 
@@ -42,6 +45,24 @@ fn transactions() -> Vec<Transaction> {
         rotation.transaction(incarnation()),
         rotation.objection(incarnation(), &session_pair(2, 1)),
     ]
+}
+
+/// One governance transaction of each kind.
+fn governance() -> Vec<(&'static str, Transaction)> {
+    let genesis = genesis(&[1, 1, 1, 1]);
+    let voter = new_voter(incarnation(), 4, 1, 3);
+    let keys = genesis.governance.keys.clone();
+    let changes = [
+        ("transaction-add-voter", GovernanceChange::AddVoter(voter)),
+        ("transaction-replace-voter", GovernanceChange::ReplaceVoter { former: identity(1), voter }),
+        ("transaction-remove-voter", GovernanceChange::RemoveVoter { identity: identity(1) }),
+        ("transaction-set-power", GovernanceChange::SetPower { identity: identity(1), power: Power::new(2) }),
+        ("transaction-set-parameters", GovernanceChange::SetParameters(genesis.parameters.clone())),
+        ("transaction-set-keys", GovernanceChange::SetKeys(Governance { threshold: 1, keys })),
+    ];
+    let signers = [governance_pair(0), governance_pair(1)];
+    let sign = |(nonce, (name, change))| (name, govern(incarnation(), nonce, change, &signers));
+    (0..).zip(changes).map(sign).collect()
 }
 
 fn hash(byte: u8) -> Hash {
@@ -170,6 +191,10 @@ pub fn documents() -> Vec<Sample> {
     ];
     let names = ["transaction-transfer", "transaction-rotate-co-signed", "transaction-rotate", "transaction-keep"];
     samples.extend(names.into_iter().zip(transactions()).map(|(name, transaction)| sample(name, &transaction)));
+    samples.extend(governance().iter().map(|(name, transaction)| sample(name, transaction)));
+    let pending = PendingParameters { counts_from: Height::new(12), parameters: genesis.parameters.clone() };
+    samples.push(sample("state-parameters", &pending));
+    samples.push(sample("receipt-governance", &receipt(ReceiptStatus::Failed(FailureReason::ChangeTooLarge))));
     samples.extend(messages());
     samples
 }
@@ -225,6 +250,7 @@ pub fn signing_bytes() -> Vec<(&'static str, Vec<u8>)> {
         ("genesis-possession", SigningBytes::genesis_possession(&genesis.chain_id, &genesis.ceremony, &identity, &key)),
         ("genesis-acceptance", SigningBytes::genesis_acceptance(&genesis.hash(), &identity, &key)),
         ("rotation-possession", SigningBytes::rotation_possession(&terms)),
+        ("voter-possession", SigningBytes::voter_possession(&incarnation, &identity, epoch, &key)),
         ("rotate-session", SigningBytes::rotate_session(&terms)),
         ("keep-session", SigningBytes::keep_session(&terms)),
         ("transaction", SigningBytes::transaction(transfer.body())),
@@ -251,5 +277,6 @@ pub fn hashes() -> Vec<(&'static str, String)> {
         ("receipt", receipt(ReceiptStatus::Executed).hash().to_string()),
         ("merkle-root-of-five", merkle_root(&leaves).to_string()),
         ("account-alice", account("alice").to_string()),
+        ("account-governance", crate::types::AccountId::governance().to_string()),
     ]
 }

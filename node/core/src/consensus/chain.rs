@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::effect::HaltReason;
+use super::{effect::HaltReason, faults::Faults};
 use crate::{
-    ledger::{Outcome, PendingRotation, PendingRotations, Snapshot},
+    ledger::{Outcome, PendingRotation, PendingRotations, Rules, Snapshot},
     types::{
-        Genesis, Hash, Header, Height, Identity, Incarnation, Parameters, Results, SessionKey, TimeMs, VoterSet,
-        voters_hash,
+        Genesis, Governance, Hash, Header, Height, Identity, Incarnation, Parameters, Results, SessionKey, TimeMs,
+        VoterSet, voters_hash,
     },
 };
 
@@ -18,8 +18,11 @@ pub const KEPT_HEIGHTS: u64 = 10;
 #[derive(Debug)]
 pub struct ChainView {
     incarnation: Incarnation,
-    parameters: Parameters,
-    parameters_hash: Hash,
+    /// The parameters, by the height from which they are in force.
+    parameters: BTreeMap<Height, Arc<Parameters>>,
+    /// The parameters of the height that is being decided, and their hash.
+    current: (Arc<Parameters>, Hash),
+    governance: Governance,
     tip: Height,
     tip_hash: Hash,
     tip_time: TimeMs,
@@ -34,12 +37,13 @@ pub struct ChainView {
 impl ChainView {
     /// From what was found on disk.
     pub fn new(genesis: &Genesis, tip: Option<&Header>, executed: &Snapshot) -> Self {
-        let Snapshot { chain: _, progress, results, sets, rotations } = executed;
+        let Snapshot { chain: _, progress, results, sets, rotations, pending_parameters: _ } = executed;
         let height = progress.height;
         let mut chain = Self {
             incarnation: genesis.incarnation(),
-            parameters: genesis.parameters.clone(),
-            parameters_hash: genesis.parameters.hash(),
+            parameters: BTreeMap::new(),
+            current: (Arc::new(genesis.parameters.clone()), genesis.parameters.hash()),
+            governance: genesis.governance.clone(),
             tip: tip.map_or(Height::ZERO, |header| header.height),
             tip_hash: tip.map_or_else(|| genesis.hash(), Header::hash),
             tip_time: tip.map_or(genesis.time, |header| header.time),
@@ -49,6 +53,7 @@ impl ChainView {
             unchecked: BTreeMap::new(),
             rotations: rotations.clone(),
         };
+        chain.follow_rules(&executed.rules());
         if let Some(before) = height.checked_sub(1) {
             chain.results.insert(before, progress.results_before);
         }
@@ -63,14 +68,19 @@ impl ChainView {
         &self.incarnation
     }
 
-    /// The parameters in force.
+    /// The parameters of the height that is being decided.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.current.0
     }
 
     /// Their hash.
     pub fn parameters_hash(&self) -> Hash {
-        self.parameters_hash
+        self.current.1
+    }
+
+    /// Who may change the chain, as far as it is executed.
+    pub fn governance(&self) -> &Governance {
+        &self.governance
     }
 
     /// The last final height.
@@ -154,24 +164,61 @@ impl ChainView {
         self.tip = header.height;
         self.tip_hash = header.hash();
         self.tip_time = header.time;
+        self.choose_parameters();
         self.unchecked.insert(header.height, header.clone());
         self.compare()
     }
 
     /// A block was executed. Out of order it is ignored.
-    pub fn execute(&mut self, outcome: &Outcome, results: Results) -> Result<(), HaltReason> {
+    pub fn execute(&mut self, outcome: &Outcome, results: Results, faults: Faults) -> Result<(), HaltReason> {
         let height = outcome.height;
         if height != self.executed.next() {
             return Ok(());
         }
         self.executed = height;
         self.results.insert(height, results);
-        self.sets.insert(height.saturating_add(3), Arc::new(outcome.sets.third.clone()));
+        let third = Arc::new(outcome.sets.third.clone());
+        if faults.changes_count_at_once {
+            self.sets.insert(height.saturating_add(1), third.clone());
+            self.sets.insert(height.saturating_add(2), third.clone());
+        }
+        self.sets.insert(height.saturating_add(3), third);
         self.rotations = outcome.rotations.clone();
+        self.follow_rules(&outcome.rules);
         let compared = self.compare();
         self.sets = self.sets.split_off(&self.tip.saturating_sub(KEPT_HEIGHTS).min(self.executed));
         self.results = self.results.split_off(&self.tip.saturating_sub(3).min(self.executed.saturating_sub(1)));
         compared
+    }
+
+    /// Takes what the last executed height says about parameters and governance.
+    fn follow_rules(&mut self, rules: &Rules) {
+        let Rules { parameters, pending, governance } = rules;
+        self.parameters.insert(self.executed.next(), Arc::new(parameters.clone()));
+        if let Some(pending) = pending {
+            self.parameters.insert(pending.counts_from, Arc::new(pending.parameters.clone()));
+        }
+        self.governance = governance.clone();
+        self.choose_parameters();
+    }
+
+    /// The parameters of a height, if they are decided and not yet forgotten.
+    fn parameters_at(&self, height: Height) -> Option<&Arc<Parameters>> {
+        self.parameters.range(..=height).next_back().map(|(_, parameters)| parameters)
+    }
+
+    fn choose_parameters(&mut self) {
+        let next = self.next();
+        if let Some(found) = self.parameters_at(next).filter(|found| found.as_ref() != self.current.0.as_ref()).cloned()
+        {
+            let hash = found.hash();
+            self.current = (found, hash);
+        }
+        // Final headers from two heights above the last executed one on are still to be compared.
+        let oldest = self.executed.min(self.tip);
+        if let Some(kept) = self.parameters.range(..=oldest).next_back().map(|(height, _)| *height) {
+            self.parameters = self.parameters.split_off(&kept);
+        }
     }
 
     /// Compares final headers with what this node computed. A difference cannot be repaired from inside.
@@ -187,6 +234,9 @@ impl ChainView {
             }
             if self.voters_hash_for(height).is_some_and(|hash| hash != header.voters_hash) {
                 return Err(HaltReason::VotersDiffer { height });
+            }
+            if self.parameters_at(height).is_some_and(|parameters| parameters.hash() != header.parameters_hash) {
+                return Err(HaltReason::ParametersDiffer { height });
             }
         }
         Ok(())

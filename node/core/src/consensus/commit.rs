@@ -91,7 +91,7 @@ impl Engine {
     /// A block was executed: voters of one more height are known.
     pub(super) fn on_executed(&mut self, outcome: &Outcome, results: Results) {
         let before = self.chain.executed();
-        if let Err(reason) = self.chain.execute(outcome, results) {
+        if let Err(reason) = self.chain.execute(outcome, results, self.faults) {
             return self.halt(reason);
         }
         if self.chain.executed() == before {

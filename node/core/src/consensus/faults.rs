@@ -15,4 +15,6 @@ pub struct Faults {
     pub record_ignored: bool,
     /// Forgets at a restart what it said before in this height.
     pub replay_skipped: bool,
+    /// Takes what a block changes of the voters for the next height already.
+    pub changes_count_at_once: bool,
 }

@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     crypto::{SigningBytes, VerifiedTransaction},
+    mempool::Refusal,
     session::{RecordEntry, Sighting, Slot},
     types::{
-        Height, Identity, PeerMessage, ProposedBlock, RoundCertificate, Step, TRANSACTIONS_PER_MESSAGE_MAX, Vote,
-        VoteKind, VoterSet,
+        FailureReason, Height, Identity, Payload, PeerMessage, ProposedBlock, RoundCertificate, Step,
+        TRANSACTIONS_PER_MESSAGE_MAX, Vote, VoteKind, VoterSet,
     },
 };
 
@@ -155,8 +156,12 @@ impl Engine {
         for verified in transactions {
             let id = verified.id();
             let transaction = verified.transaction().clone();
+            let strange = matches!(transaction.body().payload, Payload::Governance(_))
+                && !self.chain.governance().authorises(&transaction);
             let added = match self.chain.newest_voters().filter(|_| transaction.body().payload.is_session()) {
                 Some(voters) => self.mempool.add_session(verified, voters),
+                // Anybody could take the place of the governance's next nonce with it.
+                None if strange => Err(Refusal::WouldFail(FailureReason::WrongSigners)),
                 None => self.mempool.add(verified, None),
             };
             match added {

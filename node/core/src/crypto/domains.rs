@@ -18,6 +18,7 @@ const PEER_RECORD: &str = "althing/peer-record/1";
 const TRANSACTION: &str = "althing/transaction/1";
 const ROTATE_SESSION: &str = "althing/rotate-session/1";
 const KEEP_SESSION: &str = "althing/keep-session/1";
+const VOTER_POSSESSION: &str = "althing/voter-possession/1";
 const GENESIS_ACCEPTANCE: &str = "althing/genesis-acceptance/1";
 
 /// The only maker of bytes that get signed. One function for each domain, used to sign, to verify, and in certificates.
@@ -79,6 +80,22 @@ impl SigningBytes {
     #[must_use]
     pub fn rotation_possession(rotation: &RotationTerms) -> Vec<u8> {
         rotation.bytes(ROTATION_POSSESSION)
+    }
+
+    /// By the session key of a voter that is to be voted in: its maker holds it.
+    #[must_use]
+    pub fn voter_possession(
+        incarnation: &Incarnation,
+        identity: &Identity,
+        epoch: Epoch,
+        session_key: &SessionKey,
+    ) -> Vec<u8> {
+        let mut writer = start(VOTER_POSSESSION);
+        incarnation.encode_to(&mut writer);
+        identity.encode_to(&mut writer);
+        epoch.encode_to(&mut writer);
+        session_key.encode_to(&mut writer);
+        writer.into_bytes()
     }
 
     /// By the current session key: agrees with a rotation.

@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::{RotationTerms, SignatureCheck, SigningBytes, verify, verify_all, verify_each};
 use crate::types::{
     AccountId, CommitCertificate, CommitCertificateError, Genesis, GenesisError, GenesisVoter, Identity, Incarnation,
-    KeepSession, Payload, Proposal, RotateSession, Transaction, TransactionId, Vote, VoterEntry, VoterSet,
+    KeepSession, NewVoter, Payload, Proposal, RotateSession, Transaction, TransactionId, Vote, VoterEntry, VoterSet,
 };
 
 /// A signature that is not what it should be.
@@ -183,6 +183,16 @@ fn add_checks(transaction: &Transaction, checks: &mut Vec<SignatureCheck>) -> Op
         Payload::KeepSession(KeepSession { identity, .. }) => {
             if !signers.is_empty() || body.sender != AccountId::from(*identity) || body.nonce.get() != 0 {
                 return None;
+            }
+        }
+        // Whether the signers are the governance keys is for execution to say.
+        Payload::Governance(change) => {
+            if signers.is_empty() || body.sender != AccountId::governance() {
+                return None;
+            }
+            if let Some(NewVoter { identity, power: _, epoch, session_key, possession }) = change.new_voter() {
+                let bytes = SigningBytes::voter_possession(&body.incarnation, identity, *epoch, session_key);
+                checks.push(SignatureCheck { key: *session_key.as_bytes(), bytes, signature: *possession });
             }
         }
     }

@@ -3,6 +3,7 @@
 mod block;
 mod certificate;
 mod genesis;
+mod governance;
 mod hash;
 mod identifiers;
 mod message;
@@ -18,9 +19,8 @@ pub use block::{
     StateRoots,
 };
 pub use certificate::{CommitCertificate, CommitCertificateError, CommitSignature};
-pub use genesis::{
-    GENESIS_ACCOUNTS_MAX, GENESIS_KEYS_MAX, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
-};
+pub use genesis::{GENESIS_ACCOUNTS_MAX, GENESIS_KEYS_MAX, Genesis, GenesisDraft, GenesisError, GenesisVoter};
+pub use governance::{Governance, GovernanceChange, NewVoter};
 pub use hash::{Hash, Hasher, merkle_root};
 pub use identifiers::{
     AccountId, CeremonyNonce, ChainId, GovernanceKey, Identity, Incarnation, InvalidIdentifier, SessionKey, Signature,

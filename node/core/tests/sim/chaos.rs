@@ -18,6 +18,13 @@ use super::{
     world::{Event, World},
 };
 
+/// Where a process starts again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Machine {
+    Same,
+    Another,
+}
+
 impl World {
     /// The living process of a node; of several, the oldest.
     pub fn process_of(&self, node: u64) -> Option<usize> {
@@ -50,6 +57,11 @@ impl World {
     /// A process on the volume of one that has ended: most often in the same pod, sometimes on another machine, with the
     /// operator's word that the former has ended.
     pub fn restart(&mut self, node: u64, volume: usize) -> Result<(), Violation> {
+        let same = self.plan.always_same_boot || self.dice.below(4) > 0;
+        self.restart_on(node, volume, if same { Machine::Same } else { Machine::Another })
+    }
+
+    fn restart_on(&mut self, node: u64, volume: usize, machine: Machine) -> Result<(), Violation> {
         let Some(former) = self.processes.iter().rposition(|process| process.volume == volume) else { return Ok(()) };
         if self.alive.iter().any(|process| self.processes[*process].volume == volume) {
             return Ok(());
@@ -57,7 +69,7 @@ impl World {
         let former = &self.processes[former];
         let (claim, copy, byzantine, silent) = (former.claim, former.copy, former.byzantine, former.silent);
         let (owner, granted) = (former.owner, former.grant);
-        let same_boot = self.plan.always_same_boot || self.dice.below(4) > 0;
+        let same_boot = machine == Machine::Same;
         let (owner, grant) = if same_boot {
             self.counts.add("restarts in the same boot", 1);
             // The same pod still has, or gets again, what the operator said to it.
@@ -81,6 +93,19 @@ impl World {
             Action::Crash(node) => {
                 if let Some(process) = self.process_of(node) {
                     self.crash(process);
+                }
+            }
+            Action::Kill(node) => {
+                if let Some(process) = self.process_of(node) {
+                    self.end(process);
+                }
+            }
+            Action::Move(node) => {
+                if let Some(process) = self.process_of(node) {
+                    let volume = self.processes[process].volume;
+                    self.end(process);
+                    self.counts.add("voters moved", 1);
+                    self.restart_on(node, volume, Machine::Another)?;
                 }
             }
             Action::CrashAll => {
@@ -144,7 +169,7 @@ impl World {
     }
 
     /// A process on an empty volume of its own.
-    fn start_empty(&mut self, node: u64) -> usize {
+    pub fn start_empty(&mut self, node: u64) -> usize {
         let claim = self.new_claim();
         self.volumes.push(Volume { claim: Some(claim), ..Volume::default() });
         let owner = self.new_owner(node);

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::{
     crypto::{SigningBytes, verify, verify_certificate},
+    ledger::Outcome,
     session::Slot,
     types::{
-        CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage, Results, SessionKey,
-        Signature, Step, Vote, VoterSet,
+        CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage, PendingSets, Results,
+        SessionKey, Signature, Step, Vote, VoterSet,
     },
 };
+
+use super::sets::SetChecks;
 
 /// The rule that was broken.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -34,6 +37,16 @@ pub enum Violation {
     ResultsDiffer(Height),
     /// Two nodes computed different voters.
     VotersDiffer(Height),
+    /// A block changed voters that were decided before it.
+    DecidedVotersChanged(Height),
+    /// Governance moved a third of the power or more in one block.
+    TooMuchPowerMoved(Height),
+    /// Governance left fewer than four voters.
+    TooFewVoters(Height),
+    /// A session key has another owner or number than before, or is back after it left.
+    KeyCameBack(Height),
+    /// An identity has a lower epoch than before.
+    EpochWentBack(Height),
     /// The claims of a final header are not what was computed.
     HeaderLies(Height),
     /// A node stopped for good.
@@ -50,6 +63,7 @@ pub struct Checks {
     final_blocks: BTreeMap<Height, Hash>,
     results: BTreeMap<Height, Results>,
     sets: BTreeMap<Height, VoterSet>,
+    set_checks: SetChecks,
     keys: BTreeMap<Identity, Vec<SessionKey>>,
     signed: BTreeMap<(SessionKey, Slot), Vec<u8>>,
     signer_at: BTreeMap<(Identity, Height), (SessionKey, usize)>,
@@ -60,7 +74,10 @@ pub struct Checks {
 impl Checks {
     pub fn new(genesis: &Genesis) -> Self {
         let set = genesis.voter_set();
+        let mut set_checks = SetChecks::default();
+        set_checks.on_set(Height::new(1), set).expect("genesis is the first");
         Self {
+            set_checks,
             incarnation: genesis.incarnation(),
             final_blocks: BTreeMap::new(),
             results: BTreeMap::new(),
@@ -83,6 +100,11 @@ impl Checks {
 
     pub fn voters(&self, height: Height) -> Option<&VoterSet> {
         self.sets.get(&height)
+    }
+
+    /// The voters of the last height for which they are decided.
+    pub fn newest_voters(&self) -> &VoterSet {
+        self.sets.values().next_back().expect("genesis decides three")
     }
 
     /// A node commits a block: the last one it had was `tip`.
@@ -113,14 +135,24 @@ impl Checks {
     }
 
     /// A node executed a block.
-    pub fn on_executed(&mut self, height: Height, results: Results, third: &VoterSet) -> Result<(), Violation> {
+    pub fn on_executed(&mut self, results: Results, outcome: &Outcome) -> Result<(), Violation> {
+        let Outcome { height, sets: PendingSets { first, second, third }, .. } = outcome;
+        let height = *height;
         if *self.results.entry(height).or_insert(results) != results {
             return Err(Violation::ResultsDiffer(height));
         }
-        if self.sets.entry(height.saturating_add(3)).or_insert_with(|| third.clone()) != third {
-            return Err(Violation::VotersDiffer(height));
+        let (next, after_next) = (height.next(), height.saturating_add(2));
+        if self.sets.get(&next) != Some(first) || self.sets.get(&after_next) != Some(second) {
+            return Err(Violation::DecidedVotersChanged(height));
         }
-        Ok(())
+        match self.sets.get(&height.saturating_add(3)) {
+            Some(known) if known == third => Ok(()),
+            Some(_) => Err(Violation::VotersDiffer(height)),
+            None => {
+                self.sets.insert(height.saturating_add(3), third.clone());
+                self.set_checks.on_decided(second, outcome)
+            }
+        }
     }
 
     /// A node sends something: whatever it signs must be durable and never said otherwise.

@@ -68,7 +68,8 @@ impl World {
         let waiting = TripwireResult::Waiting { answered: Default::default(), needed: Default::default() };
         let only_tripwire = Err(NotCleared::Waiting(Waiting::Tripwire));
         let mine = self.processes[process].owner;
-        let still = self.stands_still(process) && !self.processes[process].engine.status().signing;
+        let silent = !self.processes[process].engine.status().signing;
+        let still = self.stands_still(process) && silent && !self.plan.abstains_for_good;
         let entries = self.volumes[volume].keys.entries().to_vec();
         let open = entries.iter().filter(|entry| still || *entry.owner() != mine);
         let mut clearable =

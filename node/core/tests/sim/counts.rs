@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 30] = [
+pub const REQUIRED: [&str; 39] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -37,6 +37,15 @@ pub const REQUIRED: [&str; 30] = [
     "keys retired",
     "identities contested",
     "blocks judged invalid",
+    "voters added",
+    "voters removed",
+    "voters replaced",
+    "voters with another key",
+    "powers changed",
+    "parameters changed",
+    "changes that were too large",
+    "changes that left too few voters",
+    "old keys refused",
 ];
 
 impl Counts {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use node_core::{
     codec::Encode,
     consensus::{Alarm, DropReason, Effect, Input},
-    ledger::{Applied, apply_block},
+    ledger::{Applied, apply_block_with_faults},
     session::NewKey,
-    types::{Block, CertifiedBlock, CommitCertificate, Epoch, Height, Identity, Payload, PeerMessage, ReceiptStatus},
+    types::{
+        Block, CertifiedBlock, CommitCertificate, Epoch, FailureReason, Height, Identity, Payload, PeerMessage,
+        ReceiptStatus,
+    },
 };
 
 use super::{
@@ -162,17 +165,26 @@ impl World {
         let volume = &mut self.volumes[self.processes[process].volume];
         let index = usize::try_from(height.get() - 1).unwrap();
         let block = volume.blocks.get(index).expect("only final blocks are executed").block.clone();
-        let applied = apply_block(&mut volume.store, &block).expect("final blocks can be executed");
+        let applied = apply_block_with_faults(&mut volume.store, &block, self.ledger_faults)
+            .expect("final blocks can be executed");
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
-        self.checks.on_executed(height, results, &outcome.sets.third)?;
+        self.checks.on_executed(results, &outcome)?;
         for (transaction, receipt) in block.transactions().zip(&outcome.receipts) {
             if receipt.status == ReceiptStatus::Executed {
-                match transaction.body().payload {
+                match &transaction.body().payload {
                     Payload::Transfer(_) => self.counts.add("transfers executed", 1),
                     Payload::RotateSession(_) => self.counts.add("rotations executed", 1),
                     Payload::KeepSession(_) => self.counts.add("objections executed", 1),
+                    Payload::Governance(change) => self.count_change(change),
+                }
+            } else if let ReceiptStatus::Failed(reason) = receipt.status {
+                match reason {
+                    FailureReason::ChangeTooLarge => self.counts.add("changes that were too large", 1),
+                    FailureReason::TooFewVoters => self.counts.add("changes that left too few voters", 1),
+                    FailureReason::SessionKeyUsed => self.counts.add("old keys refused", 1),
+                    _ => {}
                 }
             }
         }

@@ -7,6 +7,10 @@ use super::dice::Dice;
 pub enum Action {
     Crash(u64),
     CrashAll,
+    /// Ends a process for good.
+    Kill(u64),
+    /// Ends a process, and starts one on its volume on another machine at once.
+    Move(u64),
     Partition {
         apart: Vec<u64>,
         one_way: bool,
@@ -46,6 +50,12 @@ pub struct Plan {
     pub execution_ms: u64,
     pub always_same_boot: bool,
     pub load: bool,
+    /// Governance changes voters and parameters.
+    pub governed: bool,
+    /// It never changes power, so that each voter alone stays within the fault budget.
+    pub powers_stay: bool,
+    /// A voter that abstains never asks again: for a test that shows why it must.
+    pub abstains_for_good: bool,
     pub actions: Vec<(u64, Action)>,
     /// When everything is well again.
     pub chaos_ms: u64,
@@ -57,7 +67,7 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 13;
+pub const SCENARIOS: u64 = 16;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -65,6 +75,11 @@ impl Plan {
         let first = self.powers[0];
         self.powers.fill(first);
         self
+    }
+
+    /// Above every number that a node which may vote has.
+    pub fn nodes_max(&self) -> u64 {
+        (self.powers.len() as u64).max(8)
     }
 
     fn calm(name: &'static str, dice: &mut Dice) -> Self {
@@ -83,6 +98,9 @@ impl Plan {
             execution_ms: 12,
             always_same_boot: false,
             load: true,
+            governed: false,
+            powers_stay: false,
+            abstains_for_good: false,
             actions: Vec::new(),
             chaos_ms: 5_000,
             goal_blocks: 6,
@@ -107,6 +125,9 @@ impl Plan {
             9 => Self::fresh_node(&mut dice),
             10 => Self::single_voter(&mut dice),
             11 => Self::storms(&mut dice),
+            12 => Self::members_change(&mut dice),
+            13 => Self::members_change_in_trouble(&mut dice),
+            14 => Self::one_abstains_and_another_dies(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -218,6 +239,48 @@ impl Plan {
         let mut plan = Self { crash: 1_000, ..Self::calm("a single voter", dice) };
         plan.powers = vec![1];
         plan.actions.push((2_000, Action::Join(100)));
+        plan
+    }
+
+    /// Voters come, go and are replaced under load, with crashes and loss.
+    pub fn members_change(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 5_000, crash: dice.below(600), ..Self::calm("voters change", dice) };
+        plan.governed = true;
+        plan.chaos_ms = 12_000;
+        plan
+    }
+
+    /// The same with partitions, restarts of everybody and a voter that rotates by itself.
+    pub fn members_change_in_trouble(dice: &mut Dice) -> Self {
+        let mut plan = Self { ..Self::partitions(dice) };
+        plan.name = "voters change in trouble";
+        plan.governed = true;
+        plan.crash = dice.below(400);
+        match dice.below(3) {
+            0 => plan.actions.push((dice.between(2_000, 6_000), Action::CrashAll)),
+            1 => plan.actions.push((dice.between(2_000, 6_000), Action::LoseVolume(dice.below(4)))),
+            _ => {}
+        }
+        plan.powers = if dice.below(2) == 0 { vec![2; 6] } else { plan.powers };
+        if plan.actions.iter().any(|(_, action)| matches!(action, Action::LoseVolume(_))) {
+            plan = plan.equal();
+            plan.powers_stay = true;
+            plan.goal_blocks = 20;
+        }
+        plan.chaos_ms = 12_000;
+        plan
+    }
+
+    /// A voter that moved signs nothing for two heights above the chain; then one that the quorum needs dies.
+    pub fn one_abstains_and_another_dies(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("one abstains and another dies", dice).equal();
+        plan.powers.truncate(4);
+        let moved = dice.below(4);
+        let dies = (moved + dice.between(1, 3)) % 4;
+        let at = dice.between(1_000, 2_500);
+        plan.actions.push((at, Action::Move(moved)));
+        plan.actions.push((at + dice.between(0, 3_000), Action::Kill(dies)));
+        plan.chaos_ms = 7_000;
         plan
     }
 

@@ -9,6 +9,7 @@ use node_core::{
     codec::{Decode, Encode},
     consensus::{Faults, Input, Origin, TimerId},
     crypto::{VerifiedTransaction, verify_transaction, verify_transactions},
+    ledger::LedgerFaults,
     session::{ClearedKey, NewKey, Owner},
     types::{Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, TimeMs, Uid},
 };
@@ -18,6 +19,7 @@ use super::{
     clearing::Shown,
     counts::Counts,
     dice::Dice,
+    members::Governor,
     people,
     plan::{Action, Plan},
     process::{Process, Start},
@@ -49,6 +51,8 @@ pub enum Event {
         process: usize,
     },
     Submit,
+    /// Governance looks at the chain.
+    Govern,
     Restart {
         node: u64,
         volume: usize,
@@ -71,6 +75,8 @@ pub struct World {
     pub alive: BTreeSet<usize>,
     pub healed: bool,
     faults: Faults,
+    pub ledger_faults: LedgerFaults,
+    pub governor: Governor,
     events: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     last_delivery: BTreeMap<(usize, usize), u64>,
@@ -103,6 +109,8 @@ impl World {
             alive: BTreeSet::new(),
             healed: false,
             faults,
+            ledger_faults: LedgerFaults::default(),
+            governor: Governor::default(),
             events: BTreeMap::new(),
             sequence: 0,
             last_delivery: BTreeMap::new(),
@@ -121,6 +129,9 @@ impl World {
         if world.plan.load {
             world.after(20, Event::Submit);
         }
+        if world.plan.governed {
+            world.after(600, Event::Govern);
+        }
         let chaos_ms = world.plan.chaos_ms;
         world.after(chaos_ms, Event::Heal);
         world
@@ -128,6 +139,12 @@ impl World {
 
     pub fn traced(mut self) -> Self {
         self.trace = Some(Hasher::new("simulation trace"));
+        self
+    }
+
+    /// With a ledger that breaks rules on every node.
+    pub fn with_ledger_faults(mut self, faults: LedgerFaults) -> Self {
+        self.ledger_faults = faults;
         self
     }
 
@@ -165,6 +182,7 @@ impl World {
             Event::Feed { process, input } => self.feed(process, *input),
             Event::Clear { process } => self.try_clear(process),
             Event::Submit => self.submit(),
+            Event::Govern => self.govern(),
             Event::Restart { node, volume } => self.restart(node, volume),
             Event::Act(action) => self.act(action),
             Event::Heal => self.heal(),
@@ -342,8 +360,9 @@ impl World {
 
     /// Every voter whose process is the only one of its identity signs again.
     fn sessions_recovered(&self) -> bool {
-        let voters = self.plan.powers.len() as u64;
-        (0..voters).all(|node| {
+        let voters = self.checks.newest_voters();
+        let is_voter = |node: &u64| voters.get(&people::identity(*node)).is_some();
+        (0..self.plan.nodes_max()).filter(is_voter).all(|node| {
             let of_node = |process: &&usize| self.processes[**process].node == node;
             let processes: Vec<usize> = self.alive.iter().filter(of_node).copied().collect();
             let excused = processes.len() != 1 || self.processes[processes[0]].byzantine || self.plan.sessions_excused;

@@ -1,6 +1,7 @@
 //! The rules of execution on a chain in memory.
 
 mod apply;
+mod governance;
 mod rotation;
 mod store;
 mod transfers;
