@@ -54,6 +54,10 @@ sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
 e2e: preflight ## the cases on a local cluster; CASE=name runs one
 	@ALTHING_E2E_CASE="$(CASE)" tools/test e2e
 
+.PHONY: bench
+bench: ## four validators on this machine under load: 10,000 tx/s, then the most they sustain; ARGS=
+	@cargo build -q --release -p althing-node --bin althing-node && $(BIN_RELEASE)/althing-node bench $(ARGS)
+
 .PHONY: cluster
 cluster: preflight ## the local Kubernetes cluster alone, kept running; NODES=n
 	@cargo build -q --profile ci -p althing-cluster && $(BIN_CI)/cluster up --nodes $(or $(NODES),4)

@@ -47,6 +47,17 @@ pub struct Voter {
     pub identity: String,
 }
 
+/// An object and what tools think of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Kind and name.
+    pub name: String,
+    /// It says `Stalled=True`.
+    pub stalled: bool,
+    /// What tools think.
+    pub verdict: Verdict,
+}
+
 /// A condition as it stands on an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
@@ -144,15 +155,25 @@ impl Network {
         Ok(kind_api(self.client.clone(), &self.namespace, kind).get(name).await?)
     }
 
-    /// What kstatus and Argo CD think of every object of ours in the namespace, with the object itself.
+    /// What kstatus and Argo CD think of every object of ours in the namespace.
     ///
     /// # Errors
     /// When they cannot be listed or judged.
-    pub async fn verdicts(&self) -> Result<Vec<(Value, Verdict)>> {
+    pub async fn verdicts(&self) -> Result<Vec<Judged>> {
         let listed: Value = serde_json::from_str(&self.kubectl(&["get", "bcn,cgrp,vnode", "-o", "json"]).await?)?;
         let mut verdicts = vec![];
         for object in listed.pointer("/items").and_then(Value::as_array).into_iter().flatten() {
-            verdicts.push((object.clone(), self.environment.judge(object).await?));
+            let text = |path| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+            let stalled = conditions.into_iter().flatten().any(|found| {
+                let is = |path, value| found.pointer(path).and_then(Value::as_str) == Some(value);
+                is("/type", "Stalled") && is("/status", "True")
+            });
+            verdicts.push(Judged {
+                name: format!("{} {}", text("/kind"), text("/metadata/name")),
+                stalled,
+                verdict: self.environment.judge(object).await?,
+            });
         }
         Ok(verdicts)
     }

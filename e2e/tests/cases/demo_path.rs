@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use althing_e2e::dial::Access;
 use althing_e2e::load::{Sender, demo_account, submit};
-use althing_e2e::network::{Network, eventually};
+use althing_e2e::network::{Judged, Network, eventually};
 use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use node_api::proto::get_transaction_response::Status;
@@ -78,9 +78,9 @@ async fn applied_example(scene: &Scene, file: &str, name: &str) -> Result<Networ
     eventually("everything is current and healthy", 60, || async {
         let verdicts = network.verdicts().await?;
         ensure!(verdicts.len() == 6, "{} objects", verdicts.len());
-        for (object, verdict) in verdicts {
+        for Judged { name, verdict, .. } in verdicts {
             let well = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Current", "Healthy");
-            ensure!(well, "{}: {verdict:?}", object["metadata"]["name"]);
+            ensure!(well, "{name}: {verdict:?}");
         }
         Ok(())
     })
@@ -99,7 +99,8 @@ async fn nobody_is_told_too_early(network: &Network) -> Result<()> {
         let verdict = network.environment.judge(&object).await?;
         let said = (verdict.kstatus.as_str(), verdict.argocd.as_str());
         if said == ("Current", "Healthy") {
-            ensure!(object["status"]["signing"] == "4/4", "{verdict:?} too early: {object}");
+            let signing = object.pointer("/status/signing").and_then(serde_json::Value::as_str);
+            ensure!(signing == Some("4/4"), "{verdict:?} too early: {object}");
             break;
         }
         ensure!(said.0 == "InProgress" && ["Progressing", "Unknown"].contains(&said.1), "{verdict:?} of {object}");

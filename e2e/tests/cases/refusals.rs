@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use althing_e2e::environment::Environment;
-use althing_e2e::network::{Network, eventually};
+use althing_e2e::network::{Judged, Network, eventually};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::Scene;
@@ -109,12 +109,9 @@ async fn stalled(scene: &Scene, reason: &str) -> Result<()> {
 async fn tools_say_failed(scene: &Scene) -> Result<()> {
     let network = Network::new(&scene.environment, &scene.client, &scene.namespace, "any", "main");
     let mut judged = 0;
-    for (object, verdict) in network.verdicts().await? {
-        let conditions = object.pointer("/status/conditions").and_then(serde_json::Value::as_array);
-        let stalled =
-            conditions.into_iter().flatten().any(|found| found["type"] == "Stalled" && found["status"] == "True");
-        let expected = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Failed", "Degraded");
-        ensure!(expected == stalled, "{}: {verdict:?}", object["metadata"]["name"]);
+    for Judged { name, stalled, verdict } in network.verdicts().await? {
+        let failed = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Failed", "Degraded");
+        ensure!(failed == stalled, "{name}: {verdict:?}");
         judged += usize::from(stalled);
     }
     ensure!(judged > 0, "nothing was stalled any more");

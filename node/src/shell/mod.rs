@@ -22,5 +22,6 @@ pub mod startup;
 pub mod state;
 pub mod submission;
 pub mod timers;
+pub mod verifier;
 pub mod view;
 pub mod watched;
