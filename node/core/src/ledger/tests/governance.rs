@@ -284,12 +284,13 @@ fn whatever_governance_asks_for_the_bounds_hold() {
         for _ in 0..60 {
             let before = chain.snapshot();
             look_at(&mut ever, &mut epochs, &before.sets.third);
-            let mut nonce = account(&chain.store, &AccountId::governance()).unwrap().nonce.get();
-            let mut block = Vec::new();
-            for _ in 0..dice.below(4) {
-                block.push(govern(chain.incarnation, nonce, some_change(&mut dice, &chain), &[governance_pair(0)]));
-                nonce += 1;
-            }
+            let nonce = account(&chain.store, &AccountId::governance()).unwrap().nonce.get();
+            let mut change = |nonce| {
+                let change = some_change(&mut dice, &chain);
+                govern(chain.incarnation, nonce, change, &[governance_pair(0)])
+            };
+            let mut block: Vec<_> = (nonce..nonce + 3).map(&mut change).collect();
+            block.truncate(dice.below(4) as usize);
             // Rotations by their identities change no power, and are bounded by rules of their own.
             let rotates = dice.below(4) == 0;
             if rotates && let Some(entry) = before.sets.third.get(&identity(dice.below(5))) {
