@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `network/`, `group/`, `validator/` | one kind each, with the same files in each |
 //! | `parts/` | pure builders of children |
+//! | `budget/` | how much power may be taken away on purpose: every disruption asks it |
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
 //! | `watches.rs`, `context.rs` | caches, and what a reconcile may use |
@@ -13,6 +14,7 @@
 
 pub mod apply;
 pub mod authorities;
+pub mod budget;
 pub mod certificates;
 pub mod chain;
 pub mod config;
