@@ -10,6 +10,7 @@
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
 //! | `watches.rs`, `context.rs` | caches, and what a reconcile may use |
+//! | `faults/` | faults between operator and API server, for tests only |
 //! | `run.rs`, `lease.rs`, `http.rs`, `metrics.rs`, `events.rs` | the process around it |
 
 pub mod apply;
@@ -21,6 +22,7 @@ pub mod config;
 pub mod context;
 pub mod error;
 pub mod events;
+pub mod faults;
 pub mod group;
 pub mod http;
 pub mod kinds;
