@@ -124,8 +124,8 @@ impl Watch {
             bail!("{} safety rules broken:\n{}", violations.len(), lines.join("\n"));
         }
         println!(
-            "    watched {} heights, {} signed messages, {} acknowledged, at most {} silent",
-            counts.heights, counts.messages, counts.acknowledged, counts.silent_max
+            "    watched {} heights, {} signed messages, {} acknowledged and none lost, at most {} silent, longest gap {} ms",
+            counts.heights, counts.messages, counts.acknowledged, counts.silent_max, counts.gap_max_ms
         );
         Ok(counts)
     }
@@ -187,7 +187,9 @@ async fn follow_once(client: &Client, node: &str, next: &mut u64, seen: &Mutex<O
 fn observe_block(seen: &Mutex<Observations>, node: &str, block: &proto::Block) -> Result<()> {
     let decoded = Block::decode(&block.block).context("failed to decode a block")?;
     let transactions: Vec<String> = decoded.transactions().map(|transaction| transaction.id().to_string()).collect();
-    lock(seen).block(node, block.height, &hex::encode(decoded.hash().as_bytes()), &transactions);
+    let mut seen = lock(seen);
+    seen.block(node, block.height, &hex::encode(decoded.hash().as_bytes()), &transactions);
+    seen.block_time(block.height, decoded.header().time.get());
     Ok(())
 }
 
