@@ -50,6 +50,18 @@ unit: ## unit, golden and adapter tests
 sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
 	@ALTHING_SIM_SEEDS="$(SEEDS)" tools/test simulation
 
+.PHONY: faults
+faults: preflight ## faults between operator and API server: every stop, a sample of the rest; CASE=name runs some
+	@$(if $(CASE),ALTHING_FAULTS_CASE="$(CASE)") tools/test faults
+
+.PHONY: campaign
+campaign: preflight ## every fault of the campaign, hours long; goes on where it was interrupted (target/campaign.json)
+	@ALTHING_CAMPAIGN=1 tools/test faults
+
+.PHONY: bench-operator
+bench-operator: preflight ## what the operator costs at 1,000 nodes: target/bench/operator.json
+	@cargo build -q --release -p althing-operator -p althing-cluster -p althing-e2e --bins && $(BIN_RELEASE)/bench-operator
+
 .PHONY: e2e
 e2e: preflight ## the cases on a local cluster; CASE=name runs one
 	@ALTHING_E2E_CASE="$(CASE)" tools/test e2e

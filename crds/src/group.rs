@@ -171,4 +171,7 @@ pub struct Disruption {
     /// When it was decided.
     #[schemars(schema_with = "crate::schemas::time")]
     pub since: String,
+    /// Height of the chain when the new pod was first seen; only precommits well above it prove that the new pod signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_height: Option<i64>,
 }

@@ -95,6 +95,8 @@ reasons! {
     NodeHalted = stalls,
     /// A child of this object is stalled.
     ChildStalled = stalls,
+    /// The voter that was restarted first does not come to sign; no other one is restarted until it does or the spec changes.
+    RolloutPaused = stalls,
     // Nothing stalls.
     /// Nothing needs a person.
     NotStalled,

@@ -92,10 +92,24 @@ impl Environment {
     /// # Errors
     /// When the cluster tool fails; its own output says why.
     pub async fn local(profile: Profile, nodes: u8) -> Result<Self> {
+        let nodes = nodes.to_string();
+        Self::up(profile, &["up", "--nodes", &nodes]).await
+    }
+
+    /// Brings up an API server without nodes and controllers, for a stand-in that plays them.
+    ///
+    /// # Errors
+    /// When the cluster tool fails, or a cluster of this checkout runs already.
+    pub async fn api_server(profile: Profile) -> Result<Self> {
+        let root = root();
+        ensure!(!root.join(".cluster/env.json").exists(), "a cluster runs already: `make cluster-down` ends it");
+        Self::up(profile, &["up", "--nodes", "0", "--without-controllers"]).await
+    }
+
+    async fn up(profile: Profile, arguments: &[&str]) -> Result<Self> {
         let root = root();
         let binaries = root.join("target").join(TARGET).join(profile.folder());
-        let nodes = nodes.to_string();
-        Call::new(binaries.join("cluster"), &["up", "--nodes", &nodes]).inside(&root).within(3600).shown().await?;
+        Call::new(binaries.join("cluster"), arguments).inside(&root).within(3600).shown().await?;
         let path = root.join(".cluster/env.json");
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
         let file: ClusterFile =
@@ -146,16 +160,25 @@ impl Environment {
     /// # Errors
     /// When a binary is missing or the import fails.
     pub async fn load_images(&self) -> Result<Images> {
-        let operator = self.load_image("operator", "althing-operator").await?;
-        let node = self.load_image("node", "althing-node").await?;
+        let operator = self.load_image("operator", "althing-operator", "").await?;
+        let node = self.load_image("node", "althing-node", "").await?;
         Ok(Images { operator, node })
     }
 
-    async fn load_image(&self, name: &str, binary: &str) -> Result<String> {
+    /// Loads the same node under another tag: what an upgrade goes to.
+    ///
+    /// # Errors
+    /// When the binary is missing or the import fails.
+    pub async fn load_next_node(&self) -> Result<String> {
+        self.load_image("node", "althing-node", "-next").await
+    }
+
+    async fn load_image(&self, name: &str, binary: &str, suffix: &str) -> Result<String> {
         let path = self.binaries.join(binary);
         let bytes =
             std::fs::read(&path).with_context(|| format!("failed to read {}; build it first", path.display()))?;
         let digest: String = Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let digest = format!("{digest}{suffix}");
         let image = format!("docker.io/althing/{name}:{digest}");
         let folder = self.root.join("target/images");
         std::fs::create_dir_all(&folder)?;
@@ -178,6 +201,11 @@ impl Environment {
     /// When it fails.
     pub async fn cluster(&self, arguments: &[&str]) -> Result<String> {
         Call::new(self.binaries.join("cluster"), arguments).inside(&self.root).within(300).stdout().await
+    }
+
+    /// Where a program of ours was built.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
     }
 
     /// Calls the node binary on this machine.

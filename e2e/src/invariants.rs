@@ -126,6 +126,7 @@ pub struct Observations {
     acknowledged: BTreeSet<String>,
     logs: Vec<SigningLog>,
     silent_max: u64,
+    times_ms: BTreeMap<u64, u64>,
 }
 
 /// How much was seen; a case whose figures are zero has watched nothing.
@@ -141,6 +142,8 @@ pub struct Counts {
     pub logged: usize,
     /// Most voters that were silent at the same time.
     pub silent_max: u64,
+    /// Longest time between two blocks, by the times in their headers; of every height that was seen with its successor.
+    pub gap_max_ms: u64,
 }
 
 impl Observations {
@@ -150,6 +153,11 @@ impl Observations {
         at_height.entry(hash.to_string()).or_default().insert(node.to_string());
         let present = self.transactions.entry(node.to_string()).or_default();
         present.extend(transactions.iter().cloned());
+    }
+
+    /// The time in the header of a block.
+    pub fn block_time(&mut self, height: u64, time_ms: u64) {
+        self.times_ms.insert(height, time_ms);
     }
 
     /// Some node received a signed message.
@@ -183,7 +191,14 @@ impl Observations {
             acknowledged: self.acknowledged.len(),
             logged: self.logs.iter().flat_map(|log| log.messages.values()).map(BTreeSet::len).sum(),
             silent_max: self.silent_max,
+            gap_max_ms: self.gap_max_ms(),
         }
+    }
+
+    fn gap_max_ms(&self) -> u64 {
+        let pairs = self.times_ms.iter().zip(self.times_ms.iter().skip(1));
+        let next_to_each_other = pairs.filter(|((height, _), (next, _))| **height + 1 == **next);
+        next_to_each_other.map(|((_, time), (_, next))| next.saturating_sub(*time)).max().unwrap_or(0)
     }
 
     /// Highest height of which a block was seen.
@@ -270,7 +285,10 @@ mod tests {
         seen.signing_log(log(&[b"x"]));
         seen.silent(1);
         assert_eq!(seen.violations(&["one".into(), "two".into()], 1), vec![]);
-        assert_eq!(seen.counts(), Counts { heights: 1, messages: 1, acknowledged: 1, logged: 1, silent_max: 1 });
+        assert_eq!(
+            seen.counts(),
+            Counts { heights: 1, messages: 1, acknowledged: 1, logged: 1, silent_max: 1, gap_max_ms: 0 }
+        );
     }
 
     /// The signing log of voter `a` at height 7 with these precommits of round 0.
@@ -304,6 +322,15 @@ mod tests {
         seen.signing_log(log(&[b"x", b"y"]));
         let expected = Violation::ConflictingSignatures { identity: "a".into(), at: (7, 0, Step::Precommit) };
         assert_eq!(seen.violations(&[], 0), vec![expected]);
+    }
+
+    #[test]
+    fn the_longest_gap_is_between_neighbours() {
+        let mut seen = Observations::default();
+        for (height, time_ms) in [(1, 1_000), (2, 1_500), (3, 2_700), (7, 9_000)] {
+            seen.block_time(height, time_ms);
+        }
+        assert_eq!(seen.counts().gap_max_ms, 1_200);
     }
 
     #[test]

@@ -135,8 +135,9 @@ impl Watch {
             bail!("{} safety rules broken:\n{}", violations.len(), lines.join("\n"));
         }
         println!(
-            "    watched {} heights, {} signed messages ({} found in signing logs), {} acknowledged, at most {} silent",
-            counts.heights, counts.messages, counts.logged, counts.acknowledged, counts.silent_max
+            "    watched {} heights, {} signed messages ({} found in signing logs), {} acknowledged and none lost, at most \
+             {} silent, longest gap {} ms",
+            counts.heights, counts.messages, counts.logged, counts.acknowledged, counts.silent_max, counts.gap_max_ms
         );
         Ok(counts)
     }
@@ -220,7 +221,10 @@ fn observe_block(seen: &Mutex<Observations>, node: &str, block: &proto::Block) -
 
 fn observe(seen: &Mutex<Observations>, node: &str, block: &Block) {
     let transactions: Vec<String> = block.transactions().map(|transaction| transaction.id().to_string()).collect();
-    lock(seen).block(node, block.header().height.get(), &hex::encode(block.hash().as_bytes()), &transactions);
+    let (height, time_ms) = (block.header().height.get(), block.header().time.get());
+    let mut seen = lock(seen);
+    seen.block(node, height, &hex::encode(block.hash().as_bytes()), &transactions);
+    seen.block_time(height, time_ms);
 }
 
 fn observe_vote(seen: &Mutex<Observations>, vote: &proto::SeenVote) -> Result<()> {

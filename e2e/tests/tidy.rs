@@ -54,6 +54,8 @@ fn is_pure(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     path.starts_with("node/core/src/")
         || path.starts_with("operator/src/parts/")
+        || path == "operator/src/budget/mod.rs"
+        || path == "operator/src/group/rollout/mod.rs"
         || (path.starts_with("operator/src/")
             && (name.starts_with("desired") || name == "validate.rs" || name == "status.rs"))
 }

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::events;
 use crate::kinds::{Child, Kind, Owner};
 use crate::refusal::Refusal;
+use crate::validator::status::is_counted;
 use observe::Observed;
 use status::Progress;
 
@@ -69,6 +70,7 @@ async fn advance(
     if let Some(refusal) = ceremony::ensure_governance(context, owner, observed).await? {
         return Ok(Progress::Refused(refusal));
     }
+    count_voters(context, observed, false).await?;
     let children = desired::children(observed, validated.voters)?;
     let mut written = 0;
     for child in &children {
@@ -79,24 +81,51 @@ async fn advance(
             Outcome::Unchanged => {}
         }
     }
+    count_voters(context, observed, true).await?;
     prune(context, owner, observed, &children).await?;
     match ceremony::advance(context, owner, observed).await? {
         ceremony::Advance::Refused(refusal) => Ok(Progress::Refused(refusal)),
         ceremony::Advance::Waiting(why) => {
             // A pod that cannot start, as with a wrong image, is replaced here too.
-            disruption::advance(context, owner, observed).await?;
-            Ok(Progress::Ceremony(why))
+            match disruption::advance(context, owner, observed).await? {
+                disruption::Progress::Stuck(why) => Ok(Progress::Refused(stuck(why))),
+                disruption::Progress::Done | disruption::Progress::Going(_) => Ok(Progress::Ceremony(why)),
+            }
         }
         ceremony::Advance::Done => {
-            let restarting = disruption::advance(context, owner, observed).await?;
-            Ok(match (&validated.membership, restarting, written) {
+            let restarts = disruption::advance(context, owner, observed).await?;
+            Ok(match (&validated.membership, restarts, written) {
                 (Some(refusal), _, _) => Progress::Refused(refusal.clone()),
-                (None, Some(why), _) => Progress::Restarting(why),
-                (None, None, 0) => Progress::Unchanged,
-                (None, None, _) => Progress::Applied,
+                (None, disruption::Progress::Stuck(why), _) => Progress::Refused(stuck(why)),
+                (None, disruption::Progress::Going(why), _) => Progress::Restarting(why),
+                (None, disruption::Progress::Done, 0) => Progress::Unchanged,
+                (None, disruption::Progress::Done, _) => Progress::Applied,
             })
         }
     }
+}
+
+fn stuck(why: String) -> Refusal {
+    Refusal::new(Reason::RolloutPaused, why)
+}
+
+/// Marks the live pods that the disruption budget counts: of voters that sign. One that does not sign costs nothing when
+/// it goes, and must not stand in for one that does. Marks are taken away before the budget is written and set after it,
+/// so that at no moment more pods may go than the budget permits.
+async fn count_voters(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
+    let facts = observed.facts.as_ref();
+    for voter in &mut observed.voters {
+        let wanted = desired::shall_be_counted(voter, facts);
+        let Some(pod) = voter.pod.as_mut().filter(|pod| is_counted(pod) != shall) else { continue };
+        if wanted != Some(shall) {
+            continue;
+        }
+        context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall.then_some("true")).await?;
+        if !shall && let Some(labels) = pod.metadata.labels.as_mut() {
+            labels.remove(names::LABEL_VOTER);
+        }
+    }
+    Ok(())
 }
 
 fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta> {

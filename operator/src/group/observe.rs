@@ -3,6 +3,7 @@
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 use node_api::{genesis, keys, proto};
@@ -167,8 +168,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         facts: None,
     };
     observed.voters = voters(context, &owner, &observed, wanted).await?;
-    let reports: Vec<Report> = observed.voters.iter().filter_map(|voter| voter.report.clone()).collect();
-    observed.facts = agreement::agree(&reports, REPORT_AGE_MAX);
+    observed.facts = facts(&observed.voters);
     Ok(observed)
 }
 
@@ -212,11 +212,51 @@ async fn voters(context: &Context, owner: &Owner, observed: &Observed, wanted: u
     futures::future::try_join_all(asked).await
 }
 
+/// What f+1 of these voters report.
+pub fn facts(voters: &[Voter]) -> Option<Facts> {
+    let reports: Vec<Report> = voters.iter().filter_map(|voter| voter.report.clone()).collect();
+    agreement::agree(&reports, REPORT_AGE_MAX)
+}
+
+/// The voters as they are at this moment: pods, and the spec of the one that is meant, from the API server, and every
+/// node asked once more.
+pub async fn voters_again(
+    context: &Context,
+    owner: &Owner,
+    observed: &Observed,
+    target: &str,
+) -> Result<Vec<Voter>, Error> {
+    let namespace = &owner.namespace;
+    let client = &context.shared.client;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let nodes: Api<ValidatorNode> = Api::namespaced(client.clone(), namespace);
+    let selector = ListParams::default().labels(&format!("{}={}", names::LABEL_GROUP, owner.name));
+    let (pods, node) = tokio::try_join!(
+        async { pods.list(&selector).await.map_err(Error::read(format!("Pods of {}", owner.what()))) },
+        async { nodes.get_opt(target).await.map_err(Error::read(format!("ValidatorNode {namespace}/{target}"))) },
+    )?;
+    let asked = observed.voters.iter().map(|voter| {
+        let pod_name = names::pod(&voter.name);
+        let pod = pods.items.iter().find(|pod| pod.name_any() == pod_name).cloned();
+        let node = if voter.name == target { node.clone() } else { voter.node.clone() };
+        ask(context, owner, observed, (voter.name.clone(), node, pod))
+    });
+    futures::future::try_join_all(asked).await
+}
+
 async fn voter(context: &Context, owner: &Owner, observed: &Observed, name: String) -> Result<Voter, Error> {
     let node = context
         .node(&owner.namespace, &name)
         .filter(|node| node.spec.group == owner.name && node.spec.role == Role::Validator);
     let pod = context.pod(&owner.namespace, &names::pod(&name)).map(|pod| (*pod).clone());
+    ask(context, owner, observed, (name, node, pod)).await
+}
+
+type Known = (String, Option<ValidatorNode>, Option<Pod>);
+
+/// Asks the process of one voter, if there is one to call.
+async fn ask(context: &Context, owner: &Owner, observed: &Observed, known: Known) -> Result<Voter, Error> {
+    let (name, node, pod) = known;
     let mut voter = Voter { name, node, pod, connection: None, said: Err("no pod".to_string()), report: None };
     let (Some((target, identity)), Some(authority)) = (target(owner, observed, &voter), &observed.authority) else {
         return Ok(voter);

@@ -10,7 +10,8 @@ use node_api::proto::SessionState;
 
 use super::desired;
 use super::observe::Observed;
-use crate::chain::agreement::{Facts, faults};
+use crate::budget::faults;
+use crate::chain::agreement::Facts;
 use crate::parts::Installation;
 use crate::readings;
 use crate::refusal::Refusal;
@@ -392,6 +393,26 @@ mod tests {
         let stalled = conditions::find(&status.conditions, ConditionType::Stalled).expect("there");
         assert_eq!(stalled.reason, "ChildStalled");
         assert_eq!(stalled.message, "demo-main-2: IdentityLost: gone");
+    }
+
+    #[test]
+    fn a_paused_rollout_stalls_a_group_whose_chain_goes_on() {
+        let refusal = Refusal::new(Reason::RolloutPaused, "demo-main-3 does not sign");
+        let status = status(&observed(), &Progress::Refused(refusal), 0);
+        let words: Vec<String> = status
+            .conditions
+            .iter()
+            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
+            .collect();
+        let expected = [
+            "Ready=False/RolloutPaused",
+            "Reconciling=False/NotStalled",
+            "Stalled=True/RolloutPaused",
+            "Available=True/QuorumSigning",
+            "QuorumAtRisk=False/MarginLeft",
+        ];
+        assert_eq!(words, expected);
+        assert!(!is_settled(&status), "it is looked at often: the voter may come to sign by itself");
     }
 
     #[test]
