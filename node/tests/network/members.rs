@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::{Ballot, Network, network_with_candidates, until};
 
 /// Runs one command of the program: its exit code, what it printed, and what it said about it.
-async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
+pub async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
     let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_althing-node"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -25,7 +25,7 @@ async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
     (output.status.code().expect("it was not killed"), text(output.stdout), text(output.stderr))
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().expect("the path is text")
 }
 
