@@ -8,6 +8,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/althing
 # apart.
 BUILD_KEY := $(shell { rustc --version; cat .cargo/config.toml; } 2>/dev/null | sha256sum | cut -c1-12)
 export CARGO_BUILD_BUILD_DIR := $(CACHE)/cargo-$(BUILD_KEY)
+# Keeps the crates of this checkout apart from those of others in there.
+export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/tools/wrappers/rustc
 export ALTHING_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 BIN_CI := target/x86_64-unknown-linux-gnu/ci
 BIN_RELEASE := target/x86_64-unknown-linux-gnu/release
@@ -51,6 +53,10 @@ sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
 .PHONY: e2e
 e2e: preflight ## the cases on a local cluster; CASE=name runs one
 	@ALTHING_E2E_CASE="$(CASE)" tools/test e2e
+
+.PHONY: bench
+bench: ## four validators on this machine under load: 10,000 tx/s, then the most they sustain; ARGS=
+	@cargo build -q --release -p althing-node --bin althing-node && $(BIN_RELEASE)/althing-node bench $(ARGS)
 
 .PHONY: cluster
 cluster: preflight ## the local Kubernetes cluster alone, kept running; NODES=n

@@ -1,4 +1,4 @@
-//! Puts the git commit of the sources into the binary, for `--version`.
+//! Puts the git commit of the sources and the way they are built into the binary, for `--version` and `bench`.
 
 use std::{path::Path, process::Command};
 
@@ -10,6 +10,11 @@ fn main() {
         _ => from_git().unwrap_or_else(|| "unknown".to_owned()),
     };
     println!("cargo:rustc-env=ALTHING_COMMIT={commit}");
+    // For the reports of `bench`.
+    let of_cargo = |name: &str| std::env::var(name).unwrap_or_default();
+    println!("cargo:rustc-env=ALTHING_PROFILE={}", of_cargo("PROFILE"));
+    println!("cargo:rustc-env=ALTHING_OPT_LEVEL={}", of_cargo("OPT_LEVEL"));
+    println!("cargo:rustc-env=ALTHING_RUSTFLAGS={}", of_cargo("CARGO_ENCODED_RUSTFLAGS"));
 }
 
 fn from_git() -> Option<String> {

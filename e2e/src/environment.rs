@@ -40,6 +40,18 @@ struct ClusterFile {
     volumes: Vec<PathBuf>,
 }
 
+/// What tools that people trust think of an object.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// kstatus: `Current`, `InProgress`, `Failed`, ...
+    pub kstatus: String,
+    /// Argo CD with `docs/argocd/health.lua`: `Healthy`, `Progressing`, `Degraded`, ...
+    pub argocd: String,
+    /// What the health check adds.
+    pub argocd_message: String,
+}
+
 /// A running cluster and the programs to work with it.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -54,6 +66,7 @@ pub struct Environment {
     pub context: Option<String>,
     kubectl: PathBuf,
     helm: PathBuf,
+    judge: PathBuf,
     binaries: PathBuf,
     volumes: Vec<PathBuf>,
 }
@@ -94,6 +107,7 @@ impl Environment {
             context: None,
             kubectl: file.bin.join("kubectl"),
             helm: file.bin.join("helm"),
+            judge: file.bin.join("judge"),
             binaries,
             volumes: file.volumes,
         })
@@ -117,6 +131,7 @@ impl Environment {
             context: Some(context.to_string()),
             kubectl: PathBuf::from("kubectl"),
             helm: PathBuf::from("helm"),
+            judge: PathBuf::from("judge"),
             volumes: vec![],
         };
         let names = environment.kubectl(&["config", "get-contexts", "-o", "name"]).await?;
@@ -191,6 +206,16 @@ impl Environment {
         Call::new(&self.kubectl, &all).env("KUBECONFIG", &self.kubeconfig)
     }
 
+    /// What kstatus and Argo CD think of an object.
+    ///
+    /// # Errors
+    /// When the judge fails.
+    pub async fn judge(&self, object: &serde_json::Value) -> Result<Verdict> {
+        let script = self.root.join("docs/argocd/health.lua").display().to_string();
+        let said = Call::new(&self.judge, &[&script]).input(object.to_string()).stdout().await?;
+        serde_json::from_str(&said).with_context(|| format!("failed to parse the verdict {said}"))
+    }
+
     /// Calls helm.
     ///
     /// # Errors
@@ -251,6 +276,11 @@ impl Environment {
         let number: usize = host.trim_start_matches("node").parse().with_context(|| format!("{host:?} is no node"))?;
         let relay = number.checked_sub(1).and_then(|index| self.relays.get(index));
         Ok(relay.with_context(|| format!("{host} has no relay: the cluster is not the local one"))?)
+    }
+
+    /// Whether the files of volumes can be read here: on the local cluster.
+    pub fn has_volumes(&self) -> bool {
+        !self.volumes.is_empty()
     }
 
     /// Where the local cluster keeps the files of a PersistentVolume.

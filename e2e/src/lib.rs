@@ -6,4 +6,5 @@ pub mod invariants;
 pub mod load;
 pub mod network;
 pub mod process;
+pub mod volumes;
 pub mod watch;

@@ -16,8 +16,10 @@ const FILES: [&str; 8] = [
 ];
 
 /// Bodies that are large or frequent are shared slices of what was received, not copies.
-const SHARED_BYTES: [&str; 6] = [
+const SHARED_BYTES: [&str; 8] = [
     ".althing.v1.SubmitRequest.transaction",
+    ".althing.v1.SubmitBatchRequest.transactions",
+    ".althing.v1.SubmitStreamRequest.transactions",
     ".althing.v1.Receipt.receipt",
     ".althing.v1.Block.block",
     ".althing.v1.Block.certificate",

@@ -5,9 +5,11 @@
 //! - [`adapters`]: disk, network and HTTP.
 //! - [`services`]: the gRPC services that `node-api` describes.
 //! - [`devnet`]: a development network of real processes on one machine.
+//! - [`bench`]: measures a network under load.
 //! - [`metrics`]: everything that `/metrics` shows.
 
 pub mod adapters;
+pub mod bench;
 pub mod causes;
 pub mod commands;
 pub mod devnet;

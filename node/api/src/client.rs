@@ -201,6 +201,22 @@ impl Client {
         self.call("Transactions.Submit", client.submit(request)).await
     }
 
+    /// `Transactions.SubmitBatch`.
+    pub async fn submit_batch(&self, transactions: Vec<Bytes>) -> Result<proto::SubmitBatchResponse, ClientError> {
+        let mut client = TransactionsClient::new(self.channel.clone());
+        let request = self.request(proto::SubmitBatchRequest { transactions });
+        self.call("Transactions.SubmitBatch", client.submit_batch(request)).await
+    }
+
+    /// `Transactions.SubmitStream`: the transactions to send, and a stream of answers.
+    pub async fn submit_stream(
+        &self,
+        requests: impl futures::Stream<Item = proto::SubmitStreamRequest> + Send + 'static,
+    ) -> Result<Streaming<proto::SubmitStreamResponse>, ClientError> {
+        let mut client = TransactionsClient::new(self.channel.clone());
+        self.call("Transactions.SubmitStream", client.submit_stream(self.stream_request(requests))).await
+    }
+
     /// `Transactions.GetTransaction`.
     pub async fn transaction(&self, id: &TransactionId) -> Result<proto::GetTransactionResponse, ClientError> {
         let mut client = TransactionsClient::new(self.channel.clone());
@@ -235,8 +251,22 @@ impl Client {
 
     /// `Blocks.StreamBlocks`; `None` begins with the next block.
     pub async fn blocks(&self, from: Option<Height>) -> Result<Streaming<proto::Block>, ClientError> {
+        self.stream_blocks(from, proto::BlockDetail::Unspecified).await
+    }
+
+    /// `Blocks.StreamBlocks`, headers with their certificates only.
+    pub async fn headers(&self, from: Option<Height>) -> Result<Streaming<proto::Block>, ClientError> {
+        self.stream_blocks(from, proto::BlockDetail::Header).await
+    }
+
+    async fn stream_blocks(
+        &self,
+        from: Option<Height>,
+        detail: proto::BlockDetail,
+    ) -> Result<Streaming<proto::Block>, ClientError> {
         let mut client = BlocksClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let request = self.stream_request(proto::StreamBlocksRequest { from_height: from.map_or(0, Height::get) });
+        let from_height = from.map_or(0, Height::get);
+        let request = self.stream_request(proto::StreamBlocksRequest { from_height, detail: detail.into() });
         self.call("Blocks.StreamBlocks", client.stream_blocks(request)).await
     }
 

@@ -66,6 +66,8 @@ const OPERATOR: &[Role] = &[Role::Operator];
 /// The table. A call that is not in it is refused to everybody.
 pub const METHODS: &[MethodRule] = &[
     MethodRule { path: "/althing.v1.Transactions/Submit", roles: USERS },
+    MethodRule { path: "/althing.v1.Transactions/SubmitBatch", roles: USERS },
+    MethodRule { path: "/althing.v1.Transactions/SubmitStream", roles: USERS },
     MethodRule { path: "/althing.v1.Transactions/GetTransaction", roles: READERS },
     MethodRule { path: "/althing.v1.Accounts/GetAccount", roles: READERS },
     MethodRule { path: "/althing.v1.Blocks/GetBlock", roles: READERS },

@@ -14,6 +14,8 @@ use tonic_prost::prost::Message;
 const EXPECTED: &str = "
 VOGPC
 ..+++ /althing.v1.Transactions/Submit
+..+++ /althing.v1.Transactions/SubmitBatch
+..+++ /althing.v1.Transactions/SubmitStream
 .++++ /althing.v1.Transactions/GetTransaction
 .++++ /althing.v1.Accounts/GetAccount
 .++++ /althing.v1.Blocks/GetBlock

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod config;
 pub mod connection;
 pub mod devnet;
@@ -67,6 +68,8 @@ enum Command {
     Genesis(genesis::Arguments),
     /// Work with configuration files.
     Config(config::Arguments),
+    /// Measure a network under load.
+    Bench(bench::Arguments),
 }
 
 /// Parses the command line and runs the command; the only place that makes a runtime and an exit code.
@@ -93,6 +96,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Recover(arguments) => recover::run(arguments).await,
         Command::Genesis(arguments) => genesis::run(arguments).await,
         Command::Config(arguments) => config::run(arguments).await,
+        Command::Bench(arguments) => bench::run(arguments).await,
     }
 }
 

@@ -9,13 +9,13 @@ use node_api::{
     tls::{Expected, TcpDialer, TlsDialer, TlsError, TlsStore},
 };
 use node_core::types::{
-    CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance, GovernanceKey, Hash,
-    Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
+    AccountId, Amount, CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
+    GovernanceKey, Hash, Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
 };
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::{accounts, plan::Plan};
+use super::{accounts::governance_key, plan::Plan};
 use crate::shell::watched::now_ms;
 
 /// How long the nodes may take to answer their first call.
@@ -52,8 +52,12 @@ pub enum CeremonyError {
     },
 }
 
-/// Collects the voters' reports and has one genesis accepted by all of them.
-pub async fn agree(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, CeremonyError> {
+/// Collects the voters' reports and has one genesis with these accounts accepted by all of them.
+pub async fn agree(
+    plan: &Plan,
+    parameters: ParametersDraft,
+    accounts: Vec<(AccountId, Amount)>,
+) -> Result<Genesis, CeremonyError> {
     let clients = connect(plan).await?;
     let nonce = CeremonyNonce::new(rand::random());
     let mut voters = Vec::new();
@@ -67,8 +71,8 @@ pub async fn agree(plan: &Plan, parameters: ParametersDraft) -> Result<Genesis, 
         state_version: STATE_VERSION,
         ceremony: nonce,
         voters,
-        accounts: accounts::funded(),
-        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(accounts::governance_key().public())] },
+        accounts,
+        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(governance_key().public())] },
         parameters: Parameters::new(parameters)?,
     })?;
     let expected = genesis.hash();

@@ -12,7 +12,7 @@ pub mod processes;
 use std::{ffi::OsString, io, path::PathBuf};
 
 use node_api::config::NodeRole;
-use node_core::types::{Genesis, ParametersDraft};
+use node_core::types::{AccountId, Amount, Genesis, ParametersDraft};
 use thiserror::Error;
 
 use ceremony::CeremonyError;
@@ -67,14 +67,23 @@ impl Devnet {
 
     /// Makes a genesis with the validators, starts the chain, and then the observers.
     pub async fn start_chain(&mut self, parameters: ParametersDraft) -> Result<Genesis, DevnetError> {
-        let genesis = self.agree(parameters).await?;
+        self.start_chain_with(parameters, accounts::funded()).await
+    }
+
+    /// The same with other accounts.
+    pub async fn start_chain_with(
+        &mut self,
+        parameters: ParametersDraft,
+        funded: Vec<(AccountId, Amount)>,
+    ) -> Result<Genesis, DevnetError> {
+        let genesis = ceremony::agree(&self.plan, parameters, funded).await?;
         self.start_agreed(&genesis).await?;
         Ok(genesis)
     }
 
     /// The first half of [`Devnet::start_chain`]: every validator accepts one genesis.
     pub async fn agree(&self, parameters: ParametersDraft) -> Result<Genesis, DevnetError> {
-        Ok(ceremony::agree(&self.plan, parameters).await?)
+        Ok(ceremony::agree(&self.plan, parameters, accounts::funded()).await?)
     }
 
     /// The second half of [`Devnet::start_chain`].
@@ -92,6 +101,11 @@ impl Devnet {
     /// What is where.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The ids of the processes that run, in order of their nodes.
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.processes.iter().flatten().filter_map(NodeProcess::id).collect()
     }
 
     /// Starts the process of one node, if it does not run.

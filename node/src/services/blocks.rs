@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
-use node_api::proto::{self, blocks_server::Blocks};
+use node_api::proto::{self, BlockDetail, blocks_server::Blocks};
 use node_core::{
     codec::Encode,
     types::{CertifiedBlock, Height},
@@ -41,7 +41,7 @@ impl Blocks for BlocksService {
             0 => chain.height(),
             height => Height::new(height),
         };
-        Ok(Response::new(read(chain, height).await?))
+        Ok(Response::new(read(chain, height, BlockDetail::Unspecified).await?))
     }
 
     async fn stream_blocks(
@@ -49,7 +49,9 @@ impl Blocks for BlocksService {
         request: Request<proto::StreamBlocksRequest>,
     ) -> Result<Response<BlockStream>, Status> {
         let chain = self.handle.chain()?.clone();
-        let first = match request.into_inner().from_height {
+        let request = request.into_inner();
+        let detail = request.detail();
+        let first = match request.from_height {
             0 => chain.height().next(),
             height => Height::new(height),
         };
@@ -58,9 +60,9 @@ impl Blocks for BlocksService {
             return Err(Status::not_found(format!("this node keeps blocks from height {lowest} on")));
         }
         let heights = chain.heights();
-        let blocks = stream::unfold((chain, heights, first), |(chain, mut heights, next)| async move {
+        let blocks = stream::unfold((chain, heights, first), move |(chain, mut heights, next)| async move {
             wait_for(&mut heights, next).await?;
-            let block = read(&chain, next).await;
+            let block = read(&chain, next, detail).await;
             Some((block, (chain, heights, next.next())))
         });
         // The stream ends after the first error: there must be no gap.
@@ -78,10 +80,13 @@ async fn wait_for(heights: &mut watch::Receiver<Height>, height: Height) -> Opti
     heights.wait_for(|newest| *newest >= height).await.ok().map(|_| ())
 }
 
-async fn read(chain: &ChainAccess, height: Height) -> Result<proto::Block, Status> {
+async fn read(chain: &ChainAccess, height: Height, detail: BlockDetail) -> Result<proto::Block, Status> {
     let block = chain.block(height).await.map_err(|error| Status::internal(error.to_string()))?;
     block
-        .map(|block| to_proto(&block))
+        .map(|block| match detail {
+            BlockDetail::Unspecified => to_proto(&block),
+            BlockDetail::Header => header_to_proto(&block),
+        })
         .ok_or_else(|| Status::not_found(format!("this node has no block of height {height}")))
 }
 
@@ -104,5 +109,17 @@ fn to_proto(certified: &CertifiedBlock) -> proto::Block {
         block: block.encode().into(),
         certificate: certificate.encode().into(),
         summary: Some(summary),
+        header: Vec::new(),
+    }
+}
+
+fn header_to_proto(certified: &CertifiedBlock) -> proto::Block {
+    let header = certified.block.header();
+    proto::Block {
+        height: header.height.get(),
+        hash: certified.block.hash().as_bytes().to_vec(),
+        certificate: certified.certificate.encode().into(),
+        header: header.encode(),
+        ..proto::Block::default()
     }
 }

@@ -4,6 +4,7 @@ mod accounts;
 mod blocks;
 mod lifecycle;
 mod node;
+mod submissions;
 mod trace;
 mod transactions;
 mod validators;
@@ -28,7 +29,10 @@ use tonic::{Status, transport::Server};
 
 use crate::{
     adapters::p2p::PeerService,
-    shell::handle::{Handle, HandleError},
+    shell::{
+        handle::{Handle, HandleError},
+        verifier::Verifier,
+    },
 };
 use trace::TraceLayer;
 
@@ -64,7 +68,7 @@ pub async fn serve_api(
         .layer(AuthorizeLayer)
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(TransactionsServer::new(transactions::TransactionsService::new(handle.clone())))
+        .add_service(TransactionsServer::new(transactions::TransactionsService::new(handle.clone(), Verifier::start())))
         .add_service(AccountsServer::new(accounts::AccountsService::new(handle.clone())))
         .add_service(
             BlocksServer::new(blocks::BlocksService::new(handle.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),

@@ -22,8 +22,8 @@ pub enum Request {
     Status(oneshot::Sender<proto::GetStatusResponse>),
     /// Who votes and who was seen voting; nothing before genesis.
     Validators(oneshot::Sender<Option<proto::GetValidatorsResponse>>),
-    /// A verified transaction for the mempool.
-    Submit(Box<Submission>),
+    /// Verified transactions for the mempool.
+    Submit(Vec<Submission>),
     /// What is known of a transaction.
     Transaction(TransactionId, oneshot::Sender<proto::GetTransactionResponse>),
     /// A step of the node's life that the operator directs.
@@ -109,6 +109,17 @@ impl Handle {
             mpsc::error::TrySendError::Full(_) => HandleError::Busy,
             mpsc::error::TrySendError::Closed(_) => HandleError::Stopping,
         })
+    }
+
+    /// Queues transactions, or gives them back.
+    pub fn submit(&self, submissions: Vec<Submission>) -> Result<(), Vec<Submission>> {
+        match self.shared.requests.try_reserve() {
+            Ok(place) => {
+                place.send(Request::Submit(submissions));
+                Ok(())
+            }
+            Err(_) => Err(submissions),
+        }
     }
 
     /// The chain's stores, once it has started here.

@@ -23,7 +23,7 @@ use super::{
     sessions::{Sessions, SessionsError, grant_from_proto},
     startup::{self, StartupError, Volume},
     state::{Executed, ExecutionError},
-    submission::{Submission, SubmitError},
+    submission::{Answer, Submission, SubmitError},
 };
 use crate::{
     adapters::p2p::{Event, Links},
@@ -271,7 +271,7 @@ impl MainLoop {
         for request in requests.drain(..) {
             // In each arm: the caller may have gone.
             match request {
-                Request::Submit(submission) => submissions.push(*submission),
+                Request::Submit(more) => submissions.extend(more),
                 Request::Status(reply) => {
                     let _ = reply.send(self.status()?);
                 }
@@ -305,7 +305,7 @@ impl MainLoop {
             }
             Phase::Ceremony(_) | Phase::Turning => {
                 for submission in submissions {
-                    let _ = submission.accepted.send(Err(SubmitError::NotRunning));
+                    submission.ticket.answer(Answer::Refused(SubmitError::NotRunning));
                 }
                 Ok(())
             }

@@ -23,5 +23,6 @@ pub mod startup;
 pub mod state;
 pub mod submission;
 pub mod timers;
+pub mod verifier;
 pub mod view;
 pub mod watched;

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use node_core::{
     codec::Encode,
     consensus::{Alarm, Effect, HaltReason, Input, TimerId},
-    mempool::Refusal,
     types::{Block, CommitCertificate, Epoch, Height, Identity, PeerMessage, Vote, VoteKind},
 };
 use thiserror::Error;
@@ -143,13 +142,8 @@ impl Performer {
                 self.metrics.messages_received_total.with_label_values(&["dropped"]).inc();
                 tracing::debug!(peer = %from, %reason, "dropped a message");
             }
-            Effect::Accepted(_) => {}
-            Effect::Refused { id, reason } => {
-                // One that is known already goes on waiting.
-                if reason != Refusal::Known {
-                    self.receipts.on_refused(&id);
-                }
-            }
+            // Whoever submitted them learns it from the step.
+            Effect::Accepted(_) | Effect::Refused { .. } => {}
             Effect::Expired(ids) => self.receipts.on_expired(&ids),
             Effect::Alarm(alarm) => {
                 tracing::error!(%alarm, "alarm");

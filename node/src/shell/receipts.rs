@@ -7,12 +7,13 @@ use node_core::{
     codec::Encode,
     types::{Hash, Height, Receipt, ReceiptStatus, TransactionId},
 };
-use tokio::sync::oneshot;
+
+use super::submission::{Answer, SubmitError, Ticket};
 
 /// Receipts that are kept. Older ones are in the blocks, which everybody can execute again.
 const RECEIPTS_MAX: usize = 200_000;
 /// Transactions somebody waits for.
-const WAITERS_MAX: usize = 20_000;
+const WAITERS_MAX: usize = 200_000;
 
 /// The strongest answer about one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,31 +38,33 @@ pub struct Receipts {
     fates: HashMap<TransactionId, Fate>,
     order: VecDeque<TransactionId>,
     pending: HashMap<TransactionId, Pending>,
+    /// Nothing pending expires before this height.
+    first_expiry: Height,
 }
 
 #[derive(Debug)]
 struct Pending {
     valid_until: Height,
-    waiters: Vec<oneshot::Sender<Fate>>,
+    waiters: Vec<Ticket>,
 }
 
 impl Receipts {
-    /// A transaction that this node took from a client. False when too many are waited for.
+    /// A transaction that this node takes from a client. False when too many are waited for.
     pub fn expect(&mut self, id: TransactionId, valid_until: Height) -> bool {
         if self.pending.len() >= WAITERS_MAX && !self.pending.contains_key(&id) {
             return false;
         }
         self.pending.entry(id).or_insert(Pending { valid_until, waiters: Vec::new() });
+        self.first_expiry = self.first_expiry.min(valid_until);
         true
     }
 
     /// Tells `waiter` the fate of an expected transaction when it is known.
-    pub fn wait(&mut self, id: &TransactionId, waiter: oneshot::Sender<Fate>) {
+    pub fn wait(&mut self, id: &TransactionId, waiter: Ticket) {
         if let Some(fate) = self.fates.get(id) {
-            // The caller may have gone.
-            let _ = waiter.send(fate.clone());
+            waiter.answer(Answer::Settled(fate.clone()));
         } else if let Some(pending) = self.pending.get_mut(id) {
-            pending.waiters.retain(|waiter| !waiter.is_closed());
+            pending.waiters.retain(|waiter| !waiter.is_abandoned());
             pending.waiters.push(waiter);
         }
     }
@@ -74,6 +77,9 @@ impl Receipts {
                 self.settle(receipt.transaction, Fate::Final { block, receipt });
             }
         }
+        if self.first_expiry > height {
+            return;
+        }
         let expired: Vec<(TransactionId, Height)> = self
             .pending
             .iter()
@@ -83,11 +89,15 @@ impl Receipts {
         for (id, valid_until) in expired {
             self.settle(id, Fate::Expired { valid_until });
         }
+        let next = self.pending.values().map(|pending| pending.valid_until).min();
+        self.first_expiry = next.unwrap_or(Height::new(u64::MAX));
     }
 
-    /// The mempool did not take a transaction. Without an answer its waiters learn that it was dropped.
-    pub fn on_refused(&mut self, id: &TransactionId) {
-        self.pending.remove(id);
+    /// The mempool did not take a transaction: its waiters are told.
+    pub fn on_refused(&mut self, id: &TransactionId, error: SubmitError) {
+        for waiter in self.pending.remove(id).into_iter().flat_map(|pending| pending.waiters) {
+            waiter.answer(Answer::Refused(error));
+        }
     }
 
     /// Transactions waited in the mempool until no block could include them.
@@ -116,7 +126,7 @@ impl Receipts {
         }
         if let Some(pending) = self.pending.remove(&id) {
             for waiter in pending.waiters {
-                let _ = waiter.send(fate.clone());
+                waiter.answer(Answer::Settled(fate.clone()));
             }
         }
         self.fates.insert(id, fate);
@@ -148,9 +158,10 @@ pub fn final_to_proto(block: &Hash, receipt: &Receipt) -> proto::Final {
 #[cfg(test)]
 mod tests {
     use node_core::types::{Hash, Height, Receipt, ReceiptStatus, TransactionId};
-    use tokio::sync::oneshot;
+    use tokio::sync::mpsc;
 
     use super::{Fate, Receipts};
+    use crate::shell::submission::{Answer, Ticket, Wanted};
 
     fn receipt(id: u8, status: ReceiptStatus) -> Receipt {
         Receipt { transaction: TransactionId::new([id; 32]), height: Height::new(5), index: 0, status }
@@ -161,14 +172,15 @@ mod tests {
         let mut receipts = Receipts::default();
         let id = TransactionId::new([1; 32]);
         assert!(receipts.expect(id, Height::new(50)));
-        let (waiter, mut fate) = oneshot::channel();
-        receipts.wait(&id, waiter);
+        let (answers, mut fate) = mpsc::unbounded_channel();
+        receipts.wait(&id, Ticket { answers, number: 7, wanted: Wanted::Final });
         receipts.on_executed(Height::new(4), Hash::ZERO, vec![receipt(1, ReceiptStatus::Deferred)]);
         assert!(fate.try_recv().is_err());
         assert!(receipts.is_pending(&id));
         let done = receipt(1, ReceiptStatus::Executed);
         receipts.on_executed(Height::new(5), Hash::ZERO, vec![done.clone()]);
-        assert_eq!(fate.try_recv(), Ok(Fate::Final { block: Hash::ZERO, receipt: done }));
+        let settled = Answer::Settled(Fate::Final { block: Hash::ZERO, receipt: done });
+        assert_eq!(fate.try_recv(), Ok((7, settled)));
         assert!(!receipts.is_pending(&id));
     }
 

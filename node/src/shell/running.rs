@@ -1,7 +1,7 @@
 //! The chain runs: feeds the engine, performs its effects, and knows what the services ask for.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -23,7 +23,7 @@ use super::{
     receipts::{Fate, final_to_proto},
     report::{self, RunningFacts},
     state::Executed,
-    submission::{Accepted, Submission, SubmitError},
+    submission::{Answer, Submission, SubmitError, Wanted},
     view::View,
     watched::{self, Arrival},
 };
@@ -127,9 +127,8 @@ impl Running {
     pub fn on_submissions(&mut self, submissions: Vec<Submission>) -> Result<(), PerformError> {
         let height = self.view.height();
         let mut transactions = Vec::with_capacity(submissions.len());
-        let mut accepted = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            let Submission { transaction, accepted: answer, fate } = submission;
+        let mut accepted = Vec::new();
+        for Submission { transaction, ticket } in submissions {
             let (id, valid_until) = (transaction.id(), transaction.transaction().body().valid_until);
             let receipts = &mut self.performer.receipts;
             if receipts.of(&id).is_none() {
@@ -143,22 +142,27 @@ impl Running {
                     None
                 };
                 if let Some(refusal) = refusal {
-                    // Here and below: the caller may have gone.
-                    let _ = answer.send(Err(refusal));
+                    ticket.answer(Answer::Refused(refusal));
                     continue;
                 }
                 transactions.push(transaction);
             }
-            receipts.wait(&id, fate);
-            accepted.push((id, answer));
+            match ticket.wanted {
+                Wanted::Accepted => accepted.push((id, ticket)),
+                Wanted::Final => receipts.wait(&id, ticket),
+            }
         }
-        let refused = self.submit(transactions)?;
-        for (id, answer) in accepted {
-            let reason = refused.iter().find(|(refused, _)| *refused == id).map(|(_, reason)| *reason);
-            let _ = answer.send(match reason {
-                // The same bytes again are harmless.
-                None | Some(Refusal::Known) => Ok(Accepted { height }),
-                Some(reason) => Err(SubmitError::Refused(reason)),
+        let refused: BTreeMap<_, _> = self.submit(transactions)?.into_iter().collect();
+        for (id, reason) in &refused {
+            // The same bytes again are harmless.
+            if *reason != Refusal::Known {
+                self.performer.receipts.on_refused(id, SubmitError::Refused(*reason));
+            }
+        }
+        for (id, ticket) in accepted {
+            ticket.answer(match refused.get(&id) {
+                None | Some(Refusal::Known) => Answer::Accepted,
+                Some(reason) => Answer::Refused(SubmitError::Refused(*reason)),
             });
         }
         Ok(())

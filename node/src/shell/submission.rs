@@ -1,27 +1,61 @@
-//! A client's transaction on its way into the mempool.
+//! A client's transaction on its way into the mempool, and where its answer goes.
 
 use node_core::{crypto::VerifiedTransaction, mempool::Refusal, types::Height};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use super::receipts::Fate;
 
-/// One verified transaction, and where its answers go.
+/// One verified transaction, and where its answer goes.
 #[derive(Debug)]
 pub struct Submission {
     /// The transaction.
     pub transaction: VerifiedTransaction,
-    /// Whether the mempool took it.
-    pub accepted: oneshot::Sender<Result<Accepted, SubmitError>>,
-    /// Its fate, when that is known.
-    pub fate: oneshot::Sender<Fate>,
+    /// For the answer.
+    pub ticket: Ticket,
 }
 
-/// The mempool has it, or it is final already.
+/// The strongest answer that a client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The newest executed height.
-    pub height: Height,
+pub enum Wanted {
+    /// The mempool of this node has it.
+    Accepted,
+    /// It is final, or has expired.
+    Final,
+}
+
+/// The answer about one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The mempool has it.
+    Accepted,
+    /// Its fate.
+    Settled(Fate),
+    /// It was not taken.
+    Refused(SubmitError),
+}
+
+/// A place for exactly one answer, in a stream of numbered answers.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Where answers go. As many may wait as transactions are in progress, which the reader of the stream bounds.
+    pub answers: mpsc::UnboundedSender<(u64, Answer)>,
+    /// The number of the transaction in its stream.
+    pub number: u64,
+    /// What the client waits for.
+    pub wanted: Wanted,
+}
+
+impl Ticket {
+    /// Answers. The caller may have gone.
+    pub fn answer(self, answer: Answer) {
+        let _ = self.answers.send((self.number, answer));
+    }
+
+    /// Nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.answers.is_closed()
+    }
 }
 
 /// Why the mempool did not take it.
@@ -41,6 +75,12 @@ pub enum SubmitError {
     /// Too many transactions wait.
     #[error("the mempool of this node is full: try again later, or another node")]
     Full,
+    /// Too many transactions wait for the verification of their signatures.
+    #[error("this node has more to verify than it can: try again later, or another node")]
+    Overloaded,
+    /// A signature is wrong, or not one of those that the transaction needs.
+    #[error("the transaction is not signed by the right keys")]
+    BadSignature,
     /// The mempool does not take it.
     #[error("the mempool refused the transaction: {0}")]
     Refused(Refusal),

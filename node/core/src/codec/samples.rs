@@ -8,6 +8,7 @@ use crate::{
         transfer, uid,
     },
     ledger::{Account, Chain, Consent, PendingParameters, PendingRotation, PendingRotations, Progress},
+    light::LightBlock,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
         Amount, Batch, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason, Governance,
@@ -188,6 +189,12 @@ pub fn documents() -> Vec<Sample> {
         results_before: results(),
     };
     let account = Account { nonce: Nonce::new(3), balance: Amount::new(500) };
+    let light_block = LightBlock {
+        header: block.header().clone(),
+        certificate: certificate(),
+        voters: genesis.voter_set().clone(),
+        next_voters: genesis.voter_set().clone(),
+    };
     let mut samples = vec![
         sample("genesis", &genesis),
         sample("parameters", &genesis.parameters),
@@ -198,6 +205,7 @@ pub fn documents() -> Vec<Sample> {
         sample("block", &block),
         sample("results", &results()),
         sample("certificate", &certificate()),
+        sample("light-block", &light_block),
         sample("vote", &vote()),
         sample("receipt-executed", &receipt(ReceiptStatus::Executed)),
         sample("receipt-failed", &receipt(ReceiptStatus::Failed(FailureReason::BalanceTooSmall))),
