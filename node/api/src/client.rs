@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Uri;
 use node_core::{
     codec::Encode,
-    types::{AccountId, CeremonyNonce, Genesis, Hash, Height, Transaction, TransactionId},
+    types::{AccountId, CeremonyNonce, Genesis, Hash, Height, Recovery, Transaction, TransactionId},
 };
 use thiserror::Error;
 use tonic::{
@@ -316,6 +316,24 @@ impl Client {
     pub async fn voter_report(&self) -> Result<proto::VoterReport, ClientError> {
         let request = self.request(proto::GetVoterReportRequest {});
         self.call("Lifecycle.GetVoterReport", self.lifecycle().get_voter_report(request)).await
+    }
+
+    /// `Lifecycle.GetRecoveryReport`.
+    pub async fn recovery_report(&self) -> Result<proto::RecoveryReport, ClientError> {
+        let request = self.request(proto::GetRecoveryReportRequest {});
+        self.call("Lifecycle.GetRecoveryReport", self.lifecycle().get_recovery_report(request)).await
+    }
+
+    /// `Lifecycle.AcceptRecovery`.
+    pub async fn accept_recovery(&self, recovery: &Recovery) -> Result<proto::AcceptRecoveryResponse, ClientError> {
+        let request = self.request(proto::AcceptRecoveryRequest { recovery: recovery.encode() });
+        self.call("Lifecycle.AcceptRecovery", self.lifecycle().accept_recovery(request)).await
+    }
+
+    /// `Lifecycle.CompleteRecovery`.
+    pub async fn complete_recovery(&self, recovery: &Recovery) -> Result<(), ClientError> {
+        let request = self.request(proto::CompleteRecoveryRequest { recovery: recovery.encode() });
+        self.call("Lifecycle.CompleteRecovery", self.lifecycle().complete_recovery(request)).await.map(|_| ())
     }
 
     /// `Peer.Connect`: the frames to send, and a stream of those received. A frame may be up to [`MESSAGE_BYTES_MAX`].

@@ -7,7 +7,7 @@
 //! | [`roles`], [`authorize`] | who may make which call; the SPIFFE id that says who somebody is; the layer that enforces it |
 //! | [`tls`], [`pki`] | mutual TLS by chain and SPIFFE id, files replaced while running; making and reading certificates |
 //! | [`config`], [`genesis`], [`keys`], [`cometbft`] | `node.yaml`, the genesis document, key files, those of CometBFT |
-//! | [`transactions`], [`governance`] | building and signing transactions, the documents that signers pass on |
+//! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
 //! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
 
 #![deny(missing_docs)]
@@ -22,6 +22,7 @@ pub mod governance;
 pub mod keys;
 pub mod pki;
 pub mod proto;
+pub mod recovery;
 pub mod roles;
 pub mod tls;
 pub mod trace;

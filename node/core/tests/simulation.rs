@@ -221,6 +221,16 @@ fn simulation_notices_an_abstention_that_never_ends() {
 }
 
 #[test]
+fn simulation_notices_a_signature_for_the_incarnation_that_ends() {
+    let faults = Faults { old_incarnation_kept: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::recovery(&mut dice(seed)),
+        |violation| matches!(violation, Violation::OldIncarnation(_)),
+    );
+}
+
+#[test]
 fn simulation_without_a_replay_is_safe_by_the_record_alone() {
     let faults = Faults { replay_skipped: true, ..Faults::default() };
     on_all_cores(0..12, |seed| {

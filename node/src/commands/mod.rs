@@ -17,6 +17,7 @@ pub mod keygen;
 pub mod logging;
 pub mod observer;
 pub mod output;
+pub mod recover;
 pub mod status;
 pub mod tx;
 pub mod validator;
@@ -61,6 +62,8 @@ enum Command {
     Tx(tx::Arguments),
     /// Ask a node for its status.
     Status(status::Arguments),
+    /// Let a chain go on after more voters than may fail have lost their session keys.
+    Recover(recover::Arguments),
     /// Look at a genesis.
     Genesis(genesis::Arguments),
     /// Work with configuration files.
@@ -90,6 +93,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Keygen(arguments) => keygen::run(arguments).await,
         Command::Tx(arguments) => tx::run(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
+        Command::Recover(arguments) => recover::run(arguments).await,
         Command::Genesis(arguments) => genesis::run(arguments).await,
         Command::Config(arguments) => config::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,

@@ -128,6 +128,13 @@ impl Devnet {
         Ok(())
     }
 
+    /// From now on the node is given the genesis when it starts, as one that lost its volume needs it.
+    pub fn give_genesis(&mut self, number: usize) {
+        if let Some(node) = self.plan.nodes.get_mut(number) {
+            node.joins = true;
+        }
+    }
+
     /// Ends one node as a power cut would.
     pub async fn kill_node(&mut self, number: usize) -> Result<(), DevnetError> {
         match self.processes.get_mut(number).ok_or(DevnetError::NoNode { number })?.take() {

@@ -15,6 +15,7 @@ pub mod perform;
 pub mod precommits;
 pub mod question;
 pub mod receipts;
+pub mod recovering;
 pub mod report;
 pub mod running;
 pub mod sessions;

@@ -57,7 +57,10 @@ pub struct Running {
 
 impl Running {
     /// Tells the engine what it may sign with, and starts it.
-    pub fn start(&mut self) -> Result<(), PerformError> {
+    pub fn start(&mut self, superseded: bool) -> Result<(), PerformError> {
+        if superseded {
+            self.supersede()?;
+        }
         let cleared: Vec<_> = self.performer.sessions.cleared().cloned().collect();
         for key in cleared {
             self.step(Input::Cleared(key))?;
@@ -67,6 +70,11 @@ impl Running {
             self.on_changed(peer)?;
         }
         self.on_tick()
+    }
+
+    /// A recovery is accepted: nothing more is signed for the incarnation that ends.
+    pub fn supersede(&mut self) -> Result<(), PerformError> {
+        self.step(Input::Superseded).map(|_| ())
     }
 
     /// Takes what a connection reports.
@@ -339,7 +347,7 @@ impl Running {
     fn ask(&self, session_key: SessionKey) -> Option<Question> {
         let question = TripwireQuestion {
             nonce: CeremonyNonce::new(rand::random()),
-            incarnation: self.genesis.incarnation(),
+            incarnation: self.view.incarnation,
             identity: self.performer.identity,
             session_key,
             voters: self.view.next_voters()?.clone(),

@@ -93,8 +93,13 @@ impl Sessions {
 
     /// Gives up every key of the volume, durably: nobody knows what they signed.
     pub fn retire_all(&mut self) -> Result<(), SessionsError> {
+        self.keep_only(None)
+    }
+
+    /// Gives up every key of the volume but one, durably.
+    pub fn keep_only(&mut self, kept: Option<&SessionKey>) -> Result<(), SessionsError> {
         let keys: Vec<SessionKey> = self.list.entries().iter().map(KeyEntry::session_key).collect();
-        for key in keys {
+        for key in keys.into_iter().filter(|key| Some(key) != kept) {
             self.list.retire(&key)?;
         }
         self.cleared.clear();

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::{Ballot, Network, network_with_candidates, until};
 
 /// Runs one command of the program: its exit code, what it printed, and what it said about it.
-async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
+pub async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
     let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_althing-node"))
         .args(arguments)
         .stdin(Stdio::piped())
@@ -25,7 +25,7 @@ async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
     (output.status.code().expect("it was not killed"), text(output.stdout), text(output.stderr))
 }
 
-fn path(path: &Path) -> &str {
+pub fn path(path: &Path) -> &str {
     path.to_str().expect("the path is text")
 }
 
@@ -50,8 +50,13 @@ impl Network {
         assert_eq!(code, 0, "{end}{said}");
     }
 
-    async fn voters(&self, number: usize) -> Vec<proto::Voter> {
-        self.clients[number].validators().await.expect("the node answers").voters
+    async fn wait_voters(&self, number: usize, count: usize) {
+        let what = format!("node {number} sees {count} voters");
+        until(&what, || async {
+            let voters = self.clients[number].validators().await.ok()?.voters.len();
+            (voters == count).then_some(())
+        })
+        .await;
     }
 }
 
@@ -80,7 +85,7 @@ async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
     network.govern(&["add", "--report", "-", "--power", "1"], &report).await;
     network.wait_signing(4).await;
     until("the others see its votes", || async { (ballot.count_of(&follows.identity) > 2).then_some(()) }).await;
-    assert_eq!(network.voters(1).await.len(), 5);
+    network.wait_voters(1, 5).await;
 
     // Four of five are needed now: without the first, nothing is decided without the fifth.
     network.devnet.kill_node(0).await.expect("the node can be killed");
@@ -102,7 +107,7 @@ async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
         (status.session?.state() == proto::SessionState::NotAVoter && !status.signing_enabled).then_some(())
     })
     .await;
-    assert_eq!(network.voters(1).await.len(), 4);
+    network.wait_voters(1, 4).await;
     let height = network.status(1).await.expect("node 1 answers").height;
     network.wait_height(4, height + 2).await;
     network.devnet.kill_node(4).await.expect("the node can be killed");

@@ -12,9 +12,10 @@ use crate::{
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
         Amount, Batch, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason, Governance,
-        GovernanceChange, Hash, Height, Incarnation, Nonce, OperationsRange, PeerMessage, PendingSets, Power, Proposal,
-        ProposedBlock, Receipt, ReceiptStatus, Results, Round, RoundCertificate, RoundSignature, Signature, StateRoots,
-        Step, TimeMs, Transaction, UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root, voters_hash,
+        GovernanceChange, Hash, Height, Incarnation, ManifestSignature, Nonce, OperationsRange, PeerMessage,
+        PendingSets, Power, Proposal, ProposedBlock, Receipt, ReceiptStatus, RecoveredVoter, Recovery,
+        RecoveryManifest, Results, Round, RoundCertificate, RoundSignature, Signature, StateRoots, Step, TimeMs,
+        Transaction, UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root, voters_hash,
     },
 };
 
@@ -63,6 +64,32 @@ fn governance() -> Vec<(&'static str, Transaction)> {
     let signers = [governance_pair(0), governance_pair(1)];
     let sign = |(nonce, (name, change))| (name, govern(incarnation(), nonce, change, &signers));
     (0..).zip(changes).map(sign).collect()
+}
+
+/// A recovery that everybody has signed.
+fn recovery() -> Recovery {
+    let genesis = genesis(&[1, 1, 1, 1]);
+    let mut voters: Vec<RecoveredVoter> = [1, 2]
+        .map(|n| RecoveredVoter {
+            identity: identity(n),
+            epoch: Epoch::new(2),
+            session_key: session_key(n, 2),
+            possession: Signature::new([n as u8; 64]),
+        })
+        .into();
+    voters.sort_by_key(|voter| voter.identity);
+    let manifest = RecoveryManifest {
+        chain_id: genesis.chain_id.clone(),
+        genesis: genesis.hash(),
+        number: 1,
+        parent: genesis.incarnation(),
+        height: Height::new(9),
+        block: hash(3),
+        state_root: hash(1),
+        voters,
+    };
+    let signature = |byte| ManifestSignature { key: [byte; 32], signature: Signature::new([byte; 64]) };
+    Recovery::new(manifest, vec![signature(5)], vec![signature(6), signature(7)]).unwrap()
 }
 
 fn hash(byte: u8) -> Hash {
@@ -194,6 +221,7 @@ pub fn documents() -> Vec<Sample> {
     samples.extend(governance().iter().map(|(name, transaction)| sample(name, transaction)));
     let pending = PendingParameters { counts_from: Height::new(12), parameters: genesis.parameters.clone() };
     samples.push(sample("state-parameters", &pending));
+    samples.push(sample("recovery", &recovery()));
     samples.push(sample("receipt-governance", &receipt(ReceiptStatus::Failed(FailureReason::ChangeTooLarge))));
     samples.extend(messages());
     samples
@@ -251,6 +279,9 @@ pub fn signing_bytes() -> Vec<(&'static str, Vec<u8>)> {
         ("genesis-acceptance", SigningBytes::genesis_acceptance(&genesis.hash(), &identity, &key)),
         ("rotation-possession", SigningBytes::rotation_possession(&terms)),
         ("voter-possession", SigningBytes::voter_possession(&incarnation, &identity, epoch, &key)),
+        ("recovery-possession", SigningBytes::recovery_possession(&incarnation, 1, &identity, epoch, &key)),
+        ("recovery-approval", SigningBytes::recovery_approval(&hash(3))),
+        ("recovery-acceptance", SigningBytes::recovery_acceptance(&hash(3), &identity)),
         ("rotate-session", SigningBytes::rotate_session(&terms)),
         ("keep-session", SigningBytes::keep_session(&terms)),
         ("transaction", SigningBytes::transaction(transfer.body())),
@@ -277,6 +308,7 @@ pub fn hashes() -> Vec<(&'static str, String)> {
         ("receipt", receipt(ReceiptStatus::Executed).hash().to_string()),
         ("merkle-root-of-five", merkle_root(&leaves).to_string()),
         ("account-alice", account("alice").to_string()),
+        ("recovery-manifest", recovery().manifest().hash().to_string()),
         ("account-governance", crate::types::AccountId::governance().to_string()),
     ]
 }

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{effect::HaltReason, faults::Faults};
 use crate::{
-    ledger::{Outcome, PendingRotation, PendingRotations, Rules, Snapshot},
+    ledger::{Outcome, PendingRotation, PendingRotations, Recoveries, Rules, Snapshot},
     types::{
-        Genesis, Governance, Hash, Header, Height, Identity, Incarnation, Parameters, Results, SessionKey, TimeMs,
-        VoterSet, voters_hash,
+        Genesis, Governance, Hash, Header, Height, Identity, Incarnation, Parameters, RecoveryManifest, Results,
+        SessionKey, TimeMs, VoterSet, voters_hash,
     },
 };
 
@@ -17,7 +17,9 @@ pub const KEPT_HEIGHTS: u64 = 10;
 /// The chain up to its last final block.
 #[derive(Debug)]
 pub struct ChainView {
+    genesis: Incarnation,
     incarnation: Incarnation,
+    recoveries: Recoveries,
     /// The parameters, by the height from which they are in force.
     parameters: BTreeMap<Height, Arc<Parameters>>,
     /// The parameters of the height that is being decided, and their hash.
@@ -36,11 +38,13 @@ pub struct ChainView {
 
 impl ChainView {
     /// From what was found on disk.
-    pub fn new(genesis: &Genesis, tip: Option<&Header>, executed: &Snapshot) -> Self {
+    pub fn new(genesis: &Genesis, recoveries: Recoveries, tip: Option<&Header>, executed: &Snapshot) -> Self {
         let Snapshot { chain: _, progress, results, sets, rotations, pending_parameters: _ } = executed;
         let height = progress.height;
         let mut chain = Self {
-            incarnation: genesis.incarnation(),
+            genesis: genesis.incarnation(),
+            incarnation: recoveries.newest().map_or_else(|| genesis.incarnation(), RecoveryManifest::incarnation),
+            recoveries,
             parameters: BTreeMap::new(),
             current: (Arc::new(genesis.parameters.clone()), genesis.parameters.hash()),
             governance: genesis.governance.clone(),
@@ -58,14 +62,37 @@ impl ChainView {
             chain.results.insert(before, progress.results_before);
         }
         for (distance, set) in [(1, &sets.first), (2, &sets.second), (3, &sets.third)] {
-            chain.sets.insert(height.saturating_add(distance), Arc::new(set.clone()));
+            chain.insert_set(height.saturating_add(distance), set);
+        }
+        if chain.recoveries.before(height.next()).is_some() {
+            chain.rotations = PendingRotations::default();
         }
         chain
     }
 
-    /// What everything signed is bound to.
+    /// What everything that is signed now is bound to.
     pub fn incarnation(&self) -> &Incarnation {
         &self.incarnation
+    }
+
+    /// What everything signed at a height is bound to.
+    pub fn incarnation_at(&self, height: Height) -> Incarnation {
+        let before = self.recoveries.all().rev().find(|manifest| manifest.height < height);
+        before.map_or(self.genesis, RecoveryManifest::incarnation)
+    }
+
+    /// The last height that stands before the newest recovery; nobody signs there any more.
+    pub fn recovered_height(&self) -> Height {
+        self.recoveries.newest().map_or(Height::ZERO, |manifest| manifest.height)
+    }
+
+    /// The set of a height as the last executed block says it, or as a recovery between the two changes it.
+    fn insert_set(&mut self, height: Height, set: &VoterSet) {
+        let executed = self.executed;
+        let between = self.recoveries.all().find(|manifest| executed <= manifest.height && manifest.height < height);
+        // A manifest that does not fit the state would be no recovery of this chain: the next header shows it.
+        let renewed = between.and_then(|manifest| manifest.renewed(set).ok().flatten());
+        self.sets.insert(height, Arc::new(renewed.unwrap_or_else(|| set.clone())));
     }
 
     /// The parameters of the height that is being decided.
@@ -177,13 +204,14 @@ impl ChainView {
         }
         self.executed = height;
         self.results.insert(height, results);
-        let third = Arc::new(outcome.sets.third.clone());
+        let third = &outcome.sets.third;
         if faults.changes_count_at_once {
-            self.sets.insert(height.saturating_add(1), third.clone());
-            self.sets.insert(height.saturating_add(2), third.clone());
+            self.insert_set(height.saturating_add(1), third);
+            self.insert_set(height.saturating_add(2), third);
         }
-        self.sets.insert(height.saturating_add(3), third);
-        self.rotations = outcome.rotations.clone();
+        self.insert_set(height.saturating_add(3), third);
+        let recovers = self.recoveries.before(height.next()).is_some();
+        self.rotations = if recovers { PendingRotations::default() } else { outcome.rotations.clone() };
         self.follow_rules(&outcome.rules);
         let compared = self.compare();
         self.sets = self.sets.split_off(&self.tip.saturating_sub(KEPT_HEIGHTS).min(self.executed));
@@ -232,7 +260,9 @@ impl ChainView {
             if self.results_for(height).is_some_and(|results| results != header.results) {
                 return Err(HaltReason::ResultsDiffer { height: height.saturating_sub(2) });
             }
-            if self.voters_hash_for(height).is_some_and(|hash| hash != header.voters_hash) {
+            // The last header before a recovery named the voters that the recovery has changed.
+            let stands = self.recoveries.before(height.next()).is_none();
+            if stands && self.voters_hash_for(height).is_some_and(|hash| hash != header.voters_hash) {
                 return Err(HaltReason::VotersDiffer { height });
             }
             if self.parameters_at(height).is_some_and(|parameters| parameters.hash() != header.parameters_hash) {

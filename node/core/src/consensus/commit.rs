@@ -45,7 +45,7 @@ impl Engine {
         let Some((from, CertifiedBlock { block, certificate })) = self.sync.take(height) else { return false };
         let proved = certificate.height() == height
             && certificate.value() == block.hash()
-            && verify_certificate(self.chain.incarnation(), &voters, &certificate).is_ok();
+            && verify_certificate(&self.chain.incarnation_at(height), &voters, &certificate).is_ok();
         if proved {
             self.commit(Arc::new(block), certificate);
             self.ask_blocks();

@@ -123,8 +123,9 @@ impl Engine {
     #[doc(hidden)]
     #[must_use]
     pub fn with_faults(boot: Boot, faults: Faults) -> Self {
-        let Boot { genesis, identity, identity_key, tip, executed, effective_keys, proposed_keys, log } = boot;
-        let chain = ChainView::new(&genesis, tip.as_ref().map(|(header, _)| header), &executed);
+        let Boot { genesis, recoveries, identity, identity_key, tip, executed, effective_keys, proposed_keys, log } =
+            boot;
+        let chain = ChainView::new(&genesis, recoveries, tip.as_ref().map(|(header, _)| header), &executed);
         let mut out = Outbox::new(faults.log_not_flushed);
         let (opened, log_broken) = open_log(log, &mut out);
         let nothing_up_to = match opened.log.height() {
@@ -189,6 +190,7 @@ impl Engine {
             Input::Executed { outcome, results } => self.on_executed(&outcome, results),
             Input::Cleared(key) => self.on_cleared(key),
             Input::Made { key, epoch } => self.on_made(key, epoch),
+            Input::Superseded => self.on_superseded(),
         }
         self.advance();
         self.out.take()

@@ -17,4 +17,6 @@ pub struct Faults {
     pub replay_skipped: bool,
     /// Takes what a block changes of the voters for the next height already.
     pub changes_count_at_once: bool,
+    /// Signs for the incarnation that ends after it has accepted a recovery.
+    pub old_incarnation_kept: bool,
 }

@@ -76,7 +76,7 @@ impl Engine {
         }
         if vote.vote.voter == self.identity {
             let slot = Slot { height, round: vote.vote.round, step: vote.vote.kind.step() };
-            let bytes = SigningBytes::vote(self.chain.incarnation(), vote.epoch, &vote.vote);
+            let bytes = SigningBytes::vote(&self.chain.incarnation_at(height), vote.epoch, &vote.vote);
             self.check_own(&voters, &RecordEntry::new(slot, &bytes));
         }
         if place == Place::Current {
@@ -117,7 +117,8 @@ impl Engine {
         Gate::check_proposal(&self.chain, &voters, &proposed)?;
         if unsigned.proposer == self.identity {
             let slot = Slot { height: unsigned.height, round: unsigned.round, step: Step::Propose };
-            let bytes = SigningBytes::proposal(self.chain.incarnation(), proposed.proposal.epoch, &unsigned);
+            let incarnation = self.chain.incarnation_at(unsigned.height);
+            let bytes = SigningBytes::proposal(&incarnation, proposed.proposal.epoch, &unsigned);
             self.check_own(&voters, &RecordEntry::new(slot, &bytes));
         }
         if runs {

@@ -10,7 +10,7 @@ use crate::{
     codec::{Decode, Encode},
     crypto::{KeyPair, SigningBytes, verify_transaction},
     fixtures::{block, genesis, govern, governance_pair, identity, identity_pair, session_pair, uid},
-    ledger::{MemoryStore, apply_genesis, snapshot},
+    ledger::{MemoryStore, Recoveries, apply_genesis, snapshot},
     mempool::Refusal,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
@@ -27,6 +27,7 @@ fn boot(genesis: &Arc<Genesis>, n: u64, log: SigningLog) -> Boot {
     apply_genesis(&mut store, genesis).unwrap();
     Boot {
         genesis: genesis.clone(),
+        recoveries: Recoveries::default(),
         identity: identity(n),
         identity_key: Some(identity_pair(n)),
         tip: None,

@@ -97,7 +97,8 @@ impl Judge<'_> {
         if count > parameters.transactions_per_block_max || bytes > parameters.block_bytes_max {
             return Err(InvalidBlock::Size);
         }
-        if block.transactions().any(|transaction| transaction.body().incarnation != *self.chain.incarnation()) {
+        let incarnation = self.chain.incarnation_at(block.header().height);
+        if block.transactions().any(|transaction| transaction.body().incarnation != incarnation) {
             return Err(InvalidBlock::Transaction);
         }
         let unknown: Vec<Transaction> =

@@ -3,9 +3,9 @@
 use thiserror::Error;
 
 use super::{
-    Account, Chain, ExecuteError, Outcome, PendingParameters, PendingRotations, Progress, Rules, StateKey, StateRead,
-    StateStore, WriteSet,
-    execute::{LedgerFaults, execute_block_with_faults, load, load_existing, results_of},
+    Account, Chain, ExecuteError, Outcome, PendingParameters, PendingRotations, Progress, Recoveries, Rules, StateKey,
+    StateRead, StateStore, WriteSet,
+    execute::{LedgerFaults, execute_block_after, load, load_existing, results_of},
 };
 use crate::{
     codec::Encode,
@@ -78,19 +78,38 @@ impl Snapshot {
 
 /// Writes the state of genesis, unless it is there.
 pub fn apply_genesis<S: StateStore>(store: &mut S, genesis: &Genesis) -> Result<(), ApplyError> {
+    apply_genesis_before(store, genesis, &Recoveries::default())
+}
+
+/// [`apply_genesis`] of a chain with recoveries, one of which the state may have come to.
+pub fn apply_genesis_before<S: StateStore>(
+    store: &mut S,
+    genesis: &Genesis,
+    recoveries: &Recoveries,
+) -> Result<(), ApplyError> {
     let expected = genesis.incarnation();
     let committed = store.committed().map_err(ExecuteError::from)?;
     if committed.is_some() {
         let chain: Chain = load_existing(store, &StateKey::chain())?;
         let found = chain.incarnation;
-        return if found == expected { Ok(()) } else { Err(ApplyError::OtherChain { found, expected }) };
+        let known = found == expected || recoveries.all().any(|manifest| manifest.incarnation() == found);
+        return if known { Ok(()) } else { Err(ApplyError::OtherChain { found, expected }) };
     }
     commit(store, Height::ZERO, genesis_writes(genesis)).map(|_| ())
 }
 
 /// Executes a block and makes its changes durable. A block that the state already holds is not executed again.
 pub fn apply_block<S: StateStore>(store: &mut S, block: &Block) -> Result<Applied, ApplyError> {
-    apply_block_with_faults(store, block, LedgerFaults::default())
+    apply_block_after(store, block, &Recoveries::default())
+}
+
+/// [`apply_block`] on a chain with recoveries.
+pub fn apply_block_after<S: StateStore>(
+    store: &mut S,
+    block: &Block,
+    recoveries: &Recoveries,
+) -> Result<Applied, ApplyError> {
+    apply_block_with_faults(store, block, recoveries, LedgerFaults::default())
 }
 
 /// Breaks rules, for tests that prove that their checkers notice.
@@ -98,6 +117,7 @@ pub fn apply_block<S: StateStore>(store: &mut S, block: &Block) -> Result<Applie
 pub fn apply_block_with_faults<S: StateStore>(
     store: &mut S,
     block: &Block,
+    recoveries: &Recoveries,
     faults: LedgerFaults,
 ) -> Result<Applied, ApplyError> {
     let height = block.header().height;
@@ -106,7 +126,7 @@ pub fn apply_block_with_faults<S: StateStore>(
         let other = height == progress.height && block.hash() != progress.block;
         return if other { Err(ExecuteError::WrongParent { height }.into()) } else { Ok(Applied::Before) };
     }
-    let mut outcome = execute_block_with_faults(store, block, faults)?;
+    let mut outcome = execute_block_after(store, block, recoveries, faults)?;
     let roots = commit(store, height, std::mem::take(&mut outcome.writes))?;
     let results = Results { roots, receipts_root: outcome.receipts_root };
     Ok(Applied::Now { outcome: Box::new(outcome), results })

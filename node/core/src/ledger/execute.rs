@@ -3,8 +3,11 @@
 use thiserror::Error;
 
 use super::{
-    Chain, PendingRotations, Progress, ReadError, Rules, StateKey, StateRead, WriteSet, accounts::Accounts,
-    governance::Governing, rotation::Rotations,
+    Chain, PendingRotations, Progress, ReadError, Rules, StateKey, StateRead, WriteSet,
+    accounts::Accounts,
+    governance::Governing,
+    recovery::{Recovered, Recoveries, recover},
+    rotation::Rotations,
 };
 use crate::{
     codec::{Decode, DecodeError, Encode},
@@ -51,6 +54,12 @@ pub enum ExecuteError {
         /// The height of the block.
         height: Height,
     },
+    /// A recovery does not name the voters of the state that it stands on.
+    #[error("the recovery before height {height} does not name the voters of the state")]
+    OtherRecovery {
+        /// The first height after it.
+        height: Height,
+    },
     /// The voters of a height would not be a set.
     #[error("the voters of height {height} would not be a set: {error}")]
     VoterSet {
@@ -92,12 +101,13 @@ pub struct LedgerFaults {
 /// Executes a decided block on the state of the height before. The signatures of its transactions were verified when
 /// the block was; signatures by a *current* session key are verified here, where the key is known.
 pub fn execute_block(state: &dyn StateRead, block: &Block) -> Result<Outcome, ExecuteError> {
-    execute_block_with_faults(state, block, LedgerFaults::default())
+    execute_block_after(state, block, &Recoveries::default(), LedgerFaults::default())
 }
 
-pub(super) fn execute_block_with_faults(
+pub(super) fn execute_block_after(
     state: &dyn StateRead,
     block: &Block,
+    recoveries: &Recoveries,
     faults: LedgerFaults,
 ) -> Result<Outcome, ExecuteError> {
     let header = block.header();
@@ -112,8 +122,17 @@ pub(super) fn execute_block_with_faults(
     }
     let chain: Chain = load_existing(state, &StateKey::chain())?;
     let sets_before: PendingSets = load_existing(state, &StateKey::sets())?;
+    let recovered = recoveries.before(height).map(|manifest| recover(manifest, chain.clone(), &sets_before));
+    let recovered = recovered.transpose()?;
+    let (chain, sets_before, recovery_writes) = match recovered {
+        Some(Recovered { chain, sets, writes }) => (chain, sets, writes),
+        None => (chain, sets_before, WriteSet::new()),
+    };
     let mut accounts = Accounts::new(state);
     let mut rotations = Rotations::new(state, height, &sets_before, faults)?;
+    if !recovery_writes.is_empty() {
+        rotations.start_after_recovery(recovery_writes);
+    }
     let mut governing = Governing::new(state, height, chain)?;
     let mut receipts = Vec::new();
     for (index, transaction) in (0u32..).zip(block.transactions()) {

@@ -40,6 +40,12 @@ impl<'a> Rotations<'a> {
         Ok(Self { state, height, pending, before, newest, writes: WriteSet::new(), faults })
     }
 
+    /// The block is the first after a recovery: it starts without rotations, with what the manifest writes.
+    pub(super) fn start_after_recovery(&mut self, writes: WriteSet) {
+        self.pending = PendingRotations::default();
+        self.writes = writes;
+    }
+
     /// Executes `RotateSession`.
     pub(super) fn rotate(
         &mut self,

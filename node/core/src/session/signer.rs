@@ -84,6 +84,18 @@ impl SessionStatement {
         Self { bytes: SigningBytes::voter_possession(incarnation, identity, epoch, key) }
     }
 
+    /// The key is in the hands of its maker, for a recovery.
+    #[must_use]
+    pub fn recovery_possession(
+        parent: &Incarnation,
+        number: u32,
+        identity: &Identity,
+        epoch: Epoch,
+        key: &SessionKey,
+    ) -> Self {
+        Self { bytes: SigningBytes::recovery_possession(parent, number, identity, epoch, key) }
+    }
+
     /// The key is in the hands of its maker, for a genesis ceremony.
     #[must_use]
     pub fn genesis_possession(

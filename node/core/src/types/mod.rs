@@ -10,6 +10,7 @@ mod message;
 mod parameters;
 mod quantities;
 mod receipt;
+mod recovery;
 mod transaction;
 mod vote;
 mod voters;
@@ -33,6 +34,7 @@ pub use message::{
 pub use parameters::{Parameters, ParametersDraft, ParametersError, Timeout};
 pub use quantities::{Amount, Epoch, Height, Nonce, Power, Round, TimeMs};
 pub use receipt::{FailureReason, Receipt, ReceiptStatus};
+pub use recovery::{ManifestSignature, RECOVERY_VOTERS_MAX, RecoveredVoter, Recovery, RecoveryError, RecoveryManifest};
 pub use transaction::{
     KeepSession, Payload, RotateSession, TRANSACTION_SIGNATURES_MAX, Transaction, TransactionBody, TransactionError,
     TransactionSignature, Transfer,

@@ -28,7 +28,8 @@ enum Machine {
 impl World {
     /// The living process of a node; of several, the oldest.
     pub fn process_of(&self, node: u64) -> Option<usize> {
-        self.alive.iter().copied().find(|process| self.processes[*process].node == node)
+        let mine = |process: &usize| self.processes[*process].node == node && !self.processes[*process].former;
+        self.alive.iter().copied().find(mine)
     }
 
     pub fn crash(&mut self, process: usize) {
@@ -39,7 +40,7 @@ impl World {
     }
 
     /// Ends a process for good; what it did not flush is lost, at least in part.
-    fn end(&mut self, process: usize) {
+    pub fn end(&mut self, process: usize) {
         self.processes[process].alive = false;
         self.alive.remove(&process);
         let volume = &mut self.volumes[self.processes[process].volume];
@@ -134,6 +135,10 @@ impl World {
             }
             Action::Rejoin => self.blocked.clear(),
             Action::LoseVolume(node) => self.lose_volume(node),
+            Action::LoseMany { nodes, exiled } => self.lose_many(&nodes, exiled),
+            Action::NoteStanding => self.note_standing(),
+            Action::Recover => return self.recover(),
+            Action::Return => self.return_exiled(),
             Action::Copy { node, old } => self.copy(node, old),
             Action::Silence(node) => {
                 if let Some(process) = self.process_of(node) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 39] = [
+pub const REQUIRED: [&str; 40] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -46,6 +46,7 @@ pub const REQUIRED: [&str; 39] = [
     "changes that were too large",
     "changes that left too few voters",
     "old keys refused",
+    "nodes recovered",
 ];
 
 impl Counts {

@@ -13,6 +13,7 @@ pub mod people;
 pub mod perform;
 pub mod plan;
 pub mod process;
+pub mod recovering;
 pub mod sets;
 pub mod volume;
 pub mod world;

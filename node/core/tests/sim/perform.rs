@@ -5,7 +5,7 @@ use std::sync::Arc;
 use node_core::{
     codec::Encode,
     consensus::{Alarm, DropReason, Effect, Input},
-    ledger::{Applied, apply_block_with_faults},
+    ledger::{Applied, Recoveries, apply_block_with_faults},
     session::NewKey,
     types::{
         Block, CertifiedBlock, CommitCertificate, Epoch, FailureReason, Height, Identity, Payload, PeerMessage,
@@ -147,7 +147,8 @@ impl World {
         let Self { processes, volumes, checks, alive, .. } = self;
         let identity = people::identity(processes[process].node);
         let durable = &volumes[processes[process].volume].durable;
-        checks.on_sent(&Sender { process, identity, durable, alive }, message)
+        let accepted = processes[process].accepted;
+        checks.on_sent(&Sender { process, identity, durable, alive, accepted }, message)
     }
 
     fn commit(&mut self, process: usize, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Violation> {
@@ -165,8 +166,13 @@ impl World {
         let volume = &mut self.volumes[self.processes[process].volume];
         let index = usize::try_from(height.get() - 1).unwrap();
         let block = volume.blocks.get(index).expect("only final blocks are executed").block.clone();
-        let applied = apply_block_with_faults(&mut volume.store, &block, self.ledger_faults)
-            .expect("final blocks can be executed");
+        let applied = apply_block_with_faults(
+            &mut volume.store,
+            &block,
+            &Recoveries::new(volume.recoveries.clone()),
+            self.ledger_faults,
+        )
+        .expect("final blocks can be executed");
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };

@@ -21,6 +21,17 @@ pub enum Action {
     Storm,
     Rejoin,
     LoseVolume(u64),
+    /// More voters than may fail lose their volumes; their old processes may live where nobody hears them.
+    LoseMany {
+        nodes: Vec<u64>,
+        exiled: bool,
+    },
+    /// From here on the chain stands.
+    NoteStanding,
+    /// Governance makes and completes a recovery.
+    Recover,
+    /// Old processes are heard again.
+    Return,
     Copy {
         node: u64,
         old: OldProcess,
@@ -67,7 +78,7 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 16;
+pub const SCENARIOS: u64 = 17;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -128,6 +139,7 @@ impl Plan {
             12 => Self::members_change(&mut dice),
             13 => Self::members_change_in_trouble(&mut dice),
             14 => Self::one_abstains_and_another_dies(&mut dice),
+            15 => Self::recovery(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -281,6 +293,24 @@ impl Plan {
         plan.actions.push((at, Action::Move(moved)));
         plan.actions.push((at + dice.between(0, 3_000), Action::Kill(dies)));
         plan.chaos_ms = 7_000;
+        plan
+    }
+
+    /// More than may fail lose their keys: nobody signs, and a manifest lets the chain go on.
+    pub fn recovery(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("recovery", dice).equal();
+        let voters = plan.powers.len() as u64;
+        let exiled = dice.below(2) == 0;
+        // Old processes that live are no quorum; those who have ended may be all but one.
+        let lost = if exiled { voters / 2 } else { dice.between(voters / 2, voters - 1) };
+        let first = dice.below(voters);
+        let nodes = (0..lost).map(|next| (first + next) % voters).collect();
+        let at = dice.between(1_000, 3_000);
+        plan.actions.push((at, Action::LoseMany { nodes, exiled }));
+        plan.actions.push((at + 2_000, Action::NoteStanding));
+        plan.actions.push((at + 2_000 + dice.between(6_000, 12_000), Action::Recover));
+        plan.always_same_boot = dice.below(2) == 0;
+        plan.chaos_ms = 19_000;
         plan
     }
 

@@ -7,7 +7,7 @@ use node_core::{
     consensus::{LogEntry, SigningLog},
     ledger::MemoryStore,
     session::KeyList,
-    types::{CertifiedBlock, Signature, Uid},
+    types::{CertifiedBlock, RecoveryManifest, Signature, Uid},
 };
 
 use super::dice::Dice;
@@ -22,6 +22,8 @@ pub struct Volume {
     pub unflushed: Vec<Vec<u8>>,
     pub blocks: Vec<CertifiedBlock>,
     pub store: MemoryStore,
+    /// The recoveries that this node has gone through.
+    pub recoveries: Vec<RecoveryManifest>,
     /// The signatures whose record was ever durable here.
     pub durable: BTreeSet<Signature>,
 }

@@ -11,7 +11,7 @@ use node_core::{
     crypto::{VerifiedTransaction, verify_transaction, verify_transactions},
     ledger::LedgerFaults,
     session::{ClearedKey, NewKey, Owner},
-    types::{Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, TimeMs, Uid},
+    types::{Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, Recovery, TimeMs, Uid},
 };
 
 use super::{
@@ -58,6 +58,10 @@ pub enum Event {
         volume: usize,
     },
     Act(Action),
+    Recovered {
+        process: usize,
+        recovery: Box<Recovery>,
+    },
     Heal,
 }
 
@@ -82,6 +86,8 @@ pub struct World {
     last_delivery: BTreeMap<(usize, usize), u64>,
     nonces: BTreeMap<u64, u64>,
     trace: Option<Hasher>,
+    /// Where the chain stands until a recovery.
+    pub standing: Option<Height>,
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
@@ -116,6 +122,7 @@ impl World {
             last_delivery: BTreeMap::new(),
             nonces: BTreeMap::new(),
             trace: None,
+            standing: None,
             goal: None,
             names: 0,
             plan,
@@ -185,6 +192,7 @@ impl World {
             Event::Govern => self.govern(),
             Event::Restart { node, volume } => self.restart(node, volume),
             Event::Act(action) => self.act(action),
+            Event::Recovered { process, recovery } => self.recovered(process, &recovery),
             Event::Heal => self.heal(),
         }
     }
@@ -220,7 +228,8 @@ impl World {
 
     /// Puts a message on the wire.
     pub fn send(&mut self, from: usize, to: usize, message: &Arc<PeerMessage>) {
-        if self.blocked.contains(&(from, to)) || !self.processes[to].alive {
+        let apart = self.processes[from].exiled != self.processes[to].exiled;
+        if apart || self.blocked.contains(&(from, to)) || !self.processes[to].alive {
             return;
         }
         let (loss, duplicate) = if self.healed { (0, 0) } else { (self.plan.loss, self.plan.duplicate) };
@@ -269,10 +278,10 @@ impl World {
     fn submit(&mut self) -> Result<(), Violation> {
         let pause = self.dice.between(50, 400);
         self.after(pause, Event::Submit);
+        let incarnation = self.checks.incarnation_at(Height::new(u64::MAX));
         let account = self.dice.below(people::ACCOUNTS);
         let nonce = self.nonces.entry(account).or_default();
-        let transaction =
-            people::transfer(self.genesis.incarnation(), account, (account + 1) % people::ACCOUNTS, *nonce);
+        let transaction = people::transfer(incarnation, account, (account + 1) % people::ACCOUNTS, *nonce);
         *nonce += 1;
         let verified: VerifiedTransaction = verify_transaction(transaction).expect("signed by its sender");
         let alive: Vec<usize> = self.alive.iter().copied().collect();
@@ -353,7 +362,7 @@ impl World {
 
     fn goal_reached(&self) -> bool {
         let Some(goal) = self.goal else { return false };
-        let honest = |process: &&usize| !self.processes[**process].byzantine;
+        let honest = |process: &&usize| !self.processes[**process].byzantine && !self.processes[**process].former;
         let reached = self.alive.iter().filter(honest).all(|process| self.tip(*process) >= goal);
         reached && self.sessions_recovered()
     }
@@ -363,7 +372,8 @@ impl World {
         let voters = self.checks.newest_voters();
         let is_voter = |node: &u64| voters.get(&people::identity(*node)).is_some();
         (0..self.plan.nodes_max()).filter(is_voter).all(|node| {
-            let of_node = |process: &&usize| self.processes[**process].node == node;
+            let of_node =
+                |process: &&usize| self.processes[**process].node == node && !self.processes[**process].former;
             let processes: Vec<usize> = self.alive.iter().filter(of_node).copied().collect();
             let excused = processes.len() != 1 || self.processes[processes[0]].byzantine || self.plan.sessions_excused;
             excused || self.processes[processes[0]].engine.status().signing

@@ -2,6 +2,7 @@
 
 mod apply;
 mod governance;
+mod recovery;
 mod rotation;
 mod store;
 mod transfers;
