@@ -1,0 +1,3 @@
+//! The gateway: the public entrance before the nodes. So far its rules.
+
+pub mod rules;
