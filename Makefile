@@ -39,8 +39,9 @@ fmt: ## format the code
 	@cargo fmt --all
 
 .PHONY: gen
-gen: ## regenerate what is generated: CRDs, chart CRDs
+gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document
 	@cargo run -q --profile ci -p althing-crds --bin crdgen
+	@cargo run -q --profile ci -p althing-node --example openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
 
 .PHONY: unit
 unit: ## unit, golden and adapter tests

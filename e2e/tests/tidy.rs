@@ -40,7 +40,8 @@ const FORBIDDEN_NAMES: &[(&str, &[&str])] = &[
     ("node/core/src/session/", &["crate::consensus", "crate::mempool", "crate::ledger"]),
     ("node/src/adapters/", &["crate::services", "crate::commands"]),
     ("node/src/services/", &["crate::commands"]),
-    ("node/src/shell/", &["crate::commands"]),
+    ("node/src/shell/", &["crate::commands", "crate::gateway"]),
+    ("node/src/gateway/", &["crate::commands", "crate::shell", "crate::services", "crate::adapters"]),
     ("operator/src/parts/", &["crate::network", "crate::group", "crate::validator", "crate::apply", "crate::chain"]),
     ("operator/src/validator/", &["crate::network", "crate::group::"]),
     ("operator/src/group/", &["crate::network"]),
@@ -53,6 +54,7 @@ const IMPURE: &[&str] =
 fn is_pure(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     path.starts_with("node/core/src/")
+        || path.starts_with("node/src/gateway/rules/")
         || path.starts_with("operator/src/parts/")
         || path == "operator/src/budget/mod.rs"
         || path == "operator/src/group/rollout/mod.rs"

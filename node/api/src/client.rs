@@ -156,6 +156,11 @@ impl Client {
         Self { options: ClientOptions { deadline, ..self.options }, ..self.clone() }
     }
 
+    /// The connection itself, for a caller that forwards messages without looking into them.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Where the node is.
     pub fn target(&self) -> &str {
         &self.target

@@ -6,7 +6,8 @@
 //! | [`client`] | the typed client: one connection, deadlines, trace |
 //! | [`roles`], [`authorize`] | who may make which call; the SPIFFE id that says who somebody is; the layer that enforces it |
 //! | [`tls`], [`pki`] | mutual TLS by chain and SPIFFE id, files replaced while running; making and reading certificates |
-//! | [`config`], [`genesis`], [`keys`], [`cometbft`] | `node.yaml`, the genesis document, key files, those of CometBFT |
+//! | [`config`], [`gateway`] | `node.yaml` of nodes and of gateways |
+//! | [`genesis`], [`keys`], [`cometbft`] | the genesis document, key files, those of CometBFT |
 //! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
 //! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
 
@@ -17,6 +18,7 @@ pub mod client;
 pub mod cometbft;
 pub mod config;
 pub mod fields;
+pub mod gateway;
 pub mod genesis;
 pub mod governance;
 pub mod keys;

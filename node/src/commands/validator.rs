@@ -65,7 +65,7 @@ fn read_genesis(path: &Path) -> Result<Genesis, CommandError> {
 }
 
 /// SIGTERM and SIGINT ask for a clean stop: the session keys are released, so that the next process needs no proof.
-async fn wait_for_stop(stop: CancellationToken, stop_with_stdin: bool) {
+pub(super) async fn wait_for_stop(stop: CancellationToken, stop_with_stdin: bool) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("failed to listen for signals: only SIGKILL ends this process");

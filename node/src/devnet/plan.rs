@@ -4,6 +4,7 @@
 //! <directory>/ca.crt ca.key
 //! <directory>/operator/{tls.crt,tls.key,ca.crt}     certificate of role operator, for the ceremony
 //! <directory>/client/{tls.crt,tls.key,ca.crt}       certificate of role client, for `tx` and `status`
+//! <directory>/gateway/{tls.crt,tls.key,ca.crt}      certificate of role gateway, for a gateway before these nodes
 //! <directory>/node-<n>/{node.yaml,identity.pem,tls/,data/,log.jsonl}
 //! <directory>/governance.pem                        the governance key
 //! <directory>/genesis.json                          the genesis, once it is made
@@ -65,6 +66,8 @@ pub struct Plan {
     pub operator: PathBuf,
     /// Certificate directory of role client.
     pub client: PathBuf,
+    /// Certificate directory of role gateway.
+    pub gateway: PathBuf,
     /// Directory of account keys.
     pub accounts: PathBuf,
     /// The genesis document, once there is one.
@@ -152,6 +155,8 @@ pub fn write(request: &PlanRequest) -> Result<Plan, PlanError> {
     writer.certificate(&operator, Role::Operator, "devnet")?;
     let client = directory.join("client");
     writer.certificate(&client, Role::Client, "devnet")?;
+    let gateway = directory.join("gateway");
+    writer.certificate(&gateway, Role::Gateway, "devnet")?;
     let accounts = directory.join("accounts");
     make_directory(&accounts)?;
     for number in 0..ACCOUNT_FILES {
@@ -160,7 +165,7 @@ pub fn write(request: &PlanRequest) -> Result<Plan, PlanError> {
     let governance = directory.join("governance.pem");
     write_key_file(&governance, &accounts::governance_key())?;
     let genesis = directory.join("genesis.json");
-    Ok(Plan { chain_id: chain_id.clone(), operator, client, accounts, genesis, governance, nodes })
+    Ok(Plan { chain_id: chain_id.clone(), operator, client, gateway, accounts, genesis, governance, nodes })
 }
 
 struct NodeRequest<'a> {
