@@ -300,8 +300,17 @@ impl Client {
 
     /// `Lifecycle.AcceptGenesis`.
     pub async fn accept_genesis(&self, genesis: &Genesis) -> Result<proto::AcceptGenesisResponse, ClientError> {
-        let message =
-            proto::AcceptGenesisRequest { genesis: genesis.encode(), genesis_hash: genesis.hash().as_bytes().to_vec() };
+        self.give_genesis(genesis, false).await
+    }
+
+    /// `Lifecycle.AcceptGenesis` for a node that joins a chain that runs already.
+    pub async fn join_chain(&self, genesis: &Genesis) -> Result<proto::AcceptGenesisResponse, ClientError> {
+        self.give_genesis(genesis, true).await
+    }
+
+    async fn give_genesis(&self, genesis: &Genesis, join: bool) -> Result<proto::AcceptGenesisResponse, ClientError> {
+        let genesis_hash = genesis.hash().as_bytes().to_vec();
+        let message = proto::AcceptGenesisRequest { genesis: genesis.encode(), genesis_hash, join };
         self.call("Lifecycle.AcceptGenesis", self.lifecycle().accept_genesis(self.request(message))).await
     }
 

@@ -88,9 +88,9 @@ impl Ceremony {
             return Err(LifecycleError::not_now(format!("genesis {} is accepted already", accepted.hash)));
         }
         self.check(&genesis)?;
-        let signature = match self.part {
-            Part::Observer => Vec::new(),
-            Part::Voter => {
+        let signature = match (self.part, request.join) {
+            (Part::Observer, _) | (Part::Voter, true) => Vec::new(),
+            (Part::Voter, false) => {
                 let key = self.key_in(sessions, &genesis)?;
                 let statement = SessionStatement::genesis_acceptance(&hash, &self.identity, &key);
                 sign(sessions, &key, &statement)?

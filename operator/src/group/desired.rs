@@ -17,16 +17,23 @@ use crate::validator::desired::template_hash;
 use crate::validator::status::{is_counted, is_pod_ready};
 
 /// Service, budget and one node for each voter, in the order in which they are applied.
-pub fn children(observed: &Observed, voters: u32) -> Result<Vec<Child>, Error> {
+pub fn children(observed: &Observed) -> Result<Vec<Child>, Error> {
     let group = group_context(observed)?;
     let mut children = vec![
         Child::of(&services::group_rpc(&group))?,
         Child::of(&poddisruptionbudget::budget(&group, pods_needed(&observed.voters, observed.facts.as_ref())))?,
     ];
-    for number in 0..voters {
+    for number in numbers(observed) {
         children.push(Child::of(&node(observed, &group, number))?);
     }
     Ok(children)
+}
+
+/// Numbers of the nodes: the voters, and one that is to become one.
+fn numbers(observed: &Observed) -> BTreeSet<u32> {
+    let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
+    let newcomer = change.and_then(|change| u32::try_from(change.number).ok());
+    observed.numbers.iter().copied().chain(newcomer).collect()
 }
 
 /// The group as builders see it.

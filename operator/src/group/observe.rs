@@ -36,7 +36,9 @@ pub struct Observed {
     pub genesis: GenesisRead,
     /// The governance key.
     pub governance: GovernanceRead,
-    /// The voters that shall be, by number.
+    /// Numbers of the voters: those that the chain has, or those that the spec wants before there is a chain.
+    pub numbers: Vec<u32>,
+    /// The voters of these numbers.
     pub voters: Vec<Voter>,
     /// What the spec names and is not there; looked up for a new spec only.
     pub missing: Vec<Missing>,
@@ -148,12 +150,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     } else {
         references::read(client, &namespace, &group.spec.node, &group.spec.identity_secrets).await?
     };
-    let wanted = match &genesis {
-        GenesisRead::Present(genesis) => genesis.voter_set().entries().len(),
-        GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => {
-            usize::try_from(group.spec.replicas).unwrap_or(0)
-        }
-    };
+    let numbers = numbers(&group, &genesis);
     let others = context.groups_where(&namespace, |other| other.name_any() != name);
     let mut observed = Observed {
         group,
@@ -163,11 +160,12 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         authority,
         genesis,
         governance,
+        numbers,
         voters: Vec::new(),
         missing,
         facts: None,
     };
-    observed.voters = voters(context, &owner, &observed, wanted).await?;
+    observed.voters = voters(context, &owner, &observed).await?;
     observed.facts = facts(&observed.voters);
     Ok(observed)
 }
@@ -206,10 +204,30 @@ async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owne
 }
 
 /// The voters by number, each one asked what it is and what it sees.
-async fn voters(context: &Context, owner: &Owner, observed: &Observed, wanted: usize) -> Result<Vec<Voter>, Error> {
-    let numbers = 0..u32::try_from(wanted).unwrap_or(0);
-    let asked = numbers.map(|number| voter(context, owner, observed, names::node(&owner.name, number)));
+async fn voters(context: &Context, owner: &Owner, observed: &Observed) -> Result<Vec<Voter>, Error> {
+    let asked = observed.numbers.iter().map(|number| member(context, owner, observed, *number));
     futures::future::try_join_all(asked).await
+}
+
+/// The node of one number, asked what it is and what it sees.
+pub async fn member(context: &Context, owner: &Owner, observed: &Observed, number: u32) -> Result<Voter, Error> {
+    voter(context, owner, observed, names::node(&owner.name, number)).await
+}
+
+/// The numbers of the voters: as written down once they were changed, before that those of genesis.
+fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
+    let count = match genesis {
+        GenesisRead::Present(genesis) => {
+            if let Some(members) = group.status.as_ref().and_then(|status| status.members.as_ref()) {
+                return members.numbers.iter().filter_map(|number| u32::try_from(*number).ok()).collect();
+            }
+            u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0)
+        }
+        GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => {
+            u32::try_from(group.spec.replicas).unwrap_or(0)
+        }
+    };
+    (0..count).collect()
 }
 
 /// What f+1 of these voters report.

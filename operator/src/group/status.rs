@@ -27,6 +27,10 @@ pub enum Progress {
     Ceremony(String),
     /// Voters are restarted one after the other.
     Restarting(String),
+    /// A voter joins or leaves the chain.
+    Changing(String),
+    /// The same, and people must sign for it.
+    AwaitingGovernance(String),
     /// Children were written.
     Applied,
     /// All children are as they shall be.
@@ -68,6 +72,7 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         genesis_hash: before.genesis_hash.clone(),
         ceremony: before.ceremony.clone().filter(|_| before.genesis_hash.is_none() || is_in_ceremony),
         disruption: before.disruption.clone(),
+        members: before.members.clone(),
     };
     keep_readings(&before, &mut after, now);
     after
@@ -199,6 +204,8 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             Reason::RestartingNodes,
             format!("{updated} of {} voters run what the spec says: {why}", observed.voters.len()),
         ),
+        Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
+        Progress::AwaitingGovernance(why) => say(ConditionStatus::True, Reason::AwaitingGovernance, why.clone()),
         Progress::Unchanged => {
             say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
         }
