@@ -40,7 +40,7 @@ fmt: ## format the code
 
 .PHONY: gen
 gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document
-	@cargo run -q --profile ci -p althing-crds --bin crdgen
+	@cargo build -q --workspace --bin crdgen --profile ci && $(BIN_CI)/crdgen
 	@cargo run -q --profile ci -p althing-node --example openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
 
 .PHONY: unit

@@ -18,7 +18,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, interval};
 
@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
     };
     environment.cluster(&["down"]).await.context("failed to take the cluster down")?;
     let mut report = outcome?;
-    report["profile"] = json!(if is_ci { "ci" } else { "release" });
+    report.insert("profile".to_string(), json!(if is_ci { "ci" } else { "release" }));
     let folder = environment.root.join("target/bench");
     std::fs::create_dir_all(&folder)?;
     let text = serde_json::to_string_pretty(&report)?;
@@ -60,7 +60,7 @@ struct Bench {
     logs: PathBuf,
 }
 
-async fn measure(environment: &Environment, groups: u32) -> Result<Value> {
+async fn measure(environment: &Environment, groups: u32) -> Result<Map<String, Value>> {
     let stage = Stage::without_ledger(environment.clone()).await?;
     stage.prepare().await?;
     let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
@@ -88,18 +88,15 @@ async fn measure(environment: &Environment, groups: u32) -> Result<Value> {
     operator = restarted;
     let failover = bench.fail_over(operator).await?;
     stand_in.stop().await;
-    let mut report = json!({
+    let own = json!({
         "validator_nodes": groups * VOTERS,
         "rss_empty_mib": rss_empty,
         "rss_max_mib": rss_max,
         "restart_s": restart_s,
     });
-    for part in [created, rest, changes, failover] {
-        for (name, value) in part.as_object().into_iter().flatten() {
-            report[name] = value.clone();
-        }
-    }
-    Ok(report)
+    let parts = [own, created, rest, changes, failover];
+    let fields = parts.iter().filter_map(Value::as_object).flatten();
+    Ok(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 /// A kubeconfig that comes as another user with all rights.

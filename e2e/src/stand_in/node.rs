@@ -180,6 +180,27 @@ impl validators_server::Validators for Process {
 
 #[tonic::async_trait]
 impl lifecycle_server::Lifecycle for Process {
+    async fn get_recovery_report(
+        &self,
+        _: Request<proto::GetRecoveryReportRequest>,
+    ) -> Result<Response<proto::RecoveryReport>, Status> {
+        Err(Status::unimplemented("a stand-in's chain is never recovered"))
+    }
+
+    async fn accept_recovery(
+        &self,
+        _: Request<proto::AcceptRecoveryRequest>,
+    ) -> Result<Response<proto::AcceptRecoveryResponse>, Status> {
+        Err(Status::unimplemented("a stand-in's chain is never recovered"))
+    }
+
+    async fn complete_recovery(
+        &self,
+        _: Request<proto::CompleteRecoveryRequest>,
+    ) -> Result<Response<proto::CompleteRecoveryResponse>, Status> {
+        Err(Status::unimplemented("a stand-in's chain is never recovered"))
+    }
+
     async fn get_voter_report(
         &self,
         _: Request<proto::GetVoterReportRequest>,
