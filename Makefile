@@ -47,6 +47,10 @@ gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document
 unit: ## unit, golden and adapter tests
 	@tools/test unit
 
+.PHONY: bench-gateway
+bench-gateway: ## what the gateway adds to calls, and batches a second, into target/bench/gateway.json
+	@cargo bench -q --workspace --profile $(or $(PROFILE),release) --bench gateway
+
 .PHONY: sim
 sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
 	@ALTHING_SIM_SEEDS="$(SEEDS)" tools/test simulation

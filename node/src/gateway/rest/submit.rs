@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use super::{
     inconsistent,
     input::{self, BodyKind, Input},
-    json_answer, made,
+    json_answer, made, read,
 };
 use crate::gateway::{
     backends::CallContext, cache::Lifetime, calls::Call, entrance::Caller, refusal::Refusal, routes::BATCH_MAX,
@@ -89,11 +89,12 @@ pub async fn many(
     let transactions: Vec<Bytes> =
         transactions.collect::<Result<_, _>>().map_err(|_| invalid("a transaction is not base64"))?;
     let context = &caller.context_within(gateway, input.number("timeoutMs"));
-    let results = if matches!(wait, Wait::Unspecified | Wait::Accepted) {
-        together(gateway, caller, context, transactions).await?
-    } else {
-        each(gateway, caller, context, (transactions, wait)).await
-    };
+    // One node takes them in their order; whatever is stronger than that is told once they are final.
+    let mut results = together(gateway, caller, context, transactions).await?;
+    if !matches!(wait, Wait::Unspecified | Wait::Accepted) {
+        let fates = stream::iter(results).map(|result| fate(gateway, caller, context, result));
+        results = fates.buffered(PARALLEL_MAX).collect().await;
+    }
     json_answer(caller, &HeaderMap::new(), &made(&json!({"results": results}), Lifetime::RealTime))
 }
 
@@ -129,26 +130,13 @@ async fn together(
     Ok(results)
 }
 
-/// Each in a call of its own, which waits for its answer.
-async fn each(
-    gateway: &Gateway,
-    caller: &Caller,
-    context: &CallContext,
-    (transactions, wait): (Vec<Bytes>, Wait),
-) -> Vec<Value> {
-    // Nodes keep the order of one sender by its nonces, so the order of arrival does not matter.
-    stream::iter(transactions)
-        .map(|transaction| async move {
-            let request = proto::SubmitRequest { transaction, wait: wait.into() }.encode_to_vec();
-            let call = (Call::Submit, Bytes::from(request));
-            let result = submit(gateway, caller, context, call).await.map_err(Refusal::Backend);
-            let json = result
-                .and_then(|answer| gateway.translator.to_json("SubmitResponse", answer).map_err(|_| inconsistent()));
-            json.unwrap_or_else(|refusal| problem(caller, refusal))
-        })
-        .buffered(PARALLEL_MAX)
-        .collect()
-        .await
+/// The result of a transaction once it is final or expired; a refusal stays as it is.
+async fn fate(gateway: &Gateway, caller: &Caller, context: &CallContext, result: Value) -> Value {
+    let id = result.get("transactionId").and_then(Value::as_str).and_then(crate::gateway::json::key);
+    match id {
+        Some(id) => read::settled(gateway, context, id).await.unwrap_or_else(|refusal| problem(caller, refusal)),
+        None => result,
+    }
 }
 
 fn problem(caller: &Caller, refusal: Refusal) -> Value {
