@@ -8,6 +8,8 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/althing
 # apart.
 BUILD_KEY := $(shell { rustc --version; cat .cargo/config.toml; } 2>/dev/null | sha256sum | cut -c1-12)
 export CARGO_BUILD_BUILD_DIR := $(CACHE)/cargo-$(BUILD_KEY)
+# Keeps the crates of this checkout apart from those of others in there.
+export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/tools/wrappers/rustc
 export ALTHING_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 BIN_CI := target/x86_64-unknown-linux-gnu/ci
 BIN_RELEASE := target/x86_64-unknown-linux-gnu/release
@@ -37,16 +39,33 @@ fmt: ## format the code
 	@cargo fmt --all
 
 .PHONY: gen
-gen: ## regenerate what is generated: CRDs, chart CRDs
-	@cargo run -q --profile ci -p althing-crds --bin crdgen
+gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document
+	@cargo build -q --workspace --bin crdgen --profile ci && $(BIN_CI)/crdgen
+	@cargo run -q --profile ci -p althing-node --example openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
 
 .PHONY: unit
 unit: ## unit, golden and adapter tests
 	@tools/test unit
 
+.PHONY: bench-gateway
+bench-gateway: ## what the gateway adds to calls, and batches a second, into target/bench/gateway.json
+	@cargo bench -q --workspace --profile $(or $(PROFILE),release) --bench gateway
+
 .PHONY: sim
 sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
 	@ALTHING_SIM_SEEDS="$(SEEDS)" tools/test simulation
+
+.PHONY: faults
+faults: preflight ## faults between operator and API server: every stop, a sample of the rest; CASE=name runs some
+	@$(if $(CASE),ALTHING_FAULTS_CASE="$(CASE)") tools/test faults
+
+.PHONY: campaign
+campaign: preflight ## every fault of the campaign, hours long; goes on where it was interrupted (target/campaign.json)
+	@ALTHING_CAMPAIGN=1 tools/test faults
+
+.PHONY: bench-operator
+bench-operator: preflight ## what the operator costs at 1,000 nodes: target/bench/operator.json
+	@cargo build -q --release -p althing-operator -p althing-cluster -p althing-e2e --bins && $(BIN_RELEASE)/bench-operator
 
 .PHONY: e2e
 e2e: preflight ## the cases on a local cluster; CASE=name runs one

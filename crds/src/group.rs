@@ -138,6 +138,51 @@ pub struct ConsensusGroupStatus {
     /// The one disruption that is going on, written before it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disruption: Option<Disruption>,
+    /// Which voters the chain has once their number was changed, and the change that is going on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<Members>,
+}
+
+/// The voters of the chain that this group runs, by the numbers of their nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Members {
+    /// Numbers of the nodes that are voters, ascending.
+    #[schemars(length(max = 99))]
+    pub numbers: Vec<i32>,
+    /// The one change that is going on, written before it begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<MemberChange>,
+}
+
+/// A voter that joins or leaves the chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberChange {
+    /// Number of its node.
+    pub number: i32,
+    /// Whether it joins or leaves.
+    pub direction: MemberDirection,
+    /// When it was decided.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub since: String,
+    /// The last height at which the transaction that was put before the chain can be executed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proposed_until: Option<i64>,
+    /// The transaction that governance must sign, where the operator has no governance key: the document that
+    /// `althing-node tx sign` takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8192))]
+    pub transaction: Option<String>,
+}
+
+/// Whether a voter joins or leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberDirection {
+    /// It is voted in.
+    Join,
+    /// It is voted out.
+    Leave,
 }
 
 /// How far the genesis ceremony is.
@@ -171,4 +216,7 @@ pub struct Disruption {
     /// When it was decided.
     #[schemars(schema_with = "crate::schemas::time")]
     pub since: String,
+    /// Height of the chain when the new pod was first seen; only precommits well above it prove that the new pod signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_height: Option<i64>,
 }

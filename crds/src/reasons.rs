@@ -69,7 +69,7 @@ reasons! {
     IdentityInvalid = stalls,
     /// Two nodes would have the same identity.
     IdentityReused = stalls,
-    /// The number of voters of a started chain cannot be changed by this version.
+    /// The chain cannot come to this number of voters: one of a single voter stays one.
     MembershipFixed = stalls,
     /// The genesis is not the one that `chain.genesisHash` names.
     GenesisMismatch = stalls,
@@ -95,6 +95,8 @@ reasons! {
     NodeHalted = stalls,
     /// A child of this object is stalled.
     ChildStalled = stalls,
+    /// The voter that was restarted first does not come to sign; no other one is restarted until it does or the spec changes.
+    RolloutPaused = stalls,
     // Nothing stalls.
     /// Nothing needs a person.
     NotStalled,
@@ -111,6 +113,10 @@ reasons! {
     StartingNodes,
     /// Nodes are restarted one after the other.
     RestartingNodes,
+    /// A voter joins or leaves the chain.
+    ChangingVoters,
+    /// A change of the voters waits for signatures of governance keys that the operator does not have.
+    AwaitingGovernance,
     /// The annotation `althing.dev/pause` is set.
     Paused,
     // Ready.

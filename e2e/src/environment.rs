@@ -40,6 +40,18 @@ struct ClusterFile {
     volumes: Vec<PathBuf>,
 }
 
+/// What tools that people trust think of an object.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// kstatus: `Current`, `InProgress`, `Failed`, ...
+    pub kstatus: String,
+    /// Argo CD with `docs/argocd/health.lua`: `Healthy`, `Progressing`, `Degraded`, ...
+    pub argocd: String,
+    /// What the health check adds.
+    pub argocd_message: String,
+}
+
 /// A running cluster and the programs to work with it.
 #[derive(Debug, Clone)]
 pub struct Environment {
@@ -54,6 +66,7 @@ pub struct Environment {
     pub context: Option<String>,
     kubectl: PathBuf,
     helm: PathBuf,
+    judge: PathBuf,
     binaries: PathBuf,
     volumes: Vec<PathBuf>,
 }
@@ -79,10 +92,24 @@ impl Environment {
     /// # Errors
     /// When the cluster tool fails; its own output says why.
     pub async fn local(profile: Profile, nodes: u8) -> Result<Self> {
+        let nodes = nodes.to_string();
+        Self::up(profile, &["up", "--nodes", &nodes]).await
+    }
+
+    /// Brings up an API server without nodes and controllers, for a stand-in that plays them.
+    ///
+    /// # Errors
+    /// When the cluster tool fails, or a cluster of this checkout runs already.
+    pub async fn api_server(profile: Profile) -> Result<Self> {
+        let root = root();
+        ensure!(!root.join(".cluster/env.json").exists(), "a cluster runs already: `make cluster-down` ends it");
+        Self::up(profile, &["up", "--nodes", "0", "--without-controllers"]).await
+    }
+
+    async fn up(profile: Profile, arguments: &[&str]) -> Result<Self> {
         let root = root();
         let binaries = root.join("target").join(TARGET).join(profile.folder());
-        let nodes = nodes.to_string();
-        Call::new(binaries.join("cluster"), &["up", "--nodes", &nodes]).inside(&root).within(3600).shown().await?;
+        Call::new(binaries.join("cluster"), arguments).inside(&root).within(3600).shown().await?;
         let path = root.join(".cluster/env.json");
         let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
         let file: ClusterFile =
@@ -94,6 +121,7 @@ impl Environment {
             context: None,
             kubectl: file.bin.join("kubectl"),
             helm: file.bin.join("helm"),
+            judge: file.bin.join("judge"),
             binaries,
             volumes: file.volumes,
         })
@@ -117,6 +145,7 @@ impl Environment {
             context: Some(context.to_string()),
             kubectl: PathBuf::from("kubectl"),
             helm: PathBuf::from("helm"),
+            judge: PathBuf::from("judge"),
             volumes: vec![],
         };
         let names = environment.kubectl(&["config", "get-contexts", "-o", "name"]).await?;
@@ -131,16 +160,25 @@ impl Environment {
     /// # Errors
     /// When a binary is missing or the import fails.
     pub async fn load_images(&self) -> Result<Images> {
-        let operator = self.load_image("operator", "althing-operator").await?;
-        let node = self.load_image("node", "althing-node").await?;
+        let operator = self.load_image("operator", "althing-operator", "").await?;
+        let node = self.load_image("node", "althing-node", "").await?;
         Ok(Images { operator, node })
     }
 
-    async fn load_image(&self, name: &str, binary: &str) -> Result<String> {
+    /// Loads the same node under another tag: what an upgrade goes to.
+    ///
+    /// # Errors
+    /// When the binary is missing or the import fails.
+    pub async fn load_next_node(&self) -> Result<String> {
+        self.load_image("node", "althing-node", "-next").await
+    }
+
+    async fn load_image(&self, name: &str, binary: &str, suffix: &str) -> Result<String> {
         let path = self.binaries.join(binary);
         let bytes =
             std::fs::read(&path).with_context(|| format!("failed to read {}; build it first", path.display()))?;
         let digest: String = Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let digest = format!("{digest}{suffix}");
         let image = format!("docker.io/althing/{name}:{digest}");
         let folder = self.root.join("target/images");
         std::fs::create_dir_all(&folder)?;
@@ -163,6 +201,11 @@ impl Environment {
     /// When it fails.
     pub async fn cluster(&self, arguments: &[&str]) -> Result<String> {
         Call::new(self.binaries.join("cluster"), arguments).inside(&self.root).within(300).stdout().await
+    }
+
+    /// Where a program of ours was built.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.binaries.join(name)
     }
 
     /// Calls the node binary on this machine.
@@ -189,6 +232,16 @@ impl Environment {
         }
         all.extend(arguments);
         Call::new(&self.kubectl, &all).env("KUBECONFIG", &self.kubeconfig)
+    }
+
+    /// What kstatus and Argo CD think of an object.
+    ///
+    /// # Errors
+    /// When the judge fails.
+    pub async fn judge(&self, object: &serde_json::Value) -> Result<Verdict> {
+        let script = self.root.join("docs/argocd/health.lua").display().to_string();
+        let said = Call::new(&self.judge, &[&script]).input(object.to_string()).stdout().await?;
+        serde_json::from_str(&said).with_context(|| format!("failed to parse the verdict {said}"))
     }
 
     /// Calls helm.
@@ -251,6 +304,11 @@ impl Environment {
         let number: usize = host.trim_start_matches("node").parse().with_context(|| format!("{host:?} is no node"))?;
         let relay = number.checked_sub(1).and_then(|index| self.relays.get(index));
         Ok(relay.with_context(|| format!("{host} has no relay: the cluster is not the local one"))?)
+    }
+
+    /// Whether the files of volumes can be read here: on the local cluster.
+    pub fn has_volumes(&self) -> bool {
+        !self.volumes.is_empty()
     }
 
     /// Where the local cluster keeps the files of a PersistentVolume.

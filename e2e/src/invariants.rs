@@ -55,6 +55,13 @@ pub enum Violation {
         /// The height.
         height: u64,
     },
+    /// A message that was seen is not in the signing log of the voter that signed it.
+    NotInLog {
+        /// The signer's identity.
+        identity: String,
+        /// Height, round, step.
+        at: (u64, u32, Step),
+    },
     /// A transaction that was answered `Final` is not in the chain of a node.
     LostTransaction {
         /// The transaction.
@@ -81,12 +88,29 @@ impl fmt::Display for Violation {
             Self::TwoKeys { identity, height } => {
                 write!(formatter, "{identity} signed with two session keys at height {height}")
             }
+            Self::NotInLog { identity, at: (height, round, step) } => {
+                write!(
+                    formatter,
+                    "{identity} has no log of what it signed for height {height}, round {round}, {step:?}"
+                )
+            }
             Self::LostTransaction { id, node } => write!(formatter, "transaction {id} is missing on {node}"),
             Self::BudgetExceeded { silent, allowed } => {
                 write!(formatter, "{silent} voters were silent at once, the case allows {allowed}")
             }
         }
     }
+}
+
+/// What the signing log on a voter's volume holds: everything it signed at one height.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SigningLog {
+    /// Identity of the voter, hex.
+    pub identity: String,
+    /// The height that the log belongs to.
+    pub height: u64,
+    /// The messages by round and step, as they travel.
+    pub messages: BTreeMap<(u32, Step), BTreeSet<Vec<u8>>>,
 }
 
 /// Identity, height, round, step, session key: where only one message may be signed.
@@ -100,7 +124,9 @@ pub struct Observations {
     messages: BTreeMap<Slot, BTreeSet<Vec<u8>>>,
     keys: BTreeMap<(String, u64), BTreeSet<String>>,
     acknowledged: BTreeSet<String>,
+    logs: Vec<SigningLog>,
     silent_max: u64,
+    times_ms: BTreeMap<u64, u64>,
 }
 
 /// How much was seen; a case whose figures are zero has watched nothing.
@@ -112,8 +138,12 @@ pub struct Counts {
     pub messages: usize,
     /// Transactions that were answered `Final`.
     pub acknowledged: usize,
+    /// Different messages that the signing logs on the volumes hold.
+    pub logged: usize,
     /// Most voters that were silent at the same time.
     pub silent_max: u64,
+    /// Longest time between two blocks, by the times in their headers; of every height that was seen with its successor.
+    pub gap_max_ms: u64,
 }
 
 impl Observations {
@@ -125,12 +155,22 @@ impl Observations {
         present.extend(transactions.iter().cloned());
     }
 
+    /// The time in the header of a block.
+    pub fn block_time(&mut self, height: u64, time_ms: u64) {
+        self.times_ms.insert(height, time_ms);
+    }
+
     /// Some node received a signed message.
     pub fn message(&mut self, message: SignedMessage) {
         let SignedMessage { identity, session_key, height, round, step, signed_bytes } = message;
         self.keys.entry((identity.clone(), height)).or_default().insert(session_key.clone());
         let at = (identity, height, round, step, session_key);
         self.messages.entry(at).or_default().insert(signed_bytes);
+    }
+
+    /// A signing log was read, after everything that is to be compared with it was seen.
+    pub fn signing_log(&mut self, log: SigningLog) {
+        self.logs.push(log);
     }
 
     /// A client was told that a transaction is final.
@@ -149,8 +189,16 @@ impl Observations {
             heights: self.hashes.len(),
             messages: self.messages.values().map(BTreeSet::len).sum(),
             acknowledged: self.acknowledged.len(),
+            logged: self.logs.iter().flat_map(|log| log.messages.values()).map(BTreeSet::len).sum(),
             silent_max: self.silent_max,
+            gap_max_ms: self.gap_max_ms(),
         }
+    }
+
+    fn gap_max_ms(&self) -> u64 {
+        let pairs = self.times_ms.iter().zip(self.times_ms.iter().skip(1));
+        let next_to_each_other = pairs.filter(|((height, _), (next, _))| **height + 1 == **next);
+        next_to_each_other.map(|((_, time), (_, next))| next.saturating_sub(*time)).max().unwrap_or(0)
     }
 
     /// Highest height of which a block was seen.
@@ -178,6 +226,7 @@ impl Observations {
                 found.push(Violation::TwoKeys { identity: identity.clone(), height: *height });
             }
         }
+        found.extend(self.logs.iter().flat_map(|log| self.against_log(log)));
         for node in nodes {
             let present = self.transactions.get(node);
             for id in &self.acknowledged {
@@ -190,6 +239,23 @@ impl Observations {
             found.push(Violation::BudgetExceeded { silent: self.silent_max, allowed: silent_allowed });
         }
         found
+    }
+
+    /// Disk before wire: what was seen of a voter at the height of its log is in the log, and nothing else beside it.
+    fn against_log<'a>(&'a self, log: &'a SigningLog) -> impl Iterator<Item = Violation> + 'a {
+        let twice = log.messages.iter().filter(|(_, bytes)| bytes.len() > 1).map(|((round, step), _)| {
+            Violation::ConflictingSignatures { identity: log.identity.clone(), at: (log.height, *round, *step) }
+        });
+        let seen = self
+            .messages
+            .iter()
+            .filter(|((identity, height, ..), _)| *identity == log.identity && *height == log.height);
+        let unlogged = seen.filter_map(|((identity, height, round, step, _), bytes)| {
+            let logged = log.messages.get(&(*round, *step));
+            let whole = logged.is_some_and(|logged| bytes.is_subset(logged));
+            (!whole).then(|| Violation::NotInLog { identity: identity.clone(), at: (*height, *round, *step) })
+        });
+        twice.chain(unlogged)
     }
 }
 
@@ -216,9 +282,55 @@ mod tests {
         seen.message(vote("k", b"x"));
         seen.message(vote("k", b"x"));
         seen.acknowledged("t");
+        seen.signing_log(log(&[b"x"]));
         seen.silent(1);
         assert_eq!(seen.violations(&["one".into(), "two".into()], 1), vec![]);
-        assert_eq!(seen.counts(), Counts { heights: 1, messages: 1, acknowledged: 1, silent_max: 1 });
+        assert_eq!(
+            seen.counts(),
+            Counts { heights: 1, messages: 1, acknowledged: 1, logged: 1, silent_max: 1, gap_max_ms: 0 }
+        );
+    }
+
+    /// The signing log of voter `a` at height 7 with these precommits of round 0.
+    fn log(precommits: &[&[u8]]) -> SigningLog {
+        let messages = precommits.iter().map(|bytes| bytes.to_vec()).collect();
+        SigningLog { identity: "a".into(), height: 7, messages: BTreeMap::from([((0, Step::Precommit), messages)]) }
+    }
+
+    #[test]
+    fn a_message_that_is_not_in_its_log_is_found() {
+        let mut seen = Observations::default();
+        seen.message(vote("k", b"x"));
+        seen.signing_log(SigningLog { messages: BTreeMap::new(), ..log(&[]) });
+        seen.signing_log(log(&[b"y"]));
+        let expected = Violation::NotInLog { identity: "a".into(), at: (7, 0, Step::Precommit) };
+        assert_eq!(seen.violations(&[], 0), vec![expected.clone(), expected]);
+    }
+
+    #[test]
+    fn a_log_of_another_height_or_voter_says_nothing_about_a_message() {
+        let mut seen = Observations::default();
+        seen.message(vote("k", b"x"));
+        seen.signing_log(SigningLog { height: 8, ..log(&[]) });
+        seen.signing_log(SigningLog { identity: "b".into(), ..log(&[]) });
+        assert_eq!(seen.violations(&[], 0), vec![]);
+    }
+
+    #[test]
+    fn two_messages_of_one_step_in_a_log_conflict() {
+        let mut seen = Observations::default();
+        seen.signing_log(log(&[b"x", b"y"]));
+        let expected = Violation::ConflictingSignatures { identity: "a".into(), at: (7, 0, Step::Precommit) };
+        assert_eq!(seen.violations(&[], 0), vec![expected]);
+    }
+
+    #[test]
+    fn the_longest_gap_is_between_neighbours() {
+        let mut seen = Observations::default();
+        for (height, time_ms) in [(1, 1_000), (2, 1_500), (3, 2_700), (7, 9_000)] {
+            seen.block_time(height, time_ms);
+        }
+        assert_eq!(seen.counts().gap_max_ms, 1_200);
     }
 
     #[test]

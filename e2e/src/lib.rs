@@ -1,4 +1,5 @@
-//! Helpers of the demo and the cluster cases: the environment, networks in it, load, and the invariant watcher.
+//! Helpers of the demo and the tests: the environment, networks in it, load, the invariant watcher, and a stand-in for
+//! everything below the API server with trials of the operator against it.
 
 pub mod dial;
 pub mod environment;
@@ -6,4 +7,7 @@ pub mod invariants;
 pub mod load;
 pub mod network;
 pub mod process;
+pub mod stand_in;
+pub mod trial;
+pub mod volumes;
 pub mod watch;

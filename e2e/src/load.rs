@@ -16,7 +16,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::network::eventually;
+use crate::dial::Access;
+use crate::network::{Network, eventually};
+use crate::watch::client_of;
 
 /// How many blocks a transfer may wait.
 const VALID_FOR: u64 = 200;
@@ -103,18 +105,18 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts one sender for each client. A sender whose node does not answer asks the next node for the same
-    /// transaction: a resubmitted one is never executed twice.
-    pub fn start(clients: &[Client], first_account: u32) -> Self {
+    /// Starts one sender for each node. A sender whose node does not answer asks the next node, at the address that its
+    /// pod has then, for the same transaction: a resubmitted one is never executed twice.
+    pub fn start(network: &Network, access: &Access, nodes: &[String], first_account: u32) -> Self {
         let stop = CancellationToken::new();
         let finalised = Arc::new(Mutex::new(vec![]));
         let mut senders = JoinSet::new();
-        for (index, _) in clients.iter().enumerate() {
-            let clients = clients.to_vec();
+        for (index, _) in nodes.iter().enumerate() {
+            let route = Route { network: network.clone(), access: access.clone(), nodes: nodes.to_vec(), at: index };
             let stop = stop.clone();
             let finalised = finalised.clone();
             let number = first_account + u32::try_from(index).unwrap_or(0);
-            senders.spawn(async move { send_until(stop, &clients, index, number, &finalised).await });
+            senders.spawn(async move { send_until(stop, route, number, &finalised).await });
         }
         Self { stop, senders, finalised }
     }
@@ -145,22 +147,36 @@ impl Load {
     }
 }
 
-async fn send_until(
-    stop: CancellationToken,
-    clients: &[Client],
-    first: usize,
-    number: u32,
-    finalised: &Mutex<Vec<Finalised>>,
-) {
-    let mut at = first;
+/// Where a sender sends to.
+struct Route {
+    network: Network,
+    access: Access,
+    nodes: Vec<String>,
+    at: usize,
+}
+
+impl Route {
+    async fn client(&self) -> Result<Client> {
+        let node = self.nodes.get(self.at % self.nodes.len().max(1)).context("there are nodes")?;
+        client_of(&self.network, &self.access, node).await
+    }
+}
+
+async fn send_until(stop: CancellationToken, mut route: Route, number: u32, finalised: &Mutex<Vec<Finalised>>) {
+    let mut client: Option<Client> = None;
     let mut pending: Option<Transaction> = None;
     let mut sender: Option<Sender> = None;
     let mut pace = tokio::time::interval(Duration::from_millis(100));
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => break }
-        let Some(client) = clients.get(at % clients.len()) else { break };
-        let step = send_one(client, number, &mut sender, &mut pending);
+        let step = async {
+            if client.is_none() {
+                client = Some(route.client().await?);
+            }
+            let client = client.as_ref().context("a client is set")?;
+            send_one(client, number, &mut sender, &mut pending).await
+        };
         let outcome = tokio::select! { outcome = step => outcome, () = stop.cancelled() => break };
         match outcome {
             Ok(done) => finalised.lock().await.push(done),
@@ -168,7 +184,10 @@ async fn send_until(
                 pending = None;
                 sender = None;
             }
-            Err(_) => at += 1,
+            Err(_) => {
+                route.at += 1;
+                client = None;
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use althing_crds::names;
@@ -12,7 +13,7 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use crate::environment::Environment;
+use crate::environment::{Environment, Verdict};
 
 /// A network in a namespace of its own.
 #[derive(Clone)]
@@ -44,6 +45,17 @@ pub struct Voter {
     pub host: String,
     /// Public key of the voter's identity, hex; empty until the operator has written it.
     pub identity: String,
+}
+
+/// An object and what tools think of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Kind and name.
+    pub name: String,
+    /// It says `Stalled=True`.
+    pub stalled: bool,
+    /// What tools think.
+    pub verdict: Verdict,
 }
 
 /// A condition as it stands on an object.
@@ -143,6 +155,29 @@ impl Network {
         Ok(kind_api(self.client.clone(), &self.namespace, kind).get(name).await?)
     }
 
+    /// What kstatus and Argo CD think of every object of ours in the namespace.
+    ///
+    /// # Errors
+    /// When they cannot be listed or judged.
+    pub async fn verdicts(&self) -> Result<Vec<Judged>> {
+        let listed: Value = serde_json::from_str(&self.kubectl(&["get", "bcn,cgrp,vnode", "-o", "json"]).await?)?;
+        let mut verdicts = vec![];
+        for object in listed.pointer("/items").and_then(Value::as_array).into_iter().flatten() {
+            let text = |path| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+            let stalled = conditions.into_iter().flatten().any(|found| {
+                let is = |path, value| found.pointer(path).and_then(Value::as_str) == Some(value);
+                is("/type", "Stalled") && is("/status", "True")
+            });
+            verdicts.push(Judged {
+                name: format!("{} {}", text("/kind"), text("/metadata/name")),
+                stalled,
+                verdict: self.environment.judge(object).await?,
+            });
+        }
+        Ok(verdicts)
+    }
+
     /// Waits until an object says `Condition=Status`, and returns the condition.
     ///
     /// # Errors
@@ -210,6 +245,15 @@ impl Network {
             .collect();
         voters.sort_by_key(|(number, _)| *number);
         Ok(voters.into_iter().map(|(_, voter)| voter).collect())
+    }
+
+    /// Where the local cluster keeps the files of a claim.
+    ///
+    /// # Errors
+    /// When the claim is not bound, or the cluster is not the local one.
+    pub async fn claim_folder(&self, claim: &str) -> Result<PathBuf> {
+        let volume = self.kubectl(&["get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}"]).await?;
+        self.environment.volume_folder(&volume)
     }
 
     /// A Secret's entry as text.

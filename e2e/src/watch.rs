@@ -1,5 +1,6 @@
 //! Watches a network during a case: every finalised block of every node, every vote any node received, who is silent,
-//! and what was acknowledged; at the end it reads the blocks once more from every node and from the volumes.
+//! and what was acknowledged; at the end it reads the blocks once more from every node, then blocks and signing logs from
+//! the volumes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::dial::Access;
 use crate::invariants::{Counts, Observations, SignedMessage, Step};
 use crate::load::Finalised;
-use crate::network::{Network, eventually};
+use crate::network::{Network, Voter, eventually};
+use crate::volumes;
 
 /// A voter without a precommit in so many newest heights is silent.
 const SILENT_AFTER_HEIGHTS: u64 = 10;
@@ -114,20 +116,47 @@ impl Watch {
         }
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+        if self.network.environment.has_volumes() {
+            for voter in self.network.voters().await? {
+                nodes.push(self.read_volume(&voter).await?);
+            }
+        }
         let seen = lock(&self.seen);
         let counts = seen.counts();
         ensure!(counts.heights > 0, "the watcher saw no block");
         ensure!(counts.messages > 0, "the watcher saw no vote");
+        ensure!(
+            counts.logged > 0 || !self.network.environment.has_volumes(),
+            "the signing logs on the volumes are empty"
+        );
         let violations = seen.violations(&nodes, silent_allowed);
         if !violations.is_empty() {
             let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
             bail!("{} safety rules broken:\n{}", violations.len(), lines.join("\n"));
         }
         println!(
-            "    watched {} heights, {} signed messages, {} acknowledged, at most {} silent",
-            counts.heights, counts.messages, counts.acknowledged, counts.silent_max
+            "    watched {} heights, {} signed messages ({} found in signing logs), {} acknowledged and none lost, at most \
+             {} silent, longest gap {} ms",
+            counts.heights, counts.messages, counts.logged, counts.acknowledged, counts.silent_max, counts.gap_max_ms
         );
         Ok(counts)
+    }
+
+    /// Compares a voter's volume with what was seen: its blocks, and what it signed at the height of its signing log.
+    /// Returns the name under which its blocks are kept. Only after all streams have ended: what was seen before the
+    /// reading must be in the log.
+    async fn read_volume(&self, voter: &Voter) -> Result<String> {
+        let claim = format!("{}-data", voter.node);
+        let name = format!("volume {claim}");
+        eventually(&format!("{name} is read"), 20, || async {
+            let folder = self.network.claim_folder(&claim).await?;
+            volumes::read_blocks(&folder, |block| observe(&self.seen, &name, block))?;
+            let log = volumes::read_signing_log(&folder, &voter.identity)?;
+            log.into_iter().for_each(|log| lock(&self.seen).signing_log(log));
+            Ok(())
+        })
+        .await?;
+        Ok(name)
     }
 
     async fn read_whole_chain(&self, node: &str, target: u64) -> Result<()> {
@@ -186,9 +215,16 @@ async fn follow_once(client: &Client, node: &str, next: &mut u64, seen: &Mutex<O
 
 fn observe_block(seen: &Mutex<Observations>, node: &str, block: &proto::Block) -> Result<()> {
     let decoded = Block::decode(&block.block).context("failed to decode a block")?;
-    let transactions: Vec<String> = decoded.transactions().map(|transaction| transaction.id().to_string()).collect();
-    lock(seen).block(node, block.height, &hex::encode(decoded.hash().as_bytes()), &transactions);
+    observe(seen, node, &decoded);
     Ok(())
+}
+
+fn observe(seen: &Mutex<Observations>, node: &str, block: &Block) {
+    let transactions: Vec<String> = block.transactions().map(|transaction| transaction.id().to_string()).collect();
+    let (height, time_ms) = (block.header().height.get(), block.header().time.get());
+    let mut seen = lock(seen);
+    seen.block(node, height, &hex::encode(block.hash().as_bytes()), &transactions);
+    seen.block_time(height, time_ms);
 }
 
 fn observe_vote(seen: &Mutex<Observations>, vote: &proto::SeenVote) -> Result<()> {

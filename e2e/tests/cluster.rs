@@ -26,6 +26,8 @@ pub struct Scene {
     pub environment: Environment,
     /// The images under test.
     pub images: Images,
+    /// The node under another tag: what an upgrade goes to.
+    pub node_next: String,
     /// Client of the API server.
     pub client: kube::Client,
     /// This case's own namespace.
@@ -111,6 +113,7 @@ async fn interrupted() {
 
 async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
     let images = environment.load_images().await?;
+    let node_next = environment.load_next_node().await?;
     let namespaces = namespaces_of(&selected);
     for namespace in &namespaces {
         create_namespace(environment, namespace).await?;
@@ -126,6 +129,7 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
         let scene = Scene {
             environment: environment.clone(),
             images: images.clone(),
+            node_next: node_next.clone(),
             client: client.clone(),
             namespace: case.namespace(),
             namespaces: namespaces.clone(),

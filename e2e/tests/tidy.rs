@@ -36,10 +36,12 @@ const FORBIDDEN_NAMES: &[(&str, &[&str])] = &[
     ("node/core/src/crypto/", &["crate::ledger", "crate::consensus", "crate::mempool", "crate::session"]),
     ("node/core/src/ledger/", &["crate::consensus", "crate::mempool", "crate::session"]),
     ("node/core/src/mempool/", &["crate::consensus", "crate::session"]),
+    ("node/core/src/light/", &["crate::ledger", "crate::consensus", "crate::mempool", "crate::session"]),
     ("node/core/src/session/", &["crate::consensus", "crate::mempool", "crate::ledger"]),
     ("node/src/adapters/", &["crate::services", "crate::commands"]),
     ("node/src/services/", &["crate::commands"]),
-    ("node/src/shell/", &["crate::commands"]),
+    ("node/src/shell/", &["crate::commands", "crate::gateway"]),
+    ("node/src/gateway/", &["crate::commands", "crate::shell", "crate::services", "crate::adapters"]),
     ("operator/src/parts/", &["crate::network", "crate::group", "crate::validator", "crate::apply", "crate::chain"]),
     ("operator/src/validator/", &["crate::network", "crate::group::"]),
     ("operator/src/group/", &["crate::network"]),
@@ -52,7 +54,10 @@ const IMPURE: &[&str] =
 fn is_pure(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     path.starts_with("node/core/src/")
+        || path.starts_with("node/src/gateway/rules/")
         || path.starts_with("operator/src/parts/")
+        || path == "operator/src/budget/mod.rs"
+        || path == "operator/src/group/rollout/mod.rs"
         || (path.starts_with("operator/src/")
             && (name.starts_with("desired") || name == "validate.rs" || name == "status.rs"))
 }
@@ -187,6 +192,39 @@ fn every_source_file_follows_the_rules() {
         .flat_map(|file| RULES.iter().flat_map(|rule| rule(&file)).collect::<Vec<_>>())
         .collect();
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// The reasons of conditions, from `crds/src/reasons.rs`, that a person may have to act upon.
+fn alarming_reasons(text: &str) -> Vec<String> {
+    const ALARMING: &[&str] = &[
+        "PodNotRunning",
+        "PodFailing",
+        "QuorumLost",
+        "BlocksStopped",
+        "NotStarted",
+        "ChainUnknown",
+        "NoMarginLeft",
+        "CoLocated",
+        "SingleVoter",
+        "CatchingUp",
+        "Unreachable",
+        "VotesMissing",
+        "WaitingForGrant",
+        "NotAVoter",
+    ];
+    let stalls = text.lines().filter_map(|line| line.trim().strip_suffix(" = stalls,"));
+    stalls.chain(ALARMING.iter().copied()).map(str::to_string).collect()
+}
+
+#[test]
+fn every_alarming_reason_has_a_runbook() {
+    let root = root();
+    let books: String = files("docs/runbooks/*.md").iter().map(|path| read(&root, path).text).collect();
+    let reasons = alarming_reasons(&read(&root, "crds/src/reasons.rs").text);
+    assert!(reasons.len() > 30, "found only {} reasons", reasons.len());
+    let missing: Vec<&String> =
+        reasons.iter().filter(|reason| !books.lines().any(|line| line == format!("## {reason}"))).collect();
+    assert!(missing.is_empty(), "docs/runbooks has no section for {missing:?}");
 }
 
 #[test]

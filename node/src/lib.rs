@@ -6,6 +6,7 @@
 //! - [`services`]: the gRPC services that `node-api` describes.
 //! - [`devnet`]: a development network of real processes on one machine.
 //! - [`bench`]: measures a network under load.
+//! - [`gateway`]: the public entrance before the nodes.
 //! - [`metrics`]: everything that `/metrics` shows.
 
 pub mod adapters;
@@ -13,6 +14,7 @@ pub mod bench;
 pub mod causes;
 pub mod commands;
 pub mod devnet;
+pub mod gateway;
 pub mod metrics;
 pub mod services;
 pub mod shell;

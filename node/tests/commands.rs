@@ -81,6 +81,25 @@ async fn keygen_makes_a_key_once_and_shows_it() {
 }
 
 #[tokio::test]
+async fn a_key_goes_to_cometbft_and_comes_back() {
+    let directory = TempDir::new().expect("a directory");
+    let file = |name: &str| directory.path().join(name);
+    let (made, comet, back) = (file("identity.pem"), file("priv_validator_key.json"), file("back.pem"));
+    let public = run(["keygen", text(&made)]).await.stdout;
+    let exported = run(["keygen", "export", text(&made), text(&comet)]).await;
+    assert_eq!((exported.code, &exported.stdout), (0, &public), "{}", exported.stderr);
+    let imported = run(["keygen", "import", "--output", "json", text(&comet), text(&back)]).await.json();
+    assert_eq!(imported["publicKey"], public.trim());
+    let read = |path: &Path| std::fs::read_to_string(path).expect("reads");
+    assert_eq!(read(&made), read(&back));
+    let again = run(["keygen", "import", text(&comet), text(&back)]).await;
+    assert_eq!(again.code, 3, "an existing key is never replaced");
+    let wrong = run(["keygen", "import", text(&made), text(&file("none.pem"))]).await;
+    assert_eq!(wrong.code, 3);
+    assert!(wrong.stderr.contains("not a priv_validator_key.json"), "{}", wrong.stderr);
+}
+
+#[tokio::test]
 async fn genesis_is_shown_and_hashed_and_a_changed_one_is_refused() {
     let hash = run(["genesis", "hash", GENESIS]).await;
     assert_eq!((hash.code, hash.stdout.as_str()), (0, GENESIS_HASH));
@@ -141,6 +160,7 @@ impl Network {
             directory: directory.path().to_owned(),
             chain_id: "devnet".parse().expect("a chain id"),
             ports: ports::free(1).expect("free ports"),
+            candidates: 0,
             observers: 0,
             log_level: LogLevel::Info,
         };

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::faults::Plan;
+
 /// Version and source commit, as `--version` prints them.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ALTHING_BUILT_COMMIT"), ")");
 
@@ -35,9 +37,20 @@ pub struct Config {
     /// How many objects of one kind are reconciled at the same time.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
+    /// Pauses between two looks at an object, in percent of what they are: for tests.
+    #[arg(long, env = "PAUSES_PERCENT", default_value_t = 100, hide = true, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub pauses_percent: u32,
+    /// What shall go wrong between this process and the API server, as JSON: for tests.
+    #[arg(long, env = "FAULTS", hide = true)]
+    pub faults: Option<Plan>,
 }
 
 impl Config {
+    /// A pause as this process makes it.
+    pub fn pause(&self, pause: Duration) -> Duration {
+        pause.saturating_mul(self.pauses_percent) / 100
+    }
+
     /// The scopes to watch: one for each namespace, or one for the whole cluster (`None`).
     pub fn scopes(&self) -> Vec<Option<String>> {
         let mut named: Vec<String> =

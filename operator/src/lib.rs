@@ -6,19 +6,23 @@
 //! |---|---|
 //! | `network/`, `group/`, `validator/` | one kind each, with the same files in each |
 //! | `parts/` | pure builders of children |
+//! | `budget/` | how much power may be taken away on purpose: every disruption asks it |
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
 //! | `watches.rs`, `context.rs` | caches, and what a reconcile may use |
+//! | `faults/` | faults between operator and API server, for tests only |
 //! | `run.rs`, `lease.rs`, `http.rs`, `metrics.rs`, `events.rs` | the process around it |
 
 pub mod apply;
 pub mod authorities;
+pub mod budget;
 pub mod certificates;
 pub mod chain;
 pub mod config;
 pub mod context;
 pub mod error;
 pub mod events;
+pub mod faults;
 pub mod group;
 pub mod http;
 pub mod kinds;

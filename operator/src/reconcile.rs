@@ -57,7 +57,7 @@ where
     metrics.reconciles.with_label_values(&[kind.as_str(), word]).inc();
     result.map(|pause| {
         context.succeeded(&name);
-        Action::requeue(pause)
+        Action::requeue(context.shared.config.pause(pause))
     })
 }
 
@@ -69,7 +69,7 @@ where
     let name = what(object);
     if error.is_passing() {
         tracing::debug!(object = %name, %error, "looking again");
-        return Action::requeue(AFTER_CONFLICT);
+        return Action::requeue(context.shared.config.pause(AFTER_CONFLICT));
     }
     let pause = match error {
         Error::Undecodable { .. } => UNDECODABLE,
@@ -89,7 +89,7 @@ where
         | Error::Panicked(_) => context.backoff(&name),
     };
     tracing::warn!(object = %name, %error, pause_s = pause.as_secs(), "reconcile failed");
-    Action::requeue(pause)
+    Action::requeue(context.shared.config.pause(pause))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

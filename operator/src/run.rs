@@ -7,6 +7,7 @@ use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube_runtime::controller::{Action, Config as ControllerConfig};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::reflector::store::Writer as StoreWriter;
@@ -25,6 +26,7 @@ use crate::config::Config;
 use crate::context::{Caches, Context, Shared, Wakers};
 use crate::error::Error as ReconcileError;
 use crate::events::Events;
+use crate::faults::{FaultLayer, Plan};
 use crate::http::{self, Health};
 use crate::lease::{Election, Leadership};
 use crate::metrics::Metrics;
@@ -69,7 +71,7 @@ pub enum RunError {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new()?);
     let health = Arc::new(Health::default());
-    let client = connect().await?;
+    let client = connect(config.faults.clone()).await?;
     let (stop, stopped) = watch::channel(false);
     let (elected, mut is_elected) = watch::channel(false);
     let leadership = Arc::new(Leadership::default());
@@ -124,10 +126,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
 /// The API server as this process is configured. A refused call is answered at once: trying again is up to the
 /// reconcilers, which know how long it makes sense.
-async fn connect() -> Result<Client, RunError> {
+async fn connect(faults: Option<Plan>) -> Result<Client, RunError> {
     let mut config = kube::Config::infer().await.map_err(|error| RunError::Configuration(error.to_string()))?;
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
+    let failed = |error| RunError::Client(Box::new(error));
+    match faults {
+        None => Client::try_from(config).map_err(failed),
+        Some(plan) => {
+            let builder = ClientBuilder::try_from(config).map_err(failed)?;
+            Ok(builder.with_layer(&FaultLayer::new(plan)).build())
+        }
+    }
 }
 
 async fn stop_signal() -> Result<(), RunError> {

@@ -36,7 +36,7 @@ struct Module {
     flags: fn(&Path) -> Result<String>,
 }
 
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 7] = [
     Module {
         folder: "kubernetes",
         packages: &[
@@ -79,6 +79,8 @@ const MODULES: [Module; 6] = [
             Ok(format!("{STRIP} -X helm.sh/helm/v4/internal/version.version={version}"))
         },
     },
+    // What kstatus and Argo CD think of an object: for the cases, not for the cluster.
+    Module { folder: "judge", packages: &["."], programs: &["judge"], flags: strip },
 ];
 
 const METRICS_SERVER: Module = Module {

@@ -9,6 +9,7 @@ use althing_cluster::checkout::{Checkout, Node};
 use althing_cluster::forward::{self, Target};
 use althing_cluster::images::{Image, ImageFile};
 use althing_cluster::status::{self, Health};
+use althing_cluster::up::Controllers;
 use althing_cluster::{daemon, down, interrupt, membership, relay, selftest, up, worker};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +51,9 @@ enum Command {
         /// Parts that are not there by default.
         #[arg(long, value_enum)]
         with: Vec<Addon>,
+        /// API server and etcd alone, for tests that play the controllers themselves; needs --nodes 0.
+        #[arg(long)]
+        without_controllers: bool,
     },
     /// End the cluster and remove everything it made, also after a crash of this tool.
     Down,
@@ -175,8 +179,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     interrupt::listen()?;
     let checkout = Checkout::find(&arguments.checkout)?;
     match arguments.command {
-        Command::Up { nodes, with } => {
-            let environment = up::up(&checkout, nodes, &with)?;
+        Command::Up { nodes, with, without_controllers } => {
+            anyhow::ensure!(!without_controllers || nodes == 0, "--without-controllers needs --nodes 0");
+            let controllers = if without_controllers { Controllers::None } else { Controllers::All };
+            let environment = up::up(&checkout, nodes, &with, controllers)?;
             println!("{}", up::describe(&checkout, &environment));
         }
         Command::Down => down::down(&checkout)?,

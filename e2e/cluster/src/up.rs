@@ -13,12 +13,21 @@ use crate::{
     addons, build, calico, control_plane, down, interrupt, membership, pki, preflight, relay, sandbox, worker,
 };
 
+/// Whether controller manager and scheduler run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Controllers {
+    /// As in every cluster.
+    All,
+    /// Somebody else plays them: API server and etcd alone.
+    None,
+}
+
 /// Brings the cluster up. Does nothing when it runs; starts what is missing when it runs with fewer nodes. A failed or
 /// interrupted start from nothing leaves nothing, but for the logs of one that failed.
 ///
 /// # Errors
 /// Why it cannot be brought up.
-pub fn up(checkout: &Checkout, nodes: u8, with: &[Addon]) -> Result<Environment> {
+pub fn up(checkout: &Checkout, nodes: u8, with: &[Addon], controllers: Controllers) -> Result<Environment> {
     let _lock = checkout.lock()?;
     let mut progress = Progress::start();
     if let Some(environment) = running(checkout) {
@@ -32,7 +41,7 @@ pub fn up(checkout: &Checkout, nodes: u8, with: &[Addon]) -> Result<Environment>
         down::remove(checkout)?;
         progress.done("remains of an earlier cluster removed");
     }
-    match make(checkout, nodes, with, &mut progress) {
+    match make(checkout, nodes, with, controllers, &mut progress) {
         Ok(environment) => Ok(environment),
         Err(error) => {
             interrupt::shield();
@@ -52,7 +61,13 @@ pub fn running(checkout: &Checkout) -> Option<Environment> {
     sandbox::first_process(checkout, Node::FIRST).map(|_| environment)
 }
 
-fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress) -> Result<Environment> {
+fn make(
+    checkout: &Checkout,
+    nodes: u8,
+    with: &[Addon],
+    controllers: Controllers,
+    progress: &mut Progress,
+) -> Result<Environment> {
     make_folders(checkout)?;
     pki::make(&checkout.pki())?;
     progress.done("keys and certificates");
@@ -69,7 +84,7 @@ fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress)
     std::thread::scope(|scope| {
         // Nodes start beside the API server; a kubelet that comes first just retries.
         let workers = scope.spawn(|| worker::on_each(&all, |node| start_node(checkout, node)));
-        let control = start_control_plane(checkout, &all, progress);
+        let control = start_control_plane(checkout, &all, controllers, progress);
         let workers = workers.join().unwrap_or_else(|_| Err(Error::Refused("a thread died".into())));
         control.and(workers)
     })?;
@@ -86,10 +101,18 @@ fn make(checkout: &Checkout, nodes: u8, with: &[Addon], progress: &mut Progress)
     Ok(environment)
 }
 
-fn start_control_plane(checkout: &Checkout, nodes: &[Node], progress: &mut Progress) -> Result<()> {
+fn start_control_plane(
+    checkout: &Checkout,
+    nodes: &[Node],
+    controllers: Controllers,
+    progress: &mut Progress,
+) -> Result<()> {
     control_plane::wait_until_ready(checkout)?;
     progress.done("API server ready");
-    control_plane::start_controllers(checkout)?;
+    match controllers {
+        Controllers::All => control_plane::start_controllers(checkout)?,
+        Controllers::None => progress.done("no controllers, as asked"),
+    }
     if !nodes.is_empty() {
         calico::prepare_datastore(checkout)?;
         addons::apply_base(checkout)?;

@@ -16,7 +16,7 @@ pub async fn a_copied_volume_never_signs(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let watch = Watch::start(&network).await?;
     let original = network.voters().await?.into_iter().next().context("a voter exists")?;
-    make_claim_with_copy(scene, &network, &original).await?;
+    make_claim_with_copy(&network, &original).await?;
     let copy = start_copy(&network, &original).await?;
     let access = Access::operator(&network).await?;
     let client = access.client(&network, &copy)?;
@@ -50,7 +50,7 @@ pub async fn a_copied_volume_never_signs(scene: &Scene) -> Result<()> {
 }
 
 /// A claim on the same Kubernetes node, bound by a pod that ends at once, filled with what the original holds.
-async fn make_claim_with_copy(scene: &Scene, network: &Network, original: &Voter) -> Result<()> {
+async fn make_claim_with_copy(network: &Network, original: &Voter) -> Result<()> {
     let manifest = json!({
         "apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "copy"}, "spec": {
@@ -71,13 +71,15 @@ async fn make_claim_with_copy(scene: &Scene, network: &Network, original: &Voter
         Ok(())
     })
     .await?;
-    let from = volume_folder(scene, network, &format!("{}-data", original.node)).await?;
-    let to = volume_folder(scene, network, "copy").await?;
+    let from = network.claim_folder(&format!("{}-data", original.node)).await?;
+    let to = network.claim_folder("copy").await?;
     // Stopped while it is copied, as a snapshot of the volume would find it: all files of one moment.
     let script = format!(
         "pids=$(grep -l 'pod{uid}' /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3)
          kill -STOP $pids && cp -a {from}/. {to}/; code=$?; kill -CONT $pids; exit $code",
-        uid = original.uid
+        uid = original.uid,
+        from = from.display(),
+        to = to.display(),
     );
     althing_e2e::process::Call::new("sh", &["-c", &script]).stdout().await?;
     Ok(())
@@ -89,13 +91,6 @@ fn with_selected_node(mut manifest: Value, host: &str) -> Value {
         metadata.insert("annotations".into(), json!({"volume.kubernetes.io/selected-node": host}));
     }
     manifest
-}
-
-/// Where a claim's volume lies on this machine.
-async fn volume_folder(scene: &Scene, network: &Network, claim: &str) -> Result<String> {
-    let volume = network.kubectl(&["get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}"]).await?;
-    let folder = scene.environment.volume_folder(&volume)?;
-    Ok(folder.display().to_string())
 }
 
 /// A pod like the original's on the copied claim.

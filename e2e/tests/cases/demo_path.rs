@@ -1,12 +1,15 @@
 //! What a new user does: apply an example, wait, send transactions, read the columns.
 
+use std::time::Duration;
+
 use althing_e2e::dial::Access;
 use althing_e2e::load::{Sender, demo_account, submit};
-use althing_e2e::network::{Network, eventually};
+use althing_e2e::network::{Judged, Network, eventually};
 use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use node_api::proto::get_transaction_response::Status;
 use node_core::types::TransactionId;
+use tokio::time::{Instant, interval};
 
 use crate::Scene;
 
@@ -70,8 +73,42 @@ async fn applied_example(scene: &Scene, file: &str, name: &str) -> Result<Networ
     let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let network = Network::new(&scene.environment, &scene.client, &scene.namespace, name, "main");
     network.apply(&text).await?;
+    nobody_is_told_too_early(&network).await?;
     network.wait_all_signing(4, 180).await?;
+    eventually("everything is current and healthy", 60, || async {
+        let verdicts = network.verdicts().await?;
+        ensure!(verdicts.len() == 6, "{} objects", verdicts.len());
+        for Judged { name, verdict, .. } in verdicts {
+            let well = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Current", "Healthy");
+            ensure!(well, "{name}: {verdict:?}");
+        }
+        Ok(())
+    })
+    .await?;
     Ok(network)
+}
+
+/// Until a quorum signs, kstatus and Argo CD say of the network that it is on its way: neither done nor failed.
+async fn nobody_is_told_too_early(network: &Network) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(180);
+    let mut pace = interval(Duration::from_millis(250));
+    let mut on_its_way = 0;
+    loop {
+        pace.tick().await;
+        let object = serde_json::to_value(network.object("BlockchainNetwork", &network.name).await?)?;
+        let verdict = network.environment.judge(&object).await?;
+        let said = (verdict.kstatus.as_str(), verdict.argocd.as_str());
+        if said == ("Current", "Healthy") {
+            let signing = object.pointer("/status/signing").and_then(serde_json::Value::as_str);
+            ensure!(signing == Some("4/4"), "{verdict:?} too early: {object}");
+            break;
+        }
+        ensure!(said.0 == "InProgress" && ["Progressing", "Unknown"].contains(&said.1), "{verdict:?} of {object}");
+        ensure!(Instant::now() < end, "not Current within 180 s: {verdict:?} of {object}");
+        on_its_way += 1;
+    }
+    ensure!(on_its_way > 0, "the network was never seen on its way");
+    Ok(())
 }
 
 async fn columns_tell_the_truth(network: &Network) -> Result<()> {

@@ -50,11 +50,11 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
     Ok(())
 }
 
-async fn load_on_all(network: &Network, first_account: u32) -> Result<Load> {
+/// One sender for each voter.
+pub async fn load_on_all(network: &Network, first_account: u32) -> Result<Load> {
     let access = Access::operator(network).await?;
-    let voters = network.voters().await?;
-    let clients: Result<Vec<_>> = voters.iter().map(|voter| access.client(network, voter)).collect();
-    Ok(Load::start(&clients?, first_account))
+    let nodes: Vec<String> = network.voters().await?.into_iter().map(|voter| voter.node).collect();
+    Ok(Load::start(network, &access, &nodes, first_account))
 }
 
 /// Waits until another pod of the same validator has the chain's newest blocks.

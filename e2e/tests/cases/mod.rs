@@ -5,10 +5,12 @@ mod copies;
 mod demo_path;
 mod disturbance;
 mod installation;
+mod membership;
 mod policies;
 mod refusals;
 mod restarts;
 mod resume;
+mod upgrades;
 
 use althing_e2e::network::Network;
 use anyhow::Result;
@@ -35,6 +37,11 @@ pub fn all() -> Vec<Case> {
         case!(resume::a_deleted_network_resumes_its_chain),
         case!(disturbance::a_killed_validator_catches_up),
         case!(copies::a_copied_volume_never_signs),
+        case!(membership::voters_join_and_leave_by_kubectl_scale),
+        case!(upgrades::a_rolling_image_change_under_load_loses_nothing),
+        case!(upgrades::a_bad_image_pauses_and_is_rolled_back),
+        case!(upgrades::impossible_resources_pause_and_are_rolled_back),
+        case!(upgrades::a_drain_and_a_rolling_change_share_one_budget),
         case!(installation::networks_outlive_the_chart),
         case!(disturbance::a_partitioned_validator_never_signs_twice),
     ]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use althing_e2e::environment::Environment;
-use althing_e2e::network::eventually;
+use althing_e2e::network::{Judged, Network, eventually};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::Scene;
@@ -101,7 +101,21 @@ async fn stalled(scene: &Scene, reason: &str) -> Result<()> {
         ensure!(!pods.contains("-0-0") || said.len() > 1, "a pod was made: {pods}");
         Ok(())
     })
-    .await
+    .await?;
+    tools_say_failed(scene).await
+}
+
+/// What is stalled is failed for kstatus and degraded for Argo CD.
+async fn tools_say_failed(scene: &Scene) -> Result<()> {
+    let network = Network::new(&scene.environment, &scene.client, &scene.namespace, "any", "main");
+    let mut judged = 0;
+    for Judged { name, stalled, verdict } in network.verdicts().await? {
+        let failed = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Failed", "Degraded");
+        ensure!(failed == stalled, "{name}: {verdict:?}");
+        judged += usize::from(stalled);
+    }
+    ensure!(judged > 0, "nothing was stalled any more");
+    Ok(())
 }
 
 /// Leaves the namespace as the next manifest expects it: empty, with nothing retained.

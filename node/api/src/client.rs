@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Uri;
 use node_core::{
     codec::Encode,
-    types::{AccountId, CeremonyNonce, Genesis, Hash, Height, Transaction, TransactionId},
+    types::{AccountId, CeremonyNonce, Genesis, Hash, Height, Recovery, Transaction, TransactionId},
 };
 use thiserror::Error;
 use tonic::{
@@ -156,6 +156,11 @@ impl Client {
         Self { options: ClientOptions { deadline, ..self.options }, ..self.clone() }
     }
 
+    /// The connection itself, for a caller that forwards messages without looking into them.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Where the node is.
     pub fn target(&self) -> &str {
         &self.target
@@ -172,6 +177,13 @@ impl Client {
         let mut client = ValidatorsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let request = self.request(proto::GetValidatorsRequest {});
         self.call("Validators.GetValidators", client.get_validators(request)).await
+    }
+
+    /// `Validators.GetGovernance`.
+    pub async fn governance(&self) -> Result<proto::GetGovernanceResponse, ClientError> {
+        let mut client = ValidatorsClient::new(self.channel.clone());
+        let request = self.request(proto::GetGovernanceRequest {});
+        self.call("Validators.GetGovernance", client.get_governance(request)).await
     }
 
     /// `Transactions.Submit`.
@@ -288,8 +300,17 @@ impl Client {
 
     /// `Lifecycle.AcceptGenesis`.
     pub async fn accept_genesis(&self, genesis: &Genesis) -> Result<proto::AcceptGenesisResponse, ClientError> {
-        let message =
-            proto::AcceptGenesisRequest { genesis: genesis.encode(), genesis_hash: genesis.hash().as_bytes().to_vec() };
+        self.give_genesis(genesis, false).await
+    }
+
+    /// `Lifecycle.AcceptGenesis` for a node that joins a chain that runs already.
+    pub async fn join_chain(&self, genesis: &Genesis) -> Result<proto::AcceptGenesisResponse, ClientError> {
+        self.give_genesis(genesis, true).await
+    }
+
+    async fn give_genesis(&self, genesis: &Genesis, join: bool) -> Result<proto::AcceptGenesisResponse, ClientError> {
+        let genesis_hash = genesis.hash().as_bytes().to_vec();
+        let message = proto::AcceptGenesisRequest { genesis: genesis.encode(), genesis_hash, join };
         self.call("Lifecycle.AcceptGenesis", self.lifecycle().accept_genesis(self.request(message))).await
     }
 
@@ -303,6 +324,30 @@ impl Client {
     pub async fn start_chain(&self, hash: &Hash) -> Result<(), ClientError> {
         let request = self.request(proto::StartChainRequest { genesis_hash: hash.as_bytes().to_vec() });
         self.call("Lifecycle.StartChain", self.lifecycle().start_chain(request)).await.map(|_| ())
+    }
+
+    /// `Lifecycle.GetVoterReport`.
+    pub async fn voter_report(&self) -> Result<proto::VoterReport, ClientError> {
+        let request = self.request(proto::GetVoterReportRequest {});
+        self.call("Lifecycle.GetVoterReport", self.lifecycle().get_voter_report(request)).await
+    }
+
+    /// `Lifecycle.GetRecoveryReport`.
+    pub async fn recovery_report(&self) -> Result<proto::RecoveryReport, ClientError> {
+        let request = self.request(proto::GetRecoveryReportRequest {});
+        self.call("Lifecycle.GetRecoveryReport", self.lifecycle().get_recovery_report(request)).await
+    }
+
+    /// `Lifecycle.AcceptRecovery`.
+    pub async fn accept_recovery(&self, recovery: &Recovery) -> Result<proto::AcceptRecoveryResponse, ClientError> {
+        let request = self.request(proto::AcceptRecoveryRequest { recovery: recovery.encode() });
+        self.call("Lifecycle.AcceptRecovery", self.lifecycle().accept_recovery(request)).await
+    }
+
+    /// `Lifecycle.CompleteRecovery`.
+    pub async fn complete_recovery(&self, recovery: &Recovery) -> Result<(), ClientError> {
+        let request = self.request(proto::CompleteRecoveryRequest { recovery: recovery.encode() });
+        self.call("Lifecycle.CompleteRecovery", self.lifecycle().complete_recovery(request)).await.map(|_| ())
     }
 
     /// `Peer.Connect`: the frames to send, and a stream of those received. A frame may be up to [`MESSAGE_BYTES_MAX`].

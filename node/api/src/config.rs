@@ -11,7 +11,7 @@ use std::{
 };
 
 use node_core::types::{ChainId, Identity, Uid};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 pub use crate::roles::NodeRole;
@@ -253,24 +253,12 @@ pub enum ConfigError {
 impl NodeConfig {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        if fs::metadata(path).map_err(read)?.len() > CONFIG_BYTES_MAX {
-            return Err(ConfigError::TooLarge { path: path.to_owned() });
-        }
-        Self::from_yaml(&fs::read_to_string(path).map_err(read)?)
+        Self::from_yaml(&read(path)?)
     }
 
     /// Reads and checks a text.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        check_version(text)?;
-        let config: Self =
-            serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
-                let (key, problem) = (error.path().to_string(), error.inner().to_string());
-                // The parser names the key of some problems, or only what is around it.
-                let rest = problem.split_once(": ").filter(|(named, _)| key.starts_with(named)).map(|(_, rest)| rest);
-                let problem = if key == "." { problem } else { format!("{key}: {}", rest.unwrap_or(&problem)) };
-                ConfigError::Parse { problem }
-            })?;
+        let config: Self = parse(text)?;
         config.validate()?;
         Ok(config)
     }
@@ -358,6 +346,27 @@ impl From<Instance> for InstanceKeys {
     }
 }
 
+/// The text of a configuration file of at most [`CONFIG_BYTES_MAX`] bytes.
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    if fs::metadata(path).map_err(failed)?.len() > CONFIG_BYTES_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// A document of our version. Keys that the type does not have are refused by the type itself.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+    check_version(text)?;
+    serde_path_to_error::deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+        let (key, problem) = (error.path().to_string(), error.inner().to_string());
+        // The parser names the key of some problems, or only what is around it.
+        let rest = problem.split_once(": ").filter(|(named, _)| key.starts_with(named)).map(|(_, rest)| rest);
+        let problem = if key == "." { problem } else { format!("{key}: {}", rest.unwrap_or(&problem)) };
+        ConfigError::Parse { problem }
+    })
+}
+
 /// Looks at the version first, so that a newer file is not called a mistake in an older one.
 fn check_version(text: &str) -> Result<(), ConfigError> {
     let document: serde_yaml::Value =
@@ -377,7 +386,7 @@ fn version_error(found: String) -> Result<(), ConfigError> {
     Err(ConfigError::Version { found, advice })
 }
 
-mod chain_id_text {
+pub(crate) mod chain_id_text {
     //! A chain id as text.
 
     use node_core::types::ChainId;
@@ -385,17 +394,17 @@ mod chain_id_text {
 
     use super::{ConfigValueError, cut};
 
-    pub(super) fn serialize<S: Serializer>(chain_id: &ChainId, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(chain_id: &ChainId, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(chain_id)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChainId, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChainId, D::Error> {
         let text = String::deserialize(deserializer)?;
         ChainId::new(text.as_str()).map_err(|_| D::Error::custom(ConfigValueError::ChainId { text: cut(&text) }))
     }
 }
 
-mod identity_text {
+pub(crate) mod identity_text {
     //! An identity as 64 lower-case hex digits.
 
     use node_core::types::Identity;
@@ -403,11 +412,11 @@ mod identity_text {
 
     use super::{ConfigValueError, cut};
 
-    pub(super) fn serialize<S: Serializer>(identity: &Identity, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(identity: &Identity, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(identity)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Identity, D::Error> {
         let text = String::deserialize(deserializer)?;
         match text.parse::<Identity>() {
             Ok(identity) if identity.to_string() == text => Ok(identity),
@@ -432,7 +441,7 @@ fn default_identity_file() -> PathBuf {
     PathBuf::from("/etc/althing/identity/identity.pem")
 }
 
-fn default_tls_directory() -> PathBuf {
+pub(crate) fn default_tls_directory() -> PathBuf {
     PathBuf::from("/etc/althing/tls")
 }
 

@@ -220,6 +220,11 @@ impl DocumentVoter {
     }
 }
 
+/// The parameters as they stand in the genesis document.
+pub fn parameters_json(parameters: &Parameters) -> serde_json::Value {
+    serde_json::to_value(DocumentParameters::from(parameters)).expect("numbers are always JSON")
+}
+
 impl From<&Parameters> for DocumentParameters {
     fn from(parameters: &Parameters) -> Self {
         let ParametersDraft {

@@ -6,20 +6,25 @@
 //! | [`client`] | the typed client: one connection, deadlines, trace |
 //! | [`roles`], [`authorize`] | who may make which call; the SPIFFE id that says who somebody is; the layer that enforces it |
 //! | [`tls`], [`pki`] | mutual TLS by chain and SPIFFE id, files replaced while running; making and reading certificates |
-//! | [`config`], [`genesis`], [`keys`] | `node.yaml`, the genesis document, key files |
-//! | [`transactions`] | building and signing transactions |
+//! | [`config`], [`gateway`] | `node.yaml` of nodes and of gateways |
+//! | [`genesis`], [`keys`], [`cometbft`] | the genesis document, key files, those of CometBFT |
+//! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
 //! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
 
 #![deny(missing_docs)]
 
 pub mod authorize;
 pub mod client;
+pub mod cometbft;
 pub mod config;
 pub mod fields;
+pub mod gateway;
 pub mod genesis;
+pub mod governance;
 pub mod keys;
 pub mod pki;
 pub mod proto;
+pub mod recovery;
 pub mod roles;
 pub mod tls;
 pub mod trace;

@@ -21,6 +21,7 @@ VOGPC
 .++++ /althing.v1.Blocks/GetBlock
 .++++ /althing.v1.Blocks/StreamBlocks
 .++++ /althing.v1.Validators/GetValidators
+.++++ /althing.v1.Validators/GetGovernance
 .++++ /althing.v1.Node/GetStatus
 ...+. /althing.v1.Lifecycle/GetStartRequest
 ...+. /althing.v1.Lifecycle/GrantStart
@@ -28,6 +29,10 @@ VOGPC
 ...+. /althing.v1.Lifecycle/AcceptGenesis
 ...+. /althing.v1.Lifecycle/DropGenesis
 ...+. /althing.v1.Lifecycle/StartChain
+...+. /althing.v1.Lifecycle/GetVoterReport
+...+. /althing.v1.Lifecycle/GetRecoveryReport
+...+. /althing.v1.Lifecycle/AcceptRecovery
+...+. /althing.v1.Lifecycle/CompleteRecovery
 .+.+. /althing.v1.Votes/StreamVotes
 ++... /althing.v1.Peer/Connect
 +++++ /grpc.health.v1.Health/Check

@@ -4,9 +4,9 @@ use crate::{
     crypto::{KeyPair, RotationTerms, SigningBytes},
     types::{
         AccountId, Amount, Batch, Block, CeremonyNonce, ChainId, Epoch, Genesis, GenesisDraft, GenesisVoter,
-        Governance, GovernanceKey, Hash, Header, Height, Identity, Incarnation, KeepSession, Nonce, Parameters,
-        ParametersDraft, Payload, Power, Results, RotateSession, Round, SessionKey, TimeMs, Transaction,
-        TransactionBody, TransactionSignature, Transfer, Uid, VoterEntry,
+        Governance, GovernanceChange, GovernanceKey, Hash, Header, Height, Identity, Incarnation, KeepSession,
+        NewVoter, Nonce, Parameters, ParametersDraft, Payload, Power, Results, RotateSession, Round, SessionKey,
+        TimeMs, Transaction, TransactionBody, TransactionSignature, Transfer, Uid, VoterEntry,
     },
 };
 
@@ -161,6 +161,38 @@ fn session_body(incarnation: Incarnation, n: u64, valid_until: u64, payload: Pay
         valid_until: Height::new(valid_until),
         payload,
     }
+}
+
+/// Governance key `n`. Genesis has the first.
+pub fn governance_pair(n: u64) -> KeyPair {
+    if n == 0 { key_pair("governance") } else { key_pair(&format!("governance {n}")) }
+}
+
+/// A governance transaction that is valid until height 1000.
+pub fn govern(incarnation: Incarnation, nonce: u64, change: GovernanceChange, signers: &[KeyPair]) -> Transaction {
+    let body = TransactionBody {
+        incarnation,
+        sender: AccountId::governance(),
+        nonce: Nonce::new(nonce),
+        valid_until: Height::new(1_000),
+        payload: Payload::Governance(change),
+    };
+    let bytes = SigningBytes::transaction(&body);
+    let sign = |key: &KeyPair| TransactionSignature { key: key.public(), signature: key.sign(&bytes) };
+    let mut signatures: Vec<_> = signers.iter().map(sign).collect();
+    signatures.sort_by_key(|signature| signature.key);
+    Transaction::new(body, signatures).unwrap()
+}
+
+/// Voter `n` with its session key of this epoch.
+pub fn new_voter(incarnation: Incarnation, n: u64, epoch: u64, power: u64) -> NewVoter {
+    new_voter_with(incarnation, n, epoch, power, &session_pair(n, epoch))
+}
+
+pub fn new_voter_with(incarnation: Incarnation, n: u64, epoch: u64, power: u64, key: &KeyPair) -> NewVoter {
+    let (identity, epoch, session_key) = (identity(n), Epoch::new(epoch), SessionKey::new(key.public()));
+    let possession = key.sign(&SigningBytes::voter_possession(&incarnation, &identity, epoch, &session_key));
+    NewVoter { identity, power: Power::new(power), epoch, session_key, possession }
 }
 
 /// A block with one batch, or with none if there are no transactions.

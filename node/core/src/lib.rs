@@ -11,6 +11,7 @@
 //! - [`ledger`]: execution of blocks on a state store.
 //! - [`mempool`]: transactions that wait for a block.
 //! - [`consensus`]: agreement on blocks.
+//! - [`light`]: following final headers without blocks.
 //! - [`sync`]: how a node that is behind catches up.
 #![deny(missing_docs)]
 
@@ -18,6 +19,7 @@ pub mod codec;
 pub mod consensus;
 pub mod crypto;
 pub mod ledger;
+pub mod light;
 pub mod mempool;
 pub mod session;
 pub mod sync;

@@ -16,16 +16,16 @@ use std::{
     },
 };
 
-use node_core::consensus::Faults;
+use node_core::{consensus::Faults, ledger::LedgerFaults};
 use sim::{
     checks::Violation,
     counts::Counts,
-    plan::{Plan, SCENARIOS},
+    plan::{Action, Plan, SCENARIOS},
     world::{Ending, World},
 };
 
 /// How many seeds run by default.
-const SEEDS: u64 = 364;
+const SEEDS: u64 = 360;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
@@ -101,19 +101,29 @@ fn simulation_repeats_itself() {
 
 /// The first violation among some seeds of an engine that breaks a rule.
 fn caught(faults: Faults, plan: impl Fn(u64) -> Plan + Sync, expected: impl Fn(&Violation) -> bool + Sync) {
+    caught_in(faults, LedgerFaults::default(), plan, expected);
+}
+
+fn caught_in(
+    faults: Faults,
+    ledger: LedgerFaults,
+    plan: impl Fn(u64) -> Plan + Sync,
+    expected: impl Fn(&Violation) -> bool + Sync,
+) {
     let found = Mutex::new(BTreeMap::new());
     on_all_cores(0..60, |seed| {
         if found.lock().unwrap().values().any(&expected) {
             return;
         }
-        if let Some(violation) = World::new(seed, plan(seed), faults).run().violation {
+        let world = World::new(seed, plan(seed), faults).with_ledger_faults(ledger);
+        if let Some(violation) = world.run().violation {
             found.lock().unwrap().insert(seed, violation);
         }
     });
     let found = found.into_inner().unwrap();
     let first = found.iter().find(|(_, violation)| expected(violation));
-    println!("{faults:?}: {first:?}");
-    assert!(first.is_some(), "60 seeds did not notice {faults:?}; they found {found:?}");
+    println!("{faults:?} {ledger:?}: {first:?}");
+    assert!(first.is_some(), "60 seeds did not notice {faults:?} {ledger:?}; they found {found:?}");
 }
 
 fn dice(seed: u64) -> sim::dice::Dice {
@@ -133,6 +143,20 @@ fn simulation_notices_a_batch_that_is_acknowledged_before_it_is_durable() {
         faults,
         |seed| Plan::withheld_batches(&mut dice(seed)),
         |violation| matches!(violation, Violation::AcknowledgedEarly(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_promise_of_one_disk_alone() {
+    let faults = Faults { durable_alone: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| {
+            // What a client brings to a node that is cut off is nowhere else when its volume is gone.
+            let actions = vec![(1_000, Action::Isolate(1)), (4_500, Action::LoseVolume(1))];
+            Plan { actions, ..Plan::lost_volume(&mut dice(seed)) }
+        },
+        |violation| matches!(violation, Violation::Lost(_)),
     );
 }
 
@@ -173,6 +197,60 @@ fn simulation_notices_a_record_that_is_ignored() {
         faults,
         |seed| Plan { always_same_boot: true, ..Plan::crashes(&mut dice(seed)) },
         |violation| matches!(violation, Violation::Equivocation(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_voters_that_change_at_once() {
+    let faults = Faults { changes_count_at_once: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::members_change(&mut dice(seed)),
+        |violation| {
+            let voters = matches!(violation, Violation::OtherKey(_) | Violation::BadCertificate(_));
+            voters || matches!(violation, Violation::Halted(reason) if reason.contains("voters of height"))
+        },
+    );
+}
+
+#[test]
+fn simulation_notices_too_much_power_moved_at_once() {
+    let ledger = LedgerFaults { voter_bound_ignored: true, ..LedgerFaults::default() };
+    caught_in(
+        Faults::default(),
+        ledger,
+        |seed| Plan::members_change(&mut dice(seed)),
+        |violation| matches!(violation, Violation::TooMuchPowerMoved(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_session_key_that_comes_back() {
+    let ledger = LedgerFaults { used_keys_forgotten: true, ..LedgerFaults::default() };
+    caught_in(
+        Faults::default(),
+        ledger,
+        |seed| Plan::members_change(&mut dice(seed)),
+        |violation| matches!(violation, Violation::KeyCameBack(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_an_abstention_that_never_ends() {
+    caught(
+        Faults::default(),
+        |seed| Plan { abstains_for_good: true, ..Plan::one_abstains_and_another_dies(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::Stuck(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_signature_for_the_incarnation_that_ends() {
+    let faults = Faults { old_incarnation_kept: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::recovery(&mut dice(seed)),
+        |violation| matches!(violation, Violation::OldIncarnation(_)),
     );
 }
 

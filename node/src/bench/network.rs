@@ -82,6 +82,7 @@ impl Network {
             chain_id: "bench".parse().expect("the name is a chain id"),
             ports: ports::free(VALIDATORS).map_err(BenchError::file("find ports for", &directory))?,
             observers: 0,
+            candidates: 0,
             log_level: LogLevel::Warn,
         };
         let binary = std::env::current_exe().map_err(BenchError::file("find the program for", &directory))?;

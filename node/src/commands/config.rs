@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use node_api::{
     config::NodeConfig,
+    gateway::GatewayConfig,
     keys,
+    roles::Role,
     tls::{TlsMaterial, TlsPem},
 };
 use node_core::types::Identity;
@@ -55,6 +57,9 @@ struct Check {
 pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     let Command::Check(Check { file, syntax_only, output }) = arguments.command;
     let refused = |error| CommandError::configuration(format!("{} is not usable", file.display()), error);
+    if is_gateway(&file) {
+        return check_gateway(&file, syntax_only, output);
+    }
     let config = NodeConfig::load(&file).map_err(refused)?;
     let mut document = json!({
         "file": file,
@@ -66,6 +71,35 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
         let checked = check_files(&config)?;
         if let (Some(document), Some(checked)) = (document.as_object_mut(), checked.as_object()) {
             document.extend(checked.clone());
+        }
+    }
+    output::print(output, &document)
+}
+
+/// Whether the file says that it is of a gateway. A file that says nothing is checked as one of a node.
+fn is_gateway(file: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let document: serde_yaml::Value = serde_yaml::from_str(&text).unwrap_or_default();
+    document.get("role").and_then(serde_yaml::Value::as_str) == Some("gateway")
+}
+
+fn check_gateway(file: &Path, syntax_only: bool, output: Output) -> Result<(), CommandError> {
+    let refused = |error| CommandError::configuration(format!("{} is not usable", file.display()), error);
+    let config = GatewayConfig::load(file).map_err(refused)?;
+    let mut document = json!({
+        "file": file,
+        "chainId": config.chain_id.to_string(),
+        "role": config.role,
+        "issuers": config.gateway.authentication.issuers.len(),
+    });
+    if !syntax_only {
+        let facts = material(&config.tls_directory)?.facts().clone();
+        if facts.id.role() != Role::Gateway || *facts.id.chain_id() != config.chain_id {
+            let step = format!("tlsDirectory: the certificate names {}, a gateway needs one of role gateway", facts.id);
+            return Err(CommandError::Configuration { step, source: None });
+        }
+        if let Some(document) = document.as_object_mut() {
+            document.insert("certificateExpiresS".to_owned(), json!(facts.validity.not_after_s()));
         }
     }
     output::print(output, &document)

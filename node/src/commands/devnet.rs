@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Number of observers, which follow the chain and never vote.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(OBSERVERS_MAX)))]
     observers: u16,
+    /// Number of validators that are not in genesis: they follow the chain until `tx governance add` votes them in.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=i64::from(OBSERVERS_MAX)))]
+    candidates: u16,
     /// Directory for keys, certificates and data; must not hold a network yet. Without it a temporary directory is
     /// used, and removed at the end.
     #[arg(long)]
@@ -49,20 +52,23 @@ pub struct Arguments {
 
 /// Makes the network, and runs it until it is told to stop.
 pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
-    let Arguments { validators, observers, data, port_base, duration, chain_id, block_interval_ms } = arguments;
+    let Arguments { validators, observers, candidates, data, port_base, duration, chain_id, block_interval_ms } =
+        arguments;
     let temporary = if data.is_none() { Some(TemporaryDirectory::new()?) } else { None };
     let directory = data.or_else(|| temporary.as_ref().map(|temporary| temporary.path.clone())).unwrap_or_default();
     let directory = std::path::absolute(&directory)
         .map_err(|error| CommandError::internal(format!("failed to resolve {}", directory.display()), error))?;
     let chosen = match port_base {
-        Some(base) => ports::from_base(base, validators + observers),
-        None => ports::free(validators + observers),
+        Some(base) => ports::from_base(base, validators + candidates + observers),
+        None => ports::free(validators + candidates + observers),
     };
     let ports = chosen.map_err(|error| CommandError::internal("failed to choose ports", error))?;
     let binary =
         std::env::current_exe().map_err(|error| CommandError::internal("failed to find this program's file", error))?;
-    let observers = usize::from(observers);
-    let request = PlanRequest { directory: directory.clone(), chain_id, ports, observers, log_level: LogLevel::Info };
+    let (observers, candidates) = (usize::from(observers), usize::from(candidates));
+    let directory_of_plan = directory.clone();
+    let log_level = LogLevel::Info;
+    let request = PlanRequest { directory: directory_of_plan, chain_id, ports, observers, candidates, log_level };
     let failed = |error| CommandError::internal("the development network failed", error);
     let mut devnet = Devnet::create(binary, &request).map_err(failed)?;
     let parameters = ParametersDraft { block_interval_ms, ..ParametersDraft::default() };
@@ -139,6 +145,7 @@ fn describe(directory: &std::path::Path, plan: &Plan, genesis: &str) {
         plan.accounts.join("0.pem").display(),
         accounts::account(1)
     );
+    println!("governance (its key is public knowledge): {}", plan.governance.display());
     println!("files: {}; stop with Ctrl-C", directory.display());
 }
 
@@ -162,6 +169,7 @@ fn write_summary(directory: &std::path::Path, plan: &Plan, genesis: &str) -> Res
         "client": plan.client,
         "operator": plan.operator,
         "accounts": plan.accounts,
+        "governance": plan.governance,
         "nodes": nodes,
     });
     let path = directory.join("devnet.json");

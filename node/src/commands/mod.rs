@@ -7,16 +7,19 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod api_key;
 pub mod bench;
 pub mod config;
 pub mod connection;
 pub mod devnet;
 mod exit;
+pub mod gateway;
 pub mod genesis;
 pub mod keygen;
 pub mod logging;
 pub mod observer;
 pub mod output;
+pub mod recover;
 pub mod status;
 pub mod tx;
 pub mod validator;
@@ -53,14 +56,20 @@ enum Command {
     Validator(validator::Arguments),
     /// Run an observer: follows the chain and serves the node API, never votes.
     Observer(observer::Arguments),
+    /// Run a gateway: the public entrance before the nodes.
+    Gateway(gateway::Arguments),
     /// Run a development network of several validators on this machine.
     Devnet(devnet::Arguments),
     /// Make an ed25519 key (PKCS#8 PEM) for an account or an identity.
     Keygen(keygen::Arguments),
+    /// Make an API key for callers of a gateway.
+    ApiKey(api_key::Arguments),
     /// Send transactions, or ask what became of one.
     Tx(tx::Arguments),
     /// Ask a node for its status.
     Status(status::Arguments),
+    /// Let a chain go on after more voters than may fail have lost their session keys.
+    Recover(recover::Arguments),
     /// Look at a genesis.
     Genesis(genesis::Arguments),
     /// Work with configuration files.
@@ -86,10 +95,13 @@ async fn run(command: Command) -> Result<(), CommandError> {
     match command {
         Command::Validator(arguments) => validator::run(arguments).await,
         Command::Observer(arguments) => observer::run(arguments).await,
+        Command::Gateway(arguments) => gateway::run(arguments).await,
         Command::Devnet(arguments) => devnet::run(arguments).await,
         Command::Keygen(arguments) => keygen::run(arguments).await,
+        Command::ApiKey(arguments) => api_key::run(arguments),
         Command::Tx(arguments) => tx::run(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
+        Command::Recover(arguments) => recover::run(arguments).await,
         Command::Genesis(arguments) => genesis::run(arguments).await,
         Command::Config(arguments) => config::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,

@@ -1,4 +1,7 @@
-//! `althing-node tx`: sends transfers, and asks what became of a transaction.
+//! `althing-node tx`: sends transfers and governance transactions, and asks what became of a transaction.
+
+mod document;
+mod governance;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -53,6 +56,12 @@ enum Command {
     Send(Send),
     /// Ask a node what became of a transaction.
     Status(StatusArguments),
+    /// Make a transaction that changes voters, parameters or governance keys; prints it for those who sign.
+    Governance(governance::Arguments),
+    /// Add a signature to a governance transaction.
+    Sign(document::Sign),
+    /// Send a signed governance transaction.
+    Submit(document::Submit),
 }
 
 /// Options of a transfer.
@@ -115,6 +124,9 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     match arguments.command {
         Command::Send(send) => run_send(send).await,
         Command::Status(status) => run_status(status).await,
+        Command::Governance(arguments) => governance::run(arguments).await,
+        Command::Sign(sign) => document::sign(sign),
+        Command::Submit(submit) => document::submit(submit).await,
     }
 }
 
@@ -161,6 +173,23 @@ async fn run_send(send: Send) -> Result<(), CommandError> {
         Some((id, fate)) => Err(bad_end(id, fate)),
         None => Ok(()),
     }
+}
+
+/// Sends one transaction, waits for it as asked, and says what became of it.
+async fn send_one(
+    client: &Client,
+    transaction: &Transaction,
+    wait: Wait,
+    output: Output,
+    timeout_s: u64,
+) -> Result<(), CommandError> {
+    let deadline = Instant::now() + Duration::from_secs(timeout_s);
+    let id = transaction.id();
+    let mut fate = submit(client, transaction).await?;
+    let waited = if wait == Wait::Final { until_final(client, &id, &mut fate, deadline).await } else { Ok(()) };
+    print_sent(output, 1, &[(id, fate.clone())])?;
+    waited?;
+    if matches!(fate, Fate::Executed(_) | Fate::Accepted) { Ok(()) } else { Err(bad_end(&id, &fate)) }
 }
 
 /// One document for one transaction, a list for more; for people a line for each.

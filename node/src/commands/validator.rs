@@ -27,8 +27,9 @@ pub struct Arguments {
     /// The configuration file.
     #[arg(long, default_value = "/etc/althing/node.yaml")]
     config: PathBuf,
-    /// A genesis document (JSON) for an observer of a chain whose operator does not know it. Validators get theirs in
-    /// the ceremony.
+    /// The genesis document (JSON) of a chain that runs already, for a node that joins it: an observer, or a validator
+    /// that governance votes in later (`althing-node tx governance add`). The validators of a new chain get theirs in the
+    /// ceremony.
     #[arg(long)]
     genesis: Option<PathBuf>,
     /// Stop when standard input ends, so that this process never outlives the one that started it.
@@ -51,24 +52,20 @@ pub async fn run_as(arguments: Arguments, role: NodeRole) -> Result<(), CommandE
         let problem = format!("{} is the configuration of a node of role {:?}", path.display(), config.role);
         return Err(CommandError::Configuration { step: problem, source: None });
     }
-    let genesis = genesis.map(|path| read_genesis(&path, role)).transpose()?;
+    let genesis = genesis.map(|path| read_genesis(&path)).transpose()?;
     let stop = CancellationToken::new();
     tokio::spawn(wait_for_stop(stop.clone(), stop_with_stdin));
     launch::run(config, genesis, stop).await.map_err(into_command_error)
 }
 
-fn read_genesis(path: &Path, role: NodeRole) -> Result<Genesis, CommandError> {
+fn read_genesis(path: &Path) -> Result<Genesis, CommandError> {
     let step = format!("failed to use the genesis {}", path.display());
-    if role == NodeRole::Validator {
-        let source = "only an observer takes its genesis from a file";
-        return Err(CommandError::configuration(step, source));
-    }
     let text = std::fs::read_to_string(path).map_err(|error| CommandError::configuration(step.clone(), error))?;
     genesis::from_json(&text).map_err(|error| CommandError::configuration(step, error))
 }
 
 /// SIGTERM and SIGINT ask for a clean stop: the session keys are released, so that the next process needs no proof.
-async fn wait_for_stop(stop: CancellationToken, stop_with_stdin: bool) {
+pub(super) async fn wait_for_stop(stop: CancellationToken, stop_with_stdin: bool) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("failed to listen for signals: only SIGKILL ends this process");

@@ -27,6 +27,11 @@ pub fn account(number: u32) -> AccountId {
     AccountId::new(key(number).public())
 }
 
+/// The publicly known governance key of a development network.
+pub fn governance_key() -> KeyPair {
+    KeyPair::from_seed(Sha256::digest("althing development governance, for development only").into())
+}
+
 /// Every funded account with its balance.
 pub fn funded() -> Vec<(AccountId, Amount)> {
     (0..FUNDED).map(|number| (account(number), BALANCE)).collect()

@@ -8,18 +8,14 @@ use node_api::{
     proto,
     tls::{Expected, TcpDialer, TlsDialer, TlsError, TlsStore},
 };
-use node_core::{
-    crypto::KeyPair,
-    types::{
-        AccountId, Amount, CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
-        GovernanceKey, Hash, Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
-    },
+use node_core::types::{
+    AccountId, Amount, CeremonyNonce, Epoch, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
+    GovernanceKey, Hash, Parameters, ParametersDraft, ParametersError, Power, TimeMs, VoterEntry,
 };
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::plan::Plan;
+use super::{accounts::governance_key, plan::Plan};
 use crate::shell::watched::now_ms;
 
 /// How long the nodes may take to answer their first call.
@@ -56,8 +52,8 @@ pub enum CeremonyError {
     },
 }
 
-/// Collects the voters' reports, has one genesis with these accounts accepted by all of them, and starts the chain.
-pub async fn hold(
+/// Collects the voters' reports and has one genesis with these accounts accepted by all of them.
+pub async fn agree(
     plan: &Plan,
     parameters: ParametersDraft,
     accounts: Vec<(AccountId, Amount)>,
@@ -87,10 +83,15 @@ pub async fn hold(
             return Err(CeremonyError::OtherGenesis { found, expected });
         }
     }
-    for client in &clients {
-        client.start_chain(&expected).await?;
-    }
     Ok(genesis)
+}
+
+/// Starts the chain on every voter.
+pub async fn start(plan: &Plan, genesis: &Genesis) -> Result<(), CeremonyError> {
+    for client in &connect(plan).await? {
+        client.start_chain(&genesis.hash()).await?;
+    }
+    Ok(())
 }
 
 /// Clients of role operator for all nodes, once each of them answers.
@@ -124,9 +125,4 @@ fn voter(report: &proto::GenesisReport) -> Result<GenesisVoter, FieldError> {
         },
         possession: fields::signature("possession", &report.possession)?,
     })
-}
-
-/// Known to everybody, like the accounts: for development only.
-fn governance_key() -> KeyPair {
-    KeyPair::from_seed(Sha256::digest("althing development governance, for development only").into())
 }

@@ -76,14 +76,26 @@ impl Devnet {
         parameters: ParametersDraft,
         funded: Vec<(AccountId, Amount)>,
     ) -> Result<Genesis, DevnetError> {
-        let genesis = ceremony::hold(&self.plan, parameters, funded).await?;
+        let genesis = ceremony::agree(&self.plan, parameters, funded).await?;
+        self.start_agreed(&genesis).await?;
+        Ok(genesis)
+    }
+
+    /// The first half of [`Devnet::start_chain`]: every validator accepts one genesis.
+    pub async fn agree(&self, parameters: ParametersDraft) -> Result<Genesis, DevnetError> {
+        Ok(ceremony::agree(&self.plan, parameters, accounts::funded()).await?)
+    }
+
+    /// The second half of [`Devnet::start_chain`].
+    pub async fn start_agreed(&mut self, genesis: &Genesis) -> Result<(), DevnetError> {
+        ceremony::start(&self.plan, genesis).await?;
         let path = self.plan.genesis.clone();
-        std::fs::write(&path, node_api::genesis::to_json(&genesis))
+        std::fs::write(&path, node_api::genesis::to_json(genesis))
             .map_err(|source| PlanError::Write { path, source })?;
         for number in self.plan.validators().count()..self.plan.nodes.len() {
             self.start_node(number)?;
         }
-        Ok(genesis)
+        Ok(())
     }
 
     /// What is where.
@@ -98,12 +110,15 @@ impl Devnet {
 
     /// Starts the process of one node, if it does not run.
     pub fn start_node(&mut self, number: usize) -> Result<(), DevnetError> {
-        let PlannedNode { role, config, log, .. } =
+        let PlannedNode { role, joins, config, log, .. } =
             self.plan.nodes.get(number).ok_or(DevnetError::NoNode { number })?;
         let mut arguments: Vec<OsString> = match role {
             NodeRole::Validator => vec!["validator".into()],
-            NodeRole::Observer => vec!["observer".into(), "--genesis".into(), self.plan.genesis.clone().into()],
+            NodeRole::Observer => vec!["observer".into()],
         };
+        if *joins {
+            arguments.extend(["--genesis".into(), self.plan.genesis.clone().into()]);
+        }
         arguments.extend(["--config".into(), config.clone().into()]);
         let slot = self.processes.get_mut(number).ok_or(DevnetError::NoNode { number })?;
         if slot.is_none() {
@@ -111,6 +126,13 @@ impl Devnet {
             *slot = Some(process.map_err(|source| DevnetError::Process { number, source })?);
         }
         Ok(())
+    }
+
+    /// From now on the node is given the genesis when it starts, as one that lost its volume needs it.
+    pub fn give_genesis(&mut self, number: usize) {
+        if let Some(node) = self.plan.nodes.get_mut(number) {
+            node.joins = true;
+        }
     }
 
     /// Ends one node as a power cut would.

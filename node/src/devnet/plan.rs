@@ -4,7 +4,9 @@
 //! <directory>/ca.crt ca.key
 //! <directory>/operator/{tls.crt,tls.key,ca.crt}     certificate of role operator, for the ceremony
 //! <directory>/client/{tls.crt,tls.key,ca.crt}       certificate of role client, for `tx` and `status`
+//! <directory>/gateway/{tls.crt,tls.key,ca.crt}      certificate of role gateway, for a gateway before these nodes
 //! <directory>/node-<n>/{node.yaml,identity.pem,tls/,data/,log.jsonl}
+//! <directory>/governance.pem                        the governance key
 //! <directory>/genesis.json                          the genesis, once it is made
 //! <directory>/accounts/<n>.pem                      development accounts with known keys
 //! <directory>/devnet.json                           what the network offers, for programs
@@ -47,8 +49,10 @@ pub struct PlanRequest {
     pub chain_id: ChainId,
     /// One entry for each node; the validators come first.
     pub ports: Vec<Ports>,
-    /// How many of the nodes are observers.
+    /// How many of the nodes are observers: the last ones.
     pub observers: usize,
+    /// How many validators, those before the observers, are not in genesis: they follow until they are voted in.
+    pub candidates: usize,
     /// How talkative the nodes are.
     pub log_level: LogLevel,
 }
@@ -62,18 +66,22 @@ pub struct Plan {
     pub operator: PathBuf,
     /// Certificate directory of role client.
     pub client: PathBuf,
+    /// Certificate directory of role gateway.
+    pub gateway: PathBuf,
     /// Directory of account keys.
     pub accounts: PathBuf,
     /// The genesis document, once there is one.
     pub genesis: PathBuf,
+    /// The key file of the governance key, which everybody knows.
+    pub governance: PathBuf,
     /// The nodes, in order of their numbers.
     pub nodes: Vec<PlannedNode>,
 }
 
 impl Plan {
-    /// The nodes that vote.
+    /// The nodes that vote from the start.
     pub fn validators(&self) -> impl Iterator<Item = &PlannedNode> {
-        self.nodes.iter().filter(|node| node.role == NodeRole::Validator)
+        self.nodes.iter().filter(|node| node.role == NodeRole::Validator && !node.joins)
     }
 }
 
@@ -82,6 +90,8 @@ impl Plan {
 pub struct PlannedNode {
     /// Whether it votes.
     pub role: NodeRole,
+    /// It is not in genesis: it gets the document when it starts.
+    pub joins: bool,
     /// Its identity.
     pub identity: Identity,
     /// Its configuration file.
@@ -123,38 +133,45 @@ pub enum PlanError {
 
 /// Writes the files of a new network.
 pub fn write(request: &PlanRequest) -> Result<Plan, PlanError> {
-    let PlanRequest { directory, chain_id, ports, observers, log_level } = request;
+    let PlanRequest { directory, chain_id, ports, observers, candidates, log_level } = request;
     if directory.join("devnet.json").exists() || directory.join("ca.key").exists() {
         return Err(PlanError::Occupied(directory.clone()));
     }
     let writer = Writer::new(directory, chain_id)?;
     let identities: Vec<KeyPair> = ports.iter().map(|_| KeyPair::from_seed(rand::random())).collect();
-    let validators = ports.len().saturating_sub(*observers);
-    // Observers dial the validators; nobody dials an observer.
+    let nodes_that_vote = ports.len().saturating_sub(*observers);
+    let validators = nodes_that_vote.saturating_sub(*candidates);
+    // Everybody dials the validators of genesis; nobody dials the others, which are connected to all of them so.
     let voting = identities.iter().zip(ports).take(validators);
     let peers: Vec<Peer> = voting.map(|(key, ports)| peer(key, *ports)).collect();
     let mut nodes = Vec::new();
     for (number, (key, ports)) in identities.iter().zip(ports).enumerate() {
-        let role = if number < validators { NodeRole::Validator } else { NodeRole::Observer };
-        let request = NodeRequest { number, role, key, ports: *ports, peers: &peers, log_level: *log_level };
+        let role = if number < nodes_that_vote { NodeRole::Validator } else { NodeRole::Observer };
+        let joins = number >= validators;
+        let request = NodeRequest { number, role, joins, key, ports: *ports, peers: &peers, log_level: *log_level };
         nodes.push(writer.node(&request)?);
     }
     let operator = directory.join("operator");
     writer.certificate(&operator, Role::Operator, "devnet")?;
     let client = directory.join("client");
     writer.certificate(&client, Role::Client, "devnet")?;
+    let gateway = directory.join("gateway");
+    writer.certificate(&gateway, Role::Gateway, "devnet")?;
     let accounts = directory.join("accounts");
     make_directory(&accounts)?;
     for number in 0..ACCOUNT_FILES {
         write_key_file(&accounts.join(format!("{number}.pem")), &accounts::key(number))?;
     }
+    let governance = directory.join("governance.pem");
+    write_key_file(&governance, &accounts::governance_key())?;
     let genesis = directory.join("genesis.json");
-    Ok(Plan { chain_id: chain_id.clone(), operator, client, accounts, genesis, nodes })
+    Ok(Plan { chain_id: chain_id.clone(), operator, client, gateway, accounts, genesis, governance, nodes })
 }
 
 struct NodeRequest<'a> {
     number: usize,
     role: NodeRole,
+    joins: bool,
     key: &'a KeyPair,
     ports: Ports,
     peers: &'a [Peer],
@@ -189,7 +206,7 @@ impl<'a> Writer<'a> {
     }
 
     fn node(&self, request: &NodeRequest<'_>) -> Result<PlannedNode, PlanError> {
-        let NodeRequest { number, role, key, ports, peers, log_level } = *request;
+        let NodeRequest { number, role, joins, key, ports, peers, log_level } = *request;
         let home = self.directory.join(format!("node-{number}"));
         make_directory(&home)?;
         let identity = Identity::new(key.public());
@@ -213,7 +230,7 @@ impl<'a> Writer<'a> {
         };
         let path = home.join("node.yaml");
         write_file(&path, &config.to_yaml()?)?;
-        Ok(PlannedNode { role, identity, config: path, log: home.join("log.jsonl"), listen })
+        Ok(PlannedNode { role, joins, identity, config: path, log: home.join("log.jsonl"), listen })
     }
 }
 

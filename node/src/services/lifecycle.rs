@@ -1,6 +1,7 @@
 //! `Lifecycle`: the operator's calls, each answered by the main loop.
 
 use node_api::proto::{self, lifecycle_server::Lifecycle};
+use node_core::{codec::Decode, types::Recovery};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -87,4 +88,43 @@ impl Lifecycle for LifecycleService {
         self.ask(|reply| LifecycleRequest::StartChain(hash, reply)).await?;
         Ok(Response::new(proto::StartChainResponse {}))
     }
+
+    async fn get_recovery_report(
+        &self,
+        _request: Request<proto::GetRecoveryReportRequest>,
+    ) -> Result<Response<proto::RecoveryReport>, Status> {
+        self.ask(LifecycleRequest::GetRecoveryReport).await.map(Response::new)
+    }
+
+    async fn accept_recovery(
+        &self,
+        request: Request<proto::AcceptRecoveryRequest>,
+    ) -> Result<Response<proto::AcceptRecoveryResponse>, Status> {
+        let recovery = decode_recovery(&request.into_inner().recovery)?;
+        self.ask(|reply| LifecycleRequest::AcceptRecovery(recovery, reply)).await.map(Response::new)
+    }
+
+    async fn complete_recovery(
+        &self,
+        request: Request<proto::CompleteRecoveryRequest>,
+    ) -> Result<Response<proto::CompleteRecoveryResponse>, Status> {
+        let recovery = decode_recovery(&request.into_inner().recovery)?;
+        self.ask(|reply| LifecycleRequest::CompleteRecovery(recovery, reply)).await?;
+        Ok(Response::new(proto::CompleteRecoveryResponse {}))
+    }
+
+    async fn get_voter_report(
+        &self,
+        _request: Request<proto::GetVoterReportRequest>,
+    ) -> Result<Response<proto::VoterReport>, Status> {
+        let chain = self.handle.chain().map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let epoch = chain.state.next_epoch(self.handle.identity()).await;
+        let epoch = epoch.map_err(|error| Status::internal(error.to_string()))?;
+        self.ask(|reply| LifecycleRequest::GetVoterReport(epoch, reply)).await.map(Response::new)
+    }
+}
+
+fn decode_recovery(bytes: &[u8]) -> Result<Box<Recovery>, Status> {
+    let recovery = Recovery::decode(bytes);
+    recovery.map(Box::new).map_err(|error| Status::invalid_argument(format!("this is no recovery: {error}")))
 }

@@ -4,14 +4,11 @@ use node_api::proto;
 use node_core::{
     codec::Decode,
     crypto::verify_genesis,
-    session::{ClearedKey, NotCleared, SessionStatement, TripwireResult},
-    types::{CeremonyNonce, ChainId, Epoch, Genesis, Hash, Height, Identity},
+    session::{NotCleared, SessionStatement},
+    types::{CeremonyNonce, ChainId, Epoch, Genesis, Hash, Identity, SessionKey},
 };
 
-use super::{
-    lifecycle::LifecycleError,
-    sessions::{Sessions, SessionsError},
-};
+use super::{lifecycle::LifecycleError, sessions::Sessions};
 use crate::adapters::storage::{AcceptedGenesis, GenesisStore, StorageError};
 
 /// Largest genesis that is taken.
@@ -56,8 +53,7 @@ impl Ceremony {
         if self.part == Part::Observer {
             return Err(LifecycleError::not_now("an observer has no session key"));
         }
-        let key = self.genesis_key(sessions)?;
-        let session_key = key.session_key();
+        let session_key = self.genesis_key(sessions)?;
         let nonce = CeremonyNonce::new(nonce);
         let statement = SessionStatement::genesis_possession(&self.chain_id, &nonce, &self.identity, &session_key);
         let accepted = self.accepted.as_ref();
@@ -65,7 +61,7 @@ impl Ceremony {
             identity: self.identity.as_bytes().to_vec(),
             session_key: session_key.as_bytes().to_vec(),
             epoch: sessions.entry(&session_key).map_or(0, |entry| entry.epoch().get()),
-            possession: key.sign(&statement).as_bytes().to_vec(),
+            possession: sign(sessions, &session_key, &statement)?,
             accepted_genesis_hash: accepted.map(|accepted| accepted.hash.as_bytes().to_vec()).unwrap_or_default(),
             started: accepted.is_some_and(|accepted| accepted.started),
             accepted_genesis: accepted
@@ -92,12 +88,12 @@ impl Ceremony {
             return Err(LifecycleError::not_now(format!("genesis {} is accepted already", accepted.hash)));
         }
         self.check(&genesis)?;
-        let signature = match self.part {
-            Part::Observer => Vec::new(),
-            Part::Voter => {
+        let signature = match (self.part, request.join) {
+            (Part::Observer, _) | (Part::Voter, true) => Vec::new(),
+            (Part::Voter, false) => {
                 let key = self.key_in(sessions, &genesis)?;
-                let statement = SessionStatement::genesis_acceptance(&hash, &self.identity, &key.session_key());
-                key.sign(&statement).as_bytes().to_vec()
+                let statement = SessionStatement::genesis_acceptance(&hash, &self.identity, &key);
+                sign(sessions, &key, &statement)?
             }
         };
         self.store.accept(&genesis)?;
@@ -107,10 +103,13 @@ impl Ceremony {
         Ok(proto::AcceptGenesisResponse { genesis_hash: hash.as_bytes().to_vec(), signature })
     }
 
-    /// Takes a genesis from a file and starts with it, durably. Only for an observer: a voter signs for its genesis.
+    /// Takes the genesis of a chain that others have started, durably, and follows it: an observer, or a validator that
+    /// is to be voted in or has lost its volume. Which key signs is not decided by this: a key of the volume must be
+    /// cleared as ever.
     pub fn adopt(&mut self, genesis: Genesis) -> Result<(), LifecycleError> {
-        if self.part == Part::Voter {
-            return Err(LifecycleError::not_now("a voter gets its genesis in the ceremony"));
+        let hash = genesis.hash();
+        if let Some(accepted) = self.accepted.as_ref().filter(|accepted| accepted.hash != hash) {
+            return Err(LifecycleError::not_now(format!("genesis {} is accepted already, not {hash}", accepted.hash)));
         }
         self.check(&genesis)?;
         let hash = self.store.accept(&genesis)?;
@@ -156,8 +155,8 @@ impl Ceremony {
         verify_genesis(genesis).map_err(LifecycleError::invalid)
     }
 
-    /// The key with which the genesis names this node, if this process may use it.
-    fn key_in(&self, sessions: &mut Sessions, genesis: &Genesis) -> Result<ClearedKey, LifecycleError> {
+    /// The key with which the genesis names this node, if this process may own it.
+    fn key_in(&self, sessions: &mut Sessions, genesis: &Genesis) -> Result<SessionKey, LifecycleError> {
         let entry = genesis.voter_set().get(&self.identity).ok_or_else(|| {
             LifecycleError::invalid(format!("the genesis does not name the validator {}", self.identity))
         })?;
@@ -165,19 +164,19 @@ impl Ceremony {
             let problem = format!("the genesis names session key {}, which is not on this volume", entry.session_key);
             return Err(LifecycleError::invalid(problem));
         }
-        match take_over_before_start(sessions, &entry.session_key)? {
-            Ok(key) => Ok(key),
+        match sessions.hold(&entry.session_key)? {
+            Ok(()) => Ok(entry.session_key),
             Err(reason) => Err(LifecycleError::not_now(format!("the session key is not cleared: {reason}"))),
         }
     }
 
     /// The key that this volume contributes: the one it contributed before, while that can be used, else a new one.
-    fn genesis_key(&self, sessions: &mut Sessions) -> Result<ClearedKey, LifecycleError> {
+    fn genesis_key(&self, sessions: &mut Sessions) -> Result<SessionKey, LifecycleError> {
         let named = self.accepted.as_ref().and_then(|accepted| accepted.genesis.voter_set().get(&self.identity));
         let candidate = named.map(|entry| entry.session_key).or_else(|| sessions.newest().map(|key| key.session_key()));
         if let Some(candidate) = candidate {
-            match take_over_before_start(sessions, &candidate)? {
-                Ok(key) => return Ok(key),
+            match sessions.hold(&candidate)? {
+                Ok(()) => return Ok(candidate),
                 Err(NotCleared::Waiting(reason)) => return Err(LifecycleError::not_now(reason.to_string())),
                 Err(NotCleared::Never(reason)) if named.is_some() => {
                     return Err(LifecycleError::not_now(format!("the key of the accepted genesis is lost: {reason}")));
@@ -187,14 +186,13 @@ impl Ceremony {
                 }
             }
         }
-        Ok(sessions.make(Epoch::FIRST)?)
+        Ok(sessions.make(Epoch::FIRST)?.session_key())
     }
 }
 
-/// Before the start nothing was ever signed with the key, so nobody has to be asked about its votes.
-fn take_over_before_start(
-    sessions: &mut Sessions,
-    key: &node_core::types::SessionKey,
-) -> Result<Result<ClearedKey, NotCleared>, SessionsError> {
-    sessions.take_over(key, &TripwireResult::Passed { nothing_up_to: Height::ZERO })
+/// Signs for the ceremony, with a key that was just made or held.
+fn sign(sessions: &Sessions, key: &SessionKey, statement: &SessionStatement) -> Result<Vec<u8>, LifecycleError> {
+    let signature = sessions.sign(key, statement);
+    let signature = signature.ok_or_else(|| LifecycleError::not_now(format!("session key {key} is not held")))?;
+    Ok(signature.as_bytes().to_vec())
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use node_api::proto;
-use node_core::types::{CertifiedBlock, Height, Identity, TransactionId};
+use node_core::types::{CertifiedBlock, Epoch, Height, Identity, Recovery, TransactionId};
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -43,6 +43,14 @@ pub enum LifecycleRequest {
     AcceptGenesis(proto::AcceptGenesisRequest, oneshot::Sender<Result<proto::AcceptGenesisResponse, LifecycleError>>),
     /// The hash of a genesis to forget.
     DropGenesis(Vec<u8>, oneshot::Sender<Result<(), LifecycleError>>),
+    /// The last block and a fresh session key, for a recovery.
+    GetRecoveryReport(oneshot::Sender<Result<proto::RecoveryReport, LifecycleError>>),
+    /// A recovery that governance has approved.
+    AcceptRecovery(Box<Recovery>, oneshot::Sender<Result<proto::AcceptRecoveryResponse, LifecycleError>>),
+    /// A recovery that identities of a quorum have accepted.
+    CompleteRecovery(Box<Recovery>, oneshot::Sender<Result<(), LifecycleError>>),
+    /// The proof that the node holds a session key of this epoch, with which it can be voted in.
+    GetVoterReport(Epoch, oneshot::Sender<Result<proto::VoterReport, LifecycleError>>),
     /// The hash of the genesis to start.
     StartChain(Vec<u8>, oneshot::Sender<Result<(), LifecycleError>>),
 }

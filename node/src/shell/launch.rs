@@ -32,6 +32,7 @@ use super::{
     health::Health,
     lifecycle::LifecycleError,
     main_loop::{self, MainLoopError, Parts},
+    recovering::RecoveryBook,
     report::Facts,
     sessions::{Sessions, SessionsError},
     startup::{StartupError, Volume},
@@ -142,8 +143,12 @@ pub async fn run(config: NodeConfig, given: Option<Genesis>, stop: CancellationT
     let _lock = lock(&config.data_directory, &stop).await?;
     let facts = OwnerFacts::gather()?;
     let sessions = SessionStore::open(&config.data_directory.join("session"))?;
-    let sessions = Sessions::open(sessions, &config.instance, &facts)?;
-    let volume = Volume::open(&config.data_directory.join("wal"), sessions)?;
+    let mut sessions = Sessions::open(sessions, &config.instance, &facts)?;
+    let recovery = RecoveryBook::open(&config)?;
+    let log = config.data_directory.join("wal");
+    let expected = recovery.begin(&identity, &mut sessions, &log)?;
+    let volume = Volume::open(&log, sessions, expected)?;
+    recovery.begun()?;
     let genesis = GenesisStore::open(&config.data_directory.join("genesis"))?;
     let part = match config.role {
         NodeRole::Validator => Part::Voter,
@@ -162,7 +167,7 @@ pub async fn run(config: NodeConfig, given: Option<Genesis>, stop: CancellationT
         start,
         tls: Arc::clone(&tls),
     };
-    let opened = Opened { facts, ceremony, volume, identity, identity_key, tls };
+    let opened = Opened { facts, ceremony, recovery, volume, identity, identity_key, tls };
     serve(config, opened, listeners, stop).await
 }
 
@@ -170,6 +175,7 @@ pub async fn run(config: NodeConfig, given: Option<Genesis>, stop: CancellationT
 struct Opened {
     facts: Facts,
     ceremony: Ceremony,
+    recovery: RecoveryBook,
     volume: Volume,
     identity: Identity,
     identity_key: KeyPair,
@@ -182,7 +188,7 @@ async fn serve(
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), LaunchError> {
-    let Opened { facts, ceremony, volume, identity, identity_key, tls } = opened;
+    let Opened { facts, ceremony, recovery, volume, identity, identity_key, tls } = opened;
     let metrics = Arc::new(Metrics::new()?);
     let health = Health::default();
     let (handle, requests) = Handle::new(identity);
@@ -219,6 +225,7 @@ async fn serve(
     let parts = Parts {
         facts,
         ceremony,
+        recovery,
         volume,
         data_directory: config.data_directory,
         identity_key,

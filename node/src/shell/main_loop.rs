@@ -18,6 +18,7 @@ use super::{
     health::{Health, Turn},
     lifecycle::LifecycleError,
     perform::PerformError,
+    recovering::{RecoveryBook, RecoveryCall},
     report::{self, Facts},
     running::Running,
     sessions::{Sessions, SessionsError, grant_from_proto},
@@ -65,6 +66,8 @@ pub struct Parts {
     pub facts: Facts,
     /// The genesis, as far as there is one.
     pub ceremony: Ceremony,
+    /// The recoveries.
+    pub recovery: RecoveryBook,
     /// Session keys and the signing log.
     pub volume: Volume,
     /// Where the other stores are.
@@ -99,6 +102,9 @@ type ExecutedResult = Result<Executed, ExecutionError>;
 struct MainLoop {
     facts: Facts,
     ceremony: Ceremony,
+    recovery: RecoveryBook,
+    /// A recovery is complete: the process ends and starts again with it.
+    ends: bool,
     phase: Phase,
     data_directory: PathBuf,
     identity_key: KeyPair,
@@ -112,12 +118,16 @@ struct MainLoop {
 
 /// Runs until `stop` is cancelled, then releases the session keys as the last durable act.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopError> {
-    let Parts { facts, ceremony, volume, data_directory, identity_key, links, handle, metrics, health, .. } = parts;
+    let Parts {
+        facts, ceremony, recovery, volume, data_directory, identity_key, links, handle, metrics, health, ..
+    } = parts;
     let (mut events, mut requests) = (parts.events, parts.requests);
     let phase = Phase::Ceremony(Box::new(volume));
     let mut this = MainLoop {
         facts,
         ceremony,
+        recovery,
+        ends: false,
         phase,
         data_directory,
         identity_key,
@@ -146,6 +156,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
             _ = ticks.tick() => this.on_tick()?,
         }
         this.health.turned(this.turn());
+        if this.ends {
+            tracing::warn!("ending, to start again with the recovery");
+            break;
+        }
     }
     this.sessions()?.release()?;
     tracing::info!("released the session keys");
@@ -185,6 +199,7 @@ impl MainLoop {
         };
         let request = startup::Request {
             genesis: Arc::new(accepted.genesis),
+            recoveries: self.recovery.recoveries(),
             identity: self.ceremony.identity,
             identity_key: self.identity_key.clone(),
             data_directory: &self.data_directory,
@@ -198,7 +213,7 @@ impl MainLoop {
         let opened = tokio::task::block_in_place(|| startup::open(request))?;
         let startup::Opened { mut running, executed, stored } = opened;
         tracing::info!(genesis = %accepted.hash, height = running.view.height().get(), "the chain starts here");
-        let started = running.start();
+        let started = running.start(self.recovery.is_superseded());
         self.executed = Some(executed);
         self.stored = Some(stored);
         self.phase = Phase::Running(Box::new(running));
@@ -342,6 +357,30 @@ impl MainLoop {
                 let result = self.ceremony.drop_accepted(&hash);
                 answer(reply, result)
             }
+            LifecycleRequest::GetRecoveryReport(reply) => {
+                let result = self.with_recovery(|call, running| call.report(running));
+                answer(reply, result)
+            }
+            LifecycleRequest::AcceptRecovery(recovery, reply) => {
+                let result = self.with_recovery(|call, running| call.accept(running, *recovery));
+                let accepted = result.is_ok();
+                answer(reply, result)?;
+                if accepted { self.with_running(Running::supersede) } else { Ok(()) }
+            }
+            LifecycleRequest::CompleteRecovery(recovery, reply) => {
+                let result = self.with_recovery(|call, _| call.complete(*recovery));
+                self.ends = result.is_ok();
+                answer(reply, result)
+            }
+            LifecycleRequest::GetVoterReport(epoch, reply) => {
+                let result = match &mut self.phase {
+                    Phase::Running(running) => running.voter_report(self.ceremony.part, epoch),
+                    Phase::Ceremony(_) | Phase::Turning => {
+                        Err(LifecycleError::not_now("the chain has not started here"))
+                    }
+                };
+                answer(reply, result)
+            }
             LifecycleRequest::StartChain(hash, reply) => {
                 let result = self.ceremony.start(&hash);
                 let started = result.is_ok();
@@ -367,6 +406,20 @@ impl MainLoop {
         };
         let reason = reason.or_else(|| request.asking.then(|| "the end of the former owner is not proved".to_owned()));
         Ok(proto::GrantStartResponse { cleared: reason.is_none(), reason: reason.unwrap_or_default() })
+    }
+
+    fn with_recovery<T>(
+        &mut self,
+        work: impl FnOnce(&mut RecoveryCall<'_>, &mut Running) -> Result<T, LifecycleError>,
+    ) -> Result<T, LifecycleError> {
+        let (Phase::Running(running), Ok(chain)) = (&mut self.phase, self.handle.chain()) else {
+            return Err(LifecycleError::not_now("the chain has not started here"));
+        };
+        let genesis = Arc::clone(&running.genesis);
+        let (book, identity_key) = (&mut self.recovery, &self.identity_key);
+        let mut call = RecoveryCall { book, state: &chain.state, genesis: &genesis, identity_key };
+        // Reads the state; the other tasks of this thread go on elsewhere.
+        tokio::task::block_in_place(|| work(&mut call, running))
     }
 
     fn with_ceremony<T>(

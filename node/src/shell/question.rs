@@ -76,12 +76,16 @@ struct Complete {
 impl Question {
     /// A question with a fresh nonce.
     pub fn new(question: TripwireQuestion, genesis: &Genesis) -> Self {
-        let interval_ms = genesis.parameters.block_interval_ms.saturating_mul(2);
-        let settle_ms = interval_ms.saturating_add(genesis.parameters.propose_timeout.base_ms);
         // A single voter has nobody who could go on without it.
         let alone = question.voters.count() == 1;
-        let settle = if alone { Duration::ZERO } else { Duration::from_millis(settle_ms) };
+        let settle = if alone { Duration::ZERO } else { Self::settle(genesis) };
         Self { question, answers: BTreeMap::new(), settle, complete: None }
+    }
+
+    /// The time in which a living chain makes a block, also where the first proposal does not come.
+    pub fn settle(genesis: &Genesis) -> Duration {
+        let interval_ms = genesis.parameters.block_interval_ms.saturating_mul(2);
+        Duration::from_millis(interval_ms.saturating_add(genesis.parameters.propose_timeout.base_ms))
     }
 
     /// The key that it is about.

@@ -113,6 +113,7 @@ pub fn add_running(status: &mut proto::GetStatusResponse, running: &RunningFacts
     let reason = halted.map(ToOwned::to_owned).or_else(|| remark.clone()).unwrap_or_default();
     status.set_state(state);
     status.state_reason = reason.chars().take(REASON_CHARS_MAX).collect();
+    status.incarnation = view.incarnation.as_bytes().to_vec();
     status.height = view.height().get();
     status.block_hash = view.block().as_bytes().to_vec();
     status.block_time_ms = view.progress.time.get();

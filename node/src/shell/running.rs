@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use node_api::proto;
@@ -10,7 +11,7 @@ use node_core::{
     consensus::{Alarm, Effect, Engine, EngineStatus, Input, Origin, TimerId},
     crypto::VerifiedTransaction,
     mempool::Refusal,
-    session::{NotCleared, TripwireQuestion},
+    session::{ClearedKey, NotCleared, TripwireQuestion},
     types::{CeremonyNonce, Genesis, Height, Identity, PeerMessage, SessionKey, TransactionId, UnsignedProposal},
 };
 use tokio::{sync::watch, time::Instant};
@@ -28,6 +29,9 @@ use super::{
     watched::{self, Arrival},
 };
 use crate::adapters::p2p::Event;
+
+/// A chain without a block for this long may be waiting for a voter that abstains.
+const STANDING_MIN: Duration = Duration::from_secs(5);
 
 /// The running chain. Owned by the main loop.
 #[derive(Debug)]
@@ -54,7 +58,10 @@ pub struct Running {
 
 impl Running {
     /// Tells the engine what it may sign with, and starts it.
-    pub fn start(&mut self) -> Result<(), PerformError> {
+    pub fn start(&mut self, superseded: bool) -> Result<(), PerformError> {
+        if superseded {
+            self.supersede()?;
+        }
         let cleared: Vec<_> = self.performer.sessions.cleared().cloned().collect();
         for key in cleared {
             self.step(Input::Cleared(key))?;
@@ -64,6 +71,11 @@ impl Running {
             self.on_changed(peer)?;
         }
         self.on_tick()
+    }
+
+    /// A recovery is accepted: nothing more is signed for the incarnation that ends.
+    pub fn supersede(&mut self) -> Result<(), PerformError> {
+        self.step(Input::Superseded).map(|_| ())
     }
 
     /// Takes what a connection reports.
@@ -291,7 +303,7 @@ impl Running {
         let wanted = status
             .session_key
             .filter(|key| self.performer.sessions.entry(key).is_some())
-            .filter(|key| self.performer.sessions.cleared_key(key).is_none());
+            .filter(|key| self.performer.sessions.cleared_key(key).is_none() || self.abstains_too_long(key, &status));
         let (Some(key), None) = (wanted, &self.halted) else {
             self.question = None;
             self.not_cleared = None;
@@ -309,7 +321,12 @@ impl Running {
             now: Instant::now(),
         });
         let request = question.request();
-        match self.performer.sessions.take_over(&key, &result)? {
+        let sessions = &mut self.performer.sessions;
+        let cleared = match sessions.ask_again(&key, &result) {
+            Some(again) => again,
+            None => sessions.take_over(&key, &result)?,
+        };
+        match cleared {
             Ok(cleared) => {
                 self.question = None;
                 self.not_cleared = None;
@@ -325,10 +342,18 @@ impl Running {
         }
     }
 
+    /// The key is cleared and signs nothing at the next height, and the chain stands still there: it may be waiting for
+    /// this very voter, if another one has died meanwhile.
+    fn abstains_too_long(&self, key: &SessionKey, status: &EngineStatus) -> bool {
+        let abstains = |cleared: &ClearedKey| cleared.nothing_up_to() > status.tip;
+        let stands_still = self.view.executed_at.elapsed() > STANDING_MIN.max(2 * Question::settle(&self.genesis));
+        stands_still && self.performer.sessions.cleared_key(key).is_some_and(abstains)
+    }
+
     fn ask(&self, session_key: SessionKey) -> Option<Question> {
         let question = TripwireQuestion {
             nonce: CeremonyNonce::new(rand::random()),
-            incarnation: self.genesis.incarnation(),
+            incarnation: self.view.incarnation,
             identity: self.performer.identity,
             session_key,
             voters: self.view.next_voters()?.clone(),
@@ -337,7 +362,7 @@ impl Running {
     }
 
     /// One input, and every input that follows from its effects at once.
-    fn step(&mut self, input: Input) -> Result<StepOutcome, PerformError> {
+    pub(super) fn step(&mut self, input: Input) -> Result<StepOutcome, PerformError> {
         let mut outcome = StepOutcome::default();
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -387,7 +412,7 @@ fn proposal_of(message: &PeerMessage) -> Option<&UnsignedProposal> {
 
 /// What one step did, as far as its caller wants to know.
 #[derive(Debug, Default)]
-struct StepOutcome {
+pub(super) struct StepOutcome {
     /// A vote was verified.
     verified: bool,
     /// A message was dropped.

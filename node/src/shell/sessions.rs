@@ -6,10 +6,11 @@ use node_api::{config::Instance, proto};
 use node_core::{
     codec::{Decode, DecodeError, Encode},
     session::{
-        ClearedKey, KeyEntry, KeyList, KeyListError, KeyState, NewKey, NotCleared, Owner, OwnerStatement, SigningLog,
-        StartGrant, Surroundings, TripwireResult, VolumeKind, VolumeLock, decide,
+        ClearedKey, HeldKey, KeyEntry, KeyList, KeyListError, KeyState, NewKey, NotCleared, Owner, OwnerStatement,
+        SessionStatement, SigningLog, StartGrant, Surroundings, TripwireResult, VolumeKind, VolumeLock, decide,
+        decide_owner,
     },
-    types::{Epoch, Height, InvalidIdentifier, SessionKey, TimeMs, Uid},
+    types::{Epoch, InvalidIdentifier, SessionKey, Signature, TimeMs, Uid},
 };
 use thiserror::Error;
 
@@ -44,6 +45,8 @@ pub struct Sessions {
     grant: Option<StartGrant>,
     log: SigningLog,
     cleared: BTreeMap<SessionKey, ClearedKey>,
+    /// Keys of an earlier process that this one owns since the ceremony. No vote is signed with them before the tripwire.
+    held: BTreeMap<SessionKey, HeldKey>,
     standalone: bool,
 }
 
@@ -66,7 +69,16 @@ impl Sessions {
             volume: VolumeKind::Network,
             owner: OwnerStatement::Unknown,
         });
-        Ok(Self { store, list, owner, grant, log: SigningLog::Whole, cleared: BTreeMap::new(), standalone })
+        Ok(Self {
+            store,
+            list,
+            owner,
+            grant,
+            log: SigningLog::Whole,
+            cleared: BTreeMap::new(),
+            held: BTreeMap::new(),
+            standalone,
+        })
     }
 
     /// The signing log of this volume cannot be read: no key that is on it now is ever cleared.
@@ -81,11 +93,17 @@ impl Sessions {
 
     /// Gives up every key of the volume, durably: nobody knows what they signed.
     pub fn retire_all(&mut self) -> Result<(), SessionsError> {
+        self.keep_only(None)
+    }
+
+    /// Gives up every key of the volume but one, durably.
+    pub fn keep_only(&mut self, kept: Option<&SessionKey>) -> Result<(), SessionsError> {
         let keys: Vec<SessionKey> = self.list.entries().iter().map(KeyEntry::session_key).collect();
-        for key in keys {
+        for key in keys.into_iter().filter(|key| Some(key) != kept) {
             self.list.retire(&key)?;
         }
         self.cleared.clear();
+        self.held.clear();
         self.write()?;
         self.list.erase_retired();
         self.write()
@@ -142,8 +160,10 @@ impl Sessions {
         if let Some(cleared) = self.cleared.get(key) {
             return Ok(Ok(cleared.clone()));
         }
-        let Some(entry) = self.list.get(key) else { return Err(KeyListError::Unknown { key: *key }.into()) };
-        let decision = match decide(entry, &self.surroundings(), tripwire) {
+        if let Some(held) = self.held.get(key) {
+            return self.clear_held(&held.clone(), tripwire);
+        }
+        let decision = match decide(self.on_volume(key)?, &self.surroundings(), tripwire) {
             Ok(decision) => decision,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -159,6 +179,60 @@ impl Sessions {
         Ok(Ok(cleared))
     }
 
+    fn clear_held(
+        &mut self,
+        held: &HeldKey,
+        tripwire: &TripwireResult,
+    ) -> Result<Result<ClearedKey, NotCleared>, SessionsError> {
+        let cleared = match self.list.clear(held, tripwire)? {
+            Ok(cleared) => cleared,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let key = cleared.session_key();
+        tracing::info!(session_key = %key, nothing_up_to = cleared.nothing_up_to().get(), "cleared a session key");
+        self.held.remove(&key);
+        self.cleared.insert(key, cleared.clone());
+        Ok(Ok(cleared))
+    }
+
+    /// Asks again about a key that abstains: where the chain stands still it may go on.
+    pub fn ask_again(&mut self, key: &SessionKey, tripwire: &TripwireResult) -> Option<Result<ClearedKey, NotCleared>> {
+        let again = self.cleared.get(key)?.asked_again(tripwire);
+        if let Ok(again) = &again {
+            tracing::info!(session_key = %key, nothing_up_to = again.nothing_up_to().get(), "a session key abstains no more");
+            self.cleared.insert(*key, again.clone());
+        }
+        Some(again)
+    }
+
+    /// Becomes the owner of one key of the volume, durably, if its former owner has ended. The key then signs what a
+    /// ceremony asks for. It signs no vote: that the volume was not rolled back is for the tripwire to say, once there
+    /// is a chain.
+    pub fn hold(&mut self, key: &SessionKey) -> Result<Result<(), NotCleared>, SessionsError> {
+        if self.cleared.contains_key(key) || self.held.contains_key(key) {
+            return Ok(Ok(()));
+        }
+        let succession = match decide_owner(self.on_volume(key)?, &self.surroundings()) {
+            Ok(succession) => succession,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let held = self.list.hold(&succession)?;
+        self.write()?;
+        tracing::info!(session_key = %key, reason = ?succession.reason(), "holds a session key");
+        self.held.insert(*key, held);
+        Ok(Ok(()))
+    }
+
+    /// Signs a statement that is not about a height with a key that this process made, took over or holds.
+    pub fn sign(&self, key: &SessionKey, statement: &SessionStatement) -> Option<Signature> {
+        let cleared = self.cleared.get(key).map(|key| key.sign(statement));
+        cleared.or_else(|| self.held.get(key).map(|key| key.sign(statement)))
+    }
+
+    fn on_volume(&self, key: &SessionKey) -> Result<&KeyEntry, SessionsError> {
+        Ok(self.list.get(key).ok_or(KeyListError::Unknown { key: *key })?)
+    }
+
     /// The chain names the key.
     pub fn mark_effective(&mut self, key: &SessionKey) -> Result<(), SessionsError> {
         self.change(key, KeyList::mark_effective)
@@ -167,6 +241,7 @@ impl Sessions {
     /// Retires a key, then erases it; a crash in between leaves it unusable.
     pub fn retire(&mut self, key: &SessionKey) -> Result<(), SessionsError> {
         self.cleared.remove(key);
+        self.held.remove(key);
         self.change(key, KeyList::retire)?;
         self.list.erase_retired();
         self.write()
@@ -175,6 +250,7 @@ impl Sessions {
     /// The last durable act of a clean stop.
     pub fn release(&mut self) -> Result<(), SessionsError> {
         self.cleared.clear();
+        self.held.clear();
         self.list.release(&self.owner);
         self.write()
     }
@@ -201,12 +277,10 @@ impl Sessions {
 
     /// What the node asks the operator about `key`, or in general while it has no key.
     pub fn start_request(&self, key: Option<&SessionKey>) -> proto::StartRequest {
-        let entry =
-            key.and_then(|key| self.list.get(key)).filter(|entry| !self.cleared.contains_key(&entry.session_key()));
-        let waits_for_owner = entry.is_some_and(|entry| {
-            let answered = TripwireResult::Passed { nothing_up_to: Height::ZERO };
-            matches!(decide(entry, &self.surroundings(), &answered), Err(NotCleared::Waiting(_)))
-        });
+        let owned = |key: &SessionKey| self.cleared.contains_key(key) || self.held.contains_key(key);
+        let entry = key.and_then(|key| self.list.get(key)).filter(|entry| !owned(&entry.session_key()));
+        let waits_for_owner =
+            entry.is_some_and(|entry| matches!(decide_owner(entry, &self.surroundings()), Err(NotCleared::Waiting(_))));
         let shown = entry.or_else(|| key.and_then(|key| self.list.get(key)));
         proto::StartRequest {
             asking: self.claim().is_none() || waits_for_owner,

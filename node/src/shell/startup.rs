@@ -9,6 +9,7 @@ use std::{
 use node_core::{
     consensus::{Boot, Engine, SigningLog},
     crypto::{KeyPair, VerifiedBatch},
+    ledger::Recoveries,
     session::KeyState,
     types::{Genesis, Header, Height, Identity},
 };
@@ -25,6 +26,7 @@ use super::{
     perform::{Performer, answer_places},
     precommits::SeenPrecommits,
     receipts::Receipts,
+    recovering::ExpectedLog,
     running::Running,
     sessions::{Sessions, SessionsError},
     state::{self, Executed, ExecutionError, StateAccess},
@@ -86,11 +88,11 @@ impl Volume {
     ///
     /// With a lost or broken log nobody knows what the keys signed: they are retired, durably, before a new log takes the
     /// place of the old one.
-    pub fn open(folder: &Path, mut sessions: Sessions) -> Result<Self, StartupError> {
+    pub fn open(folder: &Path, mut sessions: Sessions, expected: ExpectedLog) -> Result<Self, StartupError> {
         match ConsensusLog::open(folder) {
             Ok(opened) => {
                 let found = match opened.condition {
-                    LogCondition::New if sessions.has_keys() => {
+                    LogCondition::New if sessions.has_keys() && expected == ExpectedLog::Kept => {
                         sessions.log_is_broken();
                         sessions.retire_all()?;
                         SigningLog::Broken("the signing log is missing".to_owned())
@@ -118,6 +120,8 @@ impl Volume {
 pub struct Request<'a> {
     /// The accepted genesis.
     pub genesis: Arc<Genesis>,
+    /// The recoveries with which the chain went on.
+    pub recoveries: Recoveries,
     /// This node.
     pub identity: Identity,
     /// Signs rotations.
@@ -148,7 +152,8 @@ pub struct Opened {
 
 /// Opens blocks and state, and makes the engine from what they hold. Blocks.
 pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
-    let Request { genesis, identity, identity_key, data_directory, volume, links, handle, metrics, health } = request;
+    let Request { genesis, recoveries, identity, identity_key, data_directory, volume, links, handle, metrics, health } =
+        request;
     let Volume { sessions, log, found } = volume;
     let blocks = BlockLog::open(&data_directory.join("blocks"))?;
     let tip = match blocks.last_height() {
@@ -156,7 +161,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         None => None,
     };
     let store = QmdbStore::open(&data_directory.join("state"))?;
-    let rebuilt = rebuild_state_from_blocks(&genesis, &blocks.reader(), &store, move |height| {
+    let rebuilt = rebuild_state_from_blocks(&genesis, &recoveries, &blocks.reader(), &store, move |height| {
         // This may take long, and is no reason to be restarted.
         health.turned(Turn { synced: false, able_to_sign: false });
         if height.get().is_multiple_of(REBUILD_REPORT_INTERVAL) {
@@ -164,7 +169,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         }
     })?;
     tracing::info!(from = ?rebuilt.from, to = %rebuilt.to, "the state is level with the blocks");
-    let snapshot = state::read(&store)?;
+    let snapshot = state::read(&store, &recoveries)?;
     let view = View::new(&snapshot, Instant::now());
     let (heights, height_watch) = watch::channel(view.height());
     handle.start(ChainAccess {
@@ -175,7 +180,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     metrics.height.set(i64::try_from(blocks.last_height().map_or(0, Height::get)).unwrap_or(i64::MAX));
     metrics.executed_height.set(i64::try_from(view.height().get()).unwrap_or(i64::MAX));
     // The task ends with the executor, which the running chain owns.
-    let (executor, executed, _task) = state::start(store);
+    let (executor, executed, _task) = state::start(store, recoveries.clone());
     let effective_keys = sessions.in_state(KeyState::Effective);
     let proposed_keys = sessions.proposed();
     let (batch_log, batches) = BatchLog::open(&data_directory.join("batches"))?;
@@ -183,6 +188,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     let (batch_storage, stored) = BatchStorage::start(batch_log).map_err(StartupError::Thread)?;
     let engine = Engine::new(Boot {
         genesis: Arc::clone(&genesis),
+        recoveries,
         identity,
         identity_key: Some(identity_key),
         tip: tip.clone(),

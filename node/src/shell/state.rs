@@ -4,14 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use node_core::{
     ledger::{
-        self, Account, Applied, ApplyError, ExecuteError, Outcome, Progress, Snapshot, StateKey, StateProof, StateRead,
-        StateStore,
+        self, Account, Applied, ApplyError, ExecuteError, Outcome, Progress, Recoveries, RecoveryCheck,
+        RecoveryRefused, Rules, Snapshot, StateKey, StateProof, StateRead, StateStore,
     },
-    types::{AccountId, Block, Height, Results},
+    types::{AccountId, Block, Epoch, Genesis, Height, Identity, Nonce, Recovery, Results},
 };
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 
+use super::recovering::Completeness;
 use crate::adapters::storage::{QmdbStore, StateError};
 
 /// Blocks that may wait for execution. The engine runs at most three heights ahead of it.
@@ -35,6 +36,9 @@ pub enum ExecutionError {
     /// An entry could not be read.
     #[error("failed to read the state")]
     Read(#[from] ExecuteError),
+    /// A recovery does not stand on the state.
+    #[error("failed to go on with a recovery")]
+    Recovery(#[source] RecoveryRefused),
     /// The block was executed before, though the engine did not know.
     #[error("block {height} is executed already")]
     Twice {
@@ -60,8 +64,12 @@ pub struct Executed {
 }
 
 /// Reads what a starting node needs. Blocks.
-pub fn read(store: &QmdbStore) -> Result<Snapshot, ExecutionError> {
-    store.run(|local| ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis)))?
+pub fn read(store: &QmdbStore, recoveries: &Recoveries) -> Result<Snapshot, ExecutionError> {
+    let recoveries = recoveries.clone();
+    store.run(move |local| {
+        let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
+        recoveries.recovered(snapshot).map_err(ExecutionError::Recovery)
+    })?
 }
 
 /// The queue of blocks to execute.
@@ -74,13 +82,14 @@ pub struct Executor {
 /// executor is dropped.
 pub fn start(
     store: QmdbStore,
+    recoveries: Recoveries,
 ) -> (Executor, mpsc::Receiver<Result<Executed, ExecutionError>>, tokio::task::JoinHandle<()>) {
     let (blocks, mut queue) = mpsc::channel::<Arc<Block>>(BLOCKS_MAX);
     let (results, executed) = mpsc::channel(BLOCKS_MAX);
     let task = tokio::spawn(async move {
         while let Some(block) = queue.recv().await {
-            let store = store.clone();
-            let result = tokio::task::spawn_blocking(move || execute(&store, block)).await;
+            let (store, recoveries) = (store.clone(), recoveries.clone());
+            let result = tokio::task::spawn_blocking(move || execute(&store, block, recoveries)).await;
             let result = result.unwrap_or(Err(ExecutionError::Interrupted));
             let failed = result.is_err();
             if results.send(result).await.is_err() || failed {
@@ -98,11 +107,12 @@ impl Executor {
     }
 }
 
-fn execute(store: &QmdbStore, block: Arc<Block>) -> Result<Executed, ExecutionError> {
+fn execute(store: &QmdbStore, block: Arc<Block>, recoveries: Recoveries) -> Result<Executed, ExecutionError> {
     let start = Instant::now();
     let height = block.header().height;
     let (applied, progress) = store.run(move |local| {
-        let applied = ledger::apply_block(local, &block).map_err(|source| ExecutionError::Apply { height, source })?;
+        let applied = ledger::apply_block_after(local, &block, &recoveries)
+            .map_err(|source| ExecutionError::Apply { height, source })?;
         let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
         Ok::<_, ExecutionError>((applied, snapshot.progress))
     })??;
@@ -138,6 +148,26 @@ pub enum Prove {
     No,
 }
 
+/// What a recovery stands on.
+#[derive(Debug)]
+pub struct RecoveryFacts {
+    /// The newest state, with former recoveries.
+    pub snapshot: Snapshot,
+    /// The epoch that a fresh session key must have.
+    pub epoch: Epoch,
+}
+
+/// Who may change the chain, in the newest state.
+#[derive(Debug)]
+pub struct GovernanceView {
+    /// The height of the state.
+    pub height: Height,
+    /// What the next governance transaction must carry.
+    pub nonce: Nonce,
+    /// Parameters and keys.
+    pub rules: Rules,
+}
+
 impl StateAccess {
     /// Reads from `store`.
     pub fn new(store: QmdbStore) -> Self {
@@ -151,6 +181,64 @@ impl StateAccess {
             .await
             .unwrap_or(Err(ExecutionError::Interrupted))
     }
+
+    /// Reads who may change the chain.
+    pub async fn governance(&self) -> Result<GovernanceView, ExecutionError> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.run(move |local| read_governance(local))?)
+            .await
+            .unwrap_or(Err(ExecutionError::Interrupted))
+    }
+
+    /// What the next recovery stands on. Blocks.
+    pub fn recovery_facts(
+        &self,
+        recoveries: &Recoveries,
+        identity: &Identity,
+    ) -> Result<RecoveryFacts, ExecutionError> {
+        let (recoveries, identity) = (recoveries.clone(), *identity);
+        self.store.run(move |local| {
+            let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
+            let snapshot = recoveries.recovered(snapshot).map_err(ExecutionError::Recovery)?;
+            let epoch = ledger::recovery_epoch(local, &snapshot.sets, &identity)?;
+            Ok(RecoveryFacts { snapshot, epoch })
+        })?
+    }
+
+    /// Checks a recovery against the newest state. Blocks.
+    pub fn check_recovery(
+        &self,
+        recoveries: &Recoveries,
+        genesis: &Genesis,
+        recovery: &Recovery,
+        completeness: Completeness,
+    ) -> Result<Result<(), RecoveryRefused>, ExecutionError> {
+        let (recoveries, genesis, recovery) = (recoveries.clone(), genesis.clone(), recovery.clone());
+        self.store.run(move |local| {
+            let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
+            let snapshot = recoveries.recovered(snapshot).map_err(ExecutionError::Recovery)?;
+            let number_before = recoveries.newest().map_or(0, |manifest| manifest.number);
+            let check = RecoveryCheck { state: local, snapshot: &snapshot, genesis: &genesis, number_before };
+            Ok(match completeness {
+                Completeness::Approved => check.acceptable(&recovery),
+                Completeness::Accepted => check.complete(&recovery),
+            })
+        })?
+    }
+
+    /// The epoch that the next session key of an identity must have.
+    pub async fn next_epoch(&self, identity: Identity) -> Result<Epoch, ExecutionError> {
+        let store = self.store.clone();
+        let read = move || store.run(move |local| Ok::<_, ExecutionError>(ledger::highest_epoch(local, &identity)?))?;
+        let highest = tokio::task::spawn_blocking(read).await.unwrap_or(Err(ExecutionError::Interrupted))?;
+        Ok(highest.map_or(Epoch::FIRST, |highest| highest.saturating_add(1)))
+    }
+}
+
+fn read_governance<S: StateRead>(state: &S) -> Result<GovernanceView, ExecutionError> {
+    let snapshot = ledger::snapshot(state)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
+    let nonce = ledger::account(state, &AccountId::governance())?.nonce;
+    Ok(GovernanceView { height: snapshot.progress.height, nonce, rules: snapshot.rules() })
 }
 
 fn read_account<S>(state: &S, id: &AccountId, prove: Prove) -> Result<AccountView, ExecutionError>

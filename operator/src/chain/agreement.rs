@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::budget::{faults, margin, quorum};
+
 /// What one node reports about the chain. Its identity is proved by the certificate of the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -33,6 +35,8 @@ pub struct VoterSeen {
     pub epoch: u64,
     /// At how many heights of the window a verified precommit was seen.
     pub heights_seen: u32,
+    /// Newest height of which a verified precommit was seen; 0 for none.
+    pub last_precommit: u64,
 }
 
 /// What more than f power says about a chain.
@@ -50,6 +54,8 @@ pub struct Facts {
     pub signing_power: u64,
     /// How many more voters may fail, heaviest first, before the quorum is lost.
     pub margin: u32,
+    /// The newest height of which more than f power of the other voters has seen a precommit, by identity.
+    pub last_precommits: BTreeMap<String, u64>,
 }
 
 /// What more than f power says about one voter.
@@ -75,32 +81,6 @@ impl Facts {
     }
 }
 
-/// Most power that may be faulty.
-pub fn faults(total_power: u64) -> u64 {
-    total_power.saturating_sub(1) / 3
-}
-
-/// Least power that decides: more than two thirds.
-pub fn quorum(total_power: u64) -> u64 {
-    let twice = u128::from(total_power).saturating_mul(2) / 3;
-    u64::try_from(twice).unwrap_or(u64::MAX).saturating_add(1)
-}
-
-/// How many of the signing voters may fail, heaviest first, before less than a quorum is left.
-pub fn margin(total_power: u64, mut signing: Vec<u64>) -> u32 {
-    signing.sort_unstable_by(|left, right| right.cmp(left));
-    let mut left: u64 = signing.iter().sum();
-    let mut failures = 0;
-    for power in signing {
-        left = left.saturating_sub(power);
-        if left < quorum(total_power) {
-            break;
-        }
-        failures += 1;
-    }
-    failures
-}
-
 /// The facts that these reports prove, if enough voters answer. Reports older than `age_max` and all but the first of
 /// one reporter are left out.
 pub fn agree(reports: &[Report], age_max: Duration) -> Option<Facts> {
@@ -121,7 +101,10 @@ pub fn agree(reports: &[Report], age_max: Duration) -> Option<Facts> {
         .collect();
     let signing: Vec<u64> = voters.values().filter(|voter| voter.is_signing).map(|voter| voter.power).collect();
     let signing_power = signing.iter().sum();
-    Some(Facts { height, block_age, voters, total_power, signing_power, margin: margin(total_power, signing) })
+    let last_precommits =
+        set.keys().map(|identity| (identity.clone(), last_precommit(&members, identity, enough))).collect();
+    let margin = margin(total_power, signing);
+    Some(Facts { height, block_age, voters, total_power, signing_power, margin, last_precommits })
 }
 
 type Set = BTreeMap<String, u64>;
@@ -191,6 +174,22 @@ fn voter_fact(members: &[(&Report, u64)], identity: &str, power: u64, enough: u6
     VoterFact { power, is_signing: seen_by >= enough, session: session.max_by_key(|(_, epoch)| *epoch) }
 }
 
+/// The newest height of which enough power of the others has seen this voter's precommit. A voter speaks for itself
+/// only when it is the only one.
+fn last_precommit(members: &[(&Report, u64)], identity: &str, enough: u64) -> u64 {
+    let is_alone = members.iter().all(|(report, _)| report.reporter == identity);
+    let mut heights: Vec<(u64, u64)> = members
+        .iter()
+        .filter(|(report, _)| is_alone || report.reporter != identity)
+        .filter_map(|(report, power)| {
+            let voter = report.voters.iter().find(|voter| voter.identity == identity)?;
+            Some((voter.last_precommit, *power))
+        })
+        .collect();
+    heights.sort_unstable_by(|left, right| right.cmp(left));
+    first_with_enough(&heights, enough).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
@@ -212,6 +211,7 @@ mod tests {
             session_key: format!("k{other}"),
             epoch: 0,
             heights_seen: if signing.contains(&other) { 10 } else { 5 },
+            last_precommit: if signing.contains(&other) { height } else { 0 },
         });
         Report {
             reporter: name(number),
@@ -291,33 +291,19 @@ mod tests {
     }
 
     #[test]
-    fn margin_is_the_most_failures_that_any_choice_of_voters_survives() {
-        for seed in 0..500 {
-            let mut random = StdRng::seed_from_u64(seed);
-            let powers: Vec<u64> = (0..random.random_range(1..9)).map(|_| random.random_range(1..9)).collect();
-            let total: u64 = powers.iter().sum();
-            let signing: Vec<u64> = powers.iter().copied().filter(|_| random.random_bool(0.8)).collect();
-            let survives = |failed: u32| {
-                (0u32..1 << signing.len()).filter(|choice| choice.count_ones() == failed).all(|choice| {
-                    let left: u64 = signing
-                        .iter()
-                        .enumerate()
-                        .filter(|(bit, _)| choice & (1 << bit) == 0)
-                        .map(|(_, power)| power)
-                        .sum();
-                    left >= quorum(total)
-                })
-            };
-            let brute = (1..=u32::try_from(signing.len()).expect("few")).take_while(|failed| survives(*failed)).count();
-            assert_eq!(margin(total, signing.clone()) as usize, brute, "seed {seed}: {signing:?} of {total}");
-        }
-    }
-
-    #[test]
-    fn quorum_and_faults_fit_together() {
-        for total in 1..1_000 {
-            assert!(quorum(total) + faults(total) <= total, "{total}");
-            assert!(2 * quorum(total) - total > faults(total), "{total}");
-        }
+    fn a_voters_own_word_about_its_votes_does_not_count() {
+        let powers = [1, 1, 1, 1];
+        let mut own = report(0, &powers, 9, &[0, 1, 2, 3]);
+        own.voters[0].last_precommit = 9;
+        let mut other = report(1, &powers, 9, &[0, 1, 2, 3]);
+        other.voters[0].last_precommit = 8;
+        let mut third = report(2, &powers, 9, &[0, 1, 2, 3]);
+        third.voters[0].last_precommit = 5;
+        let facts = agree(&[own.clone(), other.clone()], FRESH).expect("two of four are more than f");
+        assert_eq!(facts.last_precommits.get("v0"), Some(&0), "one other is not enough");
+        let facts = agree(&[own, other, third], FRESH).expect("three");
+        assert_eq!(facts.last_precommits.get("v0"), Some(&5));
+        let alone = agree(&[report(0, &[1], 9, &[0])], FRESH).expect("one");
+        assert_eq!(alone.last_precommits.get("v0"), Some(&9));
     }
 }

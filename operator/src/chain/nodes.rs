@@ -168,6 +168,7 @@ pub fn report(identity: &Identity, answered: &proto::GetValidatorsResponse) -> R
         session_key: hex::encode(&voter.session_key),
         epoch: voter.epoch,
         heights_seen: voter.precommit_heights_seen,
+        last_precommit: voter.last_precommit_height,
     });
     Report {
         reporter: identity.to_string(),

@@ -1,28 +1,39 @@
 //! The children that a group shall have.
 
+use std::collections::BTreeSet;
+
 use althing_crds::validator::Role;
 use althing_crds::{ValidatorNode, ValidatorNodeSpec, names};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-use super::observe::Observed;
-use crate::chain::agreement::faults;
+use super::observe::{Observed, Voter};
+use crate::budget::{self, Budget};
+use crate::chain::agreement::Facts;
 use crate::error::Error;
 use crate::kinds::Child;
 use crate::parts::{GroupContext, Installation, NodeContext, poddisruptionbudget, services};
 use crate::validator::desired::template_hash;
+use crate::validator::status::{is_counted, is_pod_ready};
 
 /// Service, budget and one node for each voter, in the order in which they are applied.
-pub fn children(observed: &Observed, voters: u32) -> Result<Vec<Child>, Error> {
+pub fn children(observed: &Observed) -> Result<Vec<Child>, Error> {
     let group = group_context(observed)?;
     let mut children = vec![
         Child::of(&services::group_rpc(&group))?,
-        Child::of(&poddisruptionbudget::budget(&group, pods_needed(voters)))?,
+        Child::of(&poddisruptionbudget::budget(&group, pods_needed(&observed.voters, observed.facts.as_ref())))?,
     ];
-    for number in 0..voters {
+    for number in numbers(observed) {
         children.push(Child::of(&node(observed, &group, number))?);
     }
     Ok(children)
+}
+
+/// Numbers of the nodes: the voters, and one that is to become one.
+fn numbers(observed: &Observed) -> BTreeSet<u32> {
+    let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
+    let newcomer = change.and_then(|change| u32::try_from(change.number).ok());
+    observed.numbers.iter().copied().chain(newcomer).collect()
 }
 
 /// The group as builders see it.
@@ -31,11 +42,29 @@ pub fn group_context(observed: &Observed) -> Result<GroupContext, Error> {
         .map_err(|error| Error::Build { what: observed.group.name_any(), message: error.to_string() })
 }
 
-/// How many voters' pods must stay: all but the fault budget. A chain that tolerates no fault could never be drained, so
-/// there one at a time may go, and the status says what that means.
-pub fn pods_needed(voters: u32) -> u16 {
-    let budget = faults(u64::from(voters)).max(1);
-    u16::try_from(u64::from(voters).saturating_sub(budget)).unwrap_or(u16::MAX)
+/// Whether the disruption budget shall count this voter's pod: while the others see its votes. Nothing without facts.
+pub fn shall_be_counted(voter: &Voter, facts: Option<&Facts>) -> Option<bool> {
+    let facts = facts?;
+    let fact = voter.identity().and_then(|identity| facts.voters.get(identity));
+    Some(fact.is_some_and(|fact| fact.is_signing))
+}
+
+/// How many of the pods that are or shall be counted must stay: all but what the fault budget lets go now. A pod that is
+/// not counted yet already must stay, so that counting it lets no other one go.
+pub fn pods_needed(voters: &[Voter], facts: Option<&Facts>) -> u16 {
+    let is_gone = |voter: &&Voter| !voter.pod.as_ref().is_some_and(|pod| is_pod_ready(pod) && is_counted(pod));
+    let is_there = |voter: &&Voter| {
+        let shall = shall_be_counted(voter, facts).unwrap_or(false);
+        let pod = voter.pod.as_ref().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        pod.is_some_and(|pod| shall || is_counted(pod))
+    };
+    let pods = voters.iter().filter(is_there).count();
+    let identities = |voters: &mut dyn Iterator<Item = &Voter>| -> BTreeSet<String> {
+        voters.filter_map(|voter| voter.identity().map(str::to_string)).collect()
+    };
+    let absent = identities(&mut voters.iter().filter(is_gone));
+    let budget = facts.map(|facts| Budget::of(facts, &absent));
+    budget::pods_needed(budget.as_ref(), &identities(&mut voters.iter()), pods)
 }
 
 /// The node of one voter. Labels and annotations of the group are not copied, but for the one that asks for a restart.
@@ -74,13 +103,22 @@ pub fn is_up_to_date(node: &ValidatorNode, pod: &Pod, installation: &Installatio
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::observed;
     use super::pods_needed;
 
     #[test]
-    fn the_budget_leaves_a_quorum_and_one_voter_can_be_drained() {
-        let table = [(1, 0), (4, 3), (5, 4), (6, 5), (7, 5), (10, 7), (13, 9)];
-        for (voters, expected) in table {
-            assert_eq!(pods_needed(voters), expected, "{voters} voters");
-        }
+    fn the_disruption_budget_follows_who_signs_and_whose_pod_is_ready() {
+        let mut seen = observed();
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 3);
+        assert_eq!(pods_needed(&seen.voters, None), 4, "without facts nothing is disrupted");
+        seen.voters[2].pod = None;
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 3, "a voter is gone: the other three must stay");
+        let mut seen = observed();
+        seen.voters[2].pod.as_mut().expect("there").metadata.labels = None;
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "a voter is not counted yet");
+        let mut seen = observed();
+        let facts = seen.facts.as_mut().expect("there");
+        facts.voters.values_mut().next().expect("a voter").is_signing = false;
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "a voter is silent although its pod is ready");
     }
 }

@@ -1,47 +1,71 @@
-//! Performs planned restarts: written down first, then through the Eviction API, exactly the pod that was meant.
+//! Performs planned restarts: written down first, then looked at again, then through the Eviction API, exactly the pod
+//! that was meant.
+
+use std::time::Duration;
 
 use althing_crds::ConsensusGroupStatus;
 use althing_crds::group::Disruption;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 
-use super::observe::{Observed, Voter};
-use super::rollout::{Begun, Member, MemberPod, Move, decide};
+use super::observe::{self, Observed, Voter};
+use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide};
 use super::{ceremony, desired};
+use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::Draft;
 use crate::kinds::Owner;
 use crate::parts::Installation;
-use crate::validator::status::{failing, is_pod_ready};
+use crate::validator::status::{failing, is_counted, is_pod_ready};
 
 /// Why pods are restarted, in `status.disruption`.
 const REASON: &str = "SpecChanged";
 
-/// Takes the next move; it answers what is waited for.
-pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Option<String>, Error> {
+/// How far the planned restarts are.
+pub enum Progress {
+    /// Every pod runs what the spec says.
+    Done,
+    /// It goes on by itself; what is waited for.
+    Going(String),
+    /// The voter that was restarted does not come to sign.
+    Stuck(String),
+}
+
+/// Takes the next move.
+pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
     let installation = context.installation();
     let members: Vec<Member> = observed.voters.iter().map(|voter| member(voter, &installation)).collect();
-    let begun = observed
-        .status()
-        .and_then(|status| status.disruption.as_ref())
-        .map(|disruption| Begun { node: disruption.node.clone(), pod_uid: disruption.pod_uid.clone() });
+    let begun = begun(observed);
     match decide(&members, begun.as_ref(), observed.facts.as_ref()) {
-        Move::Nothing => Ok(None),
-        Move::Wait(why) => Ok(Some(why)),
+        Move::Nothing => Ok(Progress::Done),
+        Move::Wait(why) => Ok(Progress::Going(why)),
+        Move::Stuck(why) => Ok(Progress::Stuck(why)),
         Move::Finish => {
             ceremony::save(context, observed, |status| status.disruption = None).await?;
-            let note = format!("{} runs the new spec", begun.map(|begun| begun.node).unwrap_or_default());
+            let note = format!("the restart of {} is over", begun.map(|begun| begun.node).unwrap_or_default());
             tell(context, observed, "RestartFinished", note).await;
-            Ok(Some("the next voter follows".to_string()))
+            Ok(Progress::Going("the next voter follows".to_string()))
+        }
+        Move::Seen(height) => {
+            ceremony::save(context, observed, |status| {
+                if let Some(disruption) = status.disruption.as_mut() {
+                    disruption.after_height = i64::try_from(height).ok();
+                }
+            })
+            .await?;
+            let node = begun.map(|begun| begun.node).unwrap_or_default();
+            Ok(Progress::Going(format!("waiting for {node} to sign above height {height}")))
         }
         Move::Begin(index) => {
             let Some((name, uid)) =
                 members.get(index).and_then(|member| Some((member.name.clone(), member.pod.as_ref()?.uid.clone())))
             else {
-                return Ok(None);
+                return Ok(Progress::Done);
             };
             ceremony::save(context, observed, |status| write_down(status, &name, &uid)).await?;
             tell(context, observed, "RestartBegun", format!("{name} is restarted: its spec has changed")).await;
@@ -51,12 +75,26 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     }
 }
 
+/// The restart that is written down.
+fn begun(observed: &Observed) -> Option<Begun> {
+    let disruption = observed.status()?.disruption.as_ref()?;
+    let since = disruption.since.parse::<Timestamp>().ok();
+    let age = since.map_or(Duration::ZERO, |since| Timestamp::now().duration_since(since).unsigned_abs());
+    Some(Begun {
+        node: disruption.node.clone(),
+        pod_uid: disruption.pod_uid.clone(),
+        age,
+        after_height: disruption.after_height.and_then(|height| u64::try_from(height).ok()),
+    })
+}
+
 fn write_down(status: &mut ConsensusGroupStatus, node: &str, pod_uid: &str) {
     status.disruption = Some(Disruption {
         node: node.to_string(),
         pod_uid: pod_uid.to_string(),
         reason: REASON.to_string(),
         since: Timestamp::now().to_string(),
+        after_height: None,
     });
 }
 
@@ -71,36 +109,77 @@ fn member(voter: &Voter, installation: &Installation) -> Member {
             is_deleting: pod.metadata.deletion_timestamp.is_some(),
             is_failing: failing(pod).is_some(),
             is_ready: is_pod_ready(pod),
+            is_counted: is_counted(pod),
         }),
         (Some(_) | None, _) => None,
     };
     Member { name: voter.name.clone(), identity: voter.identity().map(str::to_string), is_observed, pod }
 }
 
-/// Evicts exactly the pod that was written down, as it is now.
-async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usize) -> Result<Option<String>, Error> {
-    let Some(disruption) = observed.status().and_then(|status| status.disruption.as_ref()) else { return Ok(None) };
-    let Some(voter) = observed.voters.get(index) else { return Ok(None) };
+/// Evicts exactly the pod that was written down, if everything that speaks for it is still true.
+async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usize) -> Result<Progress, Error> {
+    let (Some(begun), Some(voter)) = (begun(observed), observed.voters.get(index)) else { return Ok(Progress::Done) };
     let name = althing_crds::names::pod(&voter.name);
     let what = format!("Pod {}/{name}", owner.namespace);
-    let api: Api<Pod> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    let live = api.get_metadata_opt(&name).await.map_err(Error::read(&what))?;
-    let Some(live) = live.filter(|live| live.metadata.uid.as_deref() == Some(disruption.pod_uid.as_str())) else {
-        return Ok(Some(format!("the pod of {} is gone", voter.name)));
+    let live = look_again(context, owner, observed, &voter.name).await?;
+    if let Err(why) = confirm(&live.members, &begun, live.facts.as_ref()) {
+        return Ok(Progress::Going(why));
+    }
+    if !live.is_budget_current {
+        return Ok(Progress::Going("waiting until the disruption budget counts the voters as they are".to_string()));
+    }
+    let Some(resource_version) = live.resource_version else {
+        return Ok(Progress::Going(format!("the pod of {} is gone", voter.name)));
     };
-    let preconditions =
-        Preconditions { uid: live.metadata.uid.clone(), resource_version: live.metadata.resource_version.clone() };
+    let preconditions = Preconditions { uid: Some(begun.pod_uid.clone()), resource_version: Some(resource_version) };
     let params = EvictParams {
         delete_options: Some(DeleteParams::default().preconditions(preconditions)),
         ..EvictParams::default()
     };
+    let api: Api<Pod> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     match context.shared.writer.write("Pod", "evict", &what, api.evict(&name, &params)).await {
-        Ok(_) => Ok(Some(format!("the pod of {} is stopping", voter.name))),
+        Ok(_) => Ok(Progress::Going(format!("the pod of {} is stopping", voter.name))),
         Err(Error::Write { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 429) => {
-            Ok(Some(format!("the disruption budget does not let {} stop now", voter.name)))
+            Ok(Progress::Going(format!("the disruption budget does not let {} stop now", voter.name)))
         }
         Err(error) => Err(error),
     }
+}
+
+/// What is true now, from the API server and the voters themselves.
+struct Live {
+    members: Vec<Member>,
+    facts: Option<Facts>,
+    /// Of the pod that is to go.
+    resource_version: Option<String>,
+    /// The disruption controller has seen the newest budget, and it is what these facts ask for. A pod that is not
+    /// ready may go whatever it says.
+    is_budget_current: bool,
+}
+
+/// Reads spec, pods and budget from the API server and asks every voter, past all caches.
+async fn look_again(context: &Context, owner: &Owner, observed: &Observed, target: &str) -> Result<Live, Error> {
+    let voters = observe::voters_again(context, owner, observed, target).await?;
+    let installation = context.installation();
+    let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
+    let facts = observe::facts(&voters);
+    let pod = voters.iter().find(|voter| voter.name == target).and_then(|voter| voter.pod.as_ref());
+    let is_ready = pod.is_some_and(is_pod_ready);
+    let name = althing_crds::names::disruption_budget(&owner.name);
+    let api: Api<PodDisruptionBudget> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let budget = api.get_opt(&name).await.map_err(Error::read(format!("PodDisruptionBudget {name}")))?;
+    let wanted = desired::pods_needed(&voters, facts.as_ref());
+    let is_current = |budget: &PodDisruptionBudget| {
+        let said = budget.spec.as_ref().and_then(|spec| spec.min_available.clone());
+        let seen = budget.status.as_ref().and_then(|status| status.observed_generation);
+        said == Some(IntOrString::Int(i32::from(wanted))) && seen == budget.metadata.generation
+    };
+    Ok(Live {
+        resource_version: pod.and_then(ResourceExt::resource_version),
+        is_budget_current: !is_ready || budget.as_ref().is_some_and(is_current),
+        members,
+        facts,
+    })
 }
 
 async fn tell(context: &Context, observed: &Observed, reason: &str, note: String) {

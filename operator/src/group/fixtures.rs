@@ -103,6 +103,7 @@ pub fn observed() -> Observed {
         authority: None,
         genesis: GenesisRead::Present(Box::new(genesis)),
         governance: GovernanceRead::Present(governance_key()),
+        numbers: (0..4).collect(),
         voters: (0..4).map(voter).collect(),
         missing: Vec::new(),
         facts: Some(nodes::facts(&identities)),

@@ -2,6 +2,7 @@
 
 pub mod desired;
 pub mod genesis;
+pub mod members;
 pub mod observe;
 pub mod rollout;
 pub mod status;
@@ -11,14 +12,16 @@ mod ceremony;
 mod disruption;
 #[cfg(test)]
 pub mod fixtures;
+mod membership;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use althing_crds::{ConsensusGroup, Reason, names};
+use althing_crds::group::Members;
+use althing_crds::{ConsensusGroup, Reason, ValidatorNode, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 
 use crate::apply::Outcome;
 use crate::config::{SETTLED, UNSETTLED};
@@ -27,6 +30,7 @@ use crate::error::Error;
 use crate::events;
 use crate::kinds::{Child, Kind, Owner};
 use crate::refusal::Refusal;
+use crate::validator::status::is_counted;
 use observe::Observed;
 use status::Progress;
 
@@ -44,7 +48,7 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     let progress = match validate::validate(&observed) {
         Err(refusal) => Progress::Refused(refusal),
         Ok(_) if is_paused => Progress::Paused,
-        Ok(validated) => advance(&context, &owner, &mut observed, &validated).await?,
+        Ok(()) => advance(&context, &owner, &mut observed).await?,
     };
     write_status(&context, &observed, &progress).await
 }
@@ -60,16 +64,12 @@ fn share(context: &Context, owner: &Owner, observed: &Observed) {
 }
 
 /// Brings children and genesis one step closer to what they shall be.
-async fn advance(
-    context: &Context,
-    owner: &Owner,
-    observed: &mut Observed,
-    validated: &validate::Validated,
-) -> Result<Progress, Error> {
+async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
     if let Some(refusal) = ceremony::ensure_governance(context, owner, observed).await? {
         return Ok(Progress::Refused(refusal));
     }
-    let children = desired::children(observed, validated.voters)?;
+    count_voters(context, observed, false).await?;
+    let children = desired::children(observed)?;
     let mut written = 0;
     for child in &children {
         let cached = cached(context, owner, child);
@@ -79,24 +79,63 @@ async fn advance(
             Outcome::Unchanged => {}
         }
     }
+    count_voters(context, observed, true).await?;
     prune(context, owner, observed, &children).await?;
     match ceremony::advance(context, owner, observed).await? {
         ceremony::Advance::Refused(refusal) => Ok(Progress::Refused(refusal)),
         ceremony::Advance::Waiting(why) => {
             // A pod that cannot start, as with a wrong image, is replaced here too.
-            disruption::advance(context, owner, observed).await?;
-            Ok(Progress::Ceremony(why))
+            match disruption::advance(context, owner, observed).await? {
+                disruption::Progress::Stuck(why) => Ok(Progress::Refused(stuck(why))),
+                disruption::Progress::Done | disruption::Progress::Going(_) => Ok(Progress::Ceremony(why)),
+            }
         }
-        ceremony::Advance::Done => {
-            let restarting = disruption::advance(context, owner, observed).await?;
-            Ok(match (&validated.membership, restarting, written) {
-                (Some(refusal), _, _) => Progress::Refused(refusal.clone()),
-                (None, Some(why), _) => Progress::Restarting(why),
-                (None, None, 0) => Progress::Unchanged,
-                (None, None, _) => Progress::Applied,
-            })
+        ceremony::Advance::Done => match disruption::advance(context, owner, observed).await? {
+            disruption::Progress::Stuck(why) => Ok(Progress::Refused(stuck(why))),
+            disruption::Progress::Going(why) => Ok(Progress::Restarting(why)),
+            disruption::Progress::Done => change_voters(context, owner, observed, written).await,
+        },
+    }
+}
+
+/// Brings the voters of the chain one step closer to what the spec wants. Only while no pod is restarted: both draw on
+/// one budget.
+async fn change_voters(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    written: usize,
+) -> Result<Progress, Error> {
+    Ok(match membership::advance(context, owner, observed).await? {
+        membership::Progress::Refused(refusal) => Progress::Refused(refusal),
+        membership::Progress::Going(why) => Progress::Changing(why),
+        membership::Progress::AwaitingGovernance(why) => Progress::AwaitingGovernance(why),
+        membership::Progress::Settled if written == 0 => Progress::Unchanged,
+        membership::Progress::Settled => Progress::Applied,
+    })
+}
+
+fn stuck(why: String) -> Refusal {
+    Refusal::new(Reason::RolloutPaused, why)
+}
+
+/// Marks the live pods that the disruption budget counts: of voters that sign. One that does not sign costs nothing when
+/// it goes, and must not stand in for one that does. Marks are taken away before the budget is written and set after it,
+/// so that at no moment more pods may go than the budget permits.
+async fn count_voters(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
+    let facts = observed.facts.as_ref();
+    for voter in &mut observed.voters {
+        let wanted = desired::shall_be_counted(voter, facts);
+        let Some(pod) = voter.pod.as_mut().filter(|pod| is_counted(pod) != shall) else { continue };
+        if wanted != Some(shall) {
+            continue;
+        }
+        context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall.then_some("true")).await?;
+        if !shall && let Some(labels) = pod.metadata.labels.as_mut() {
+            labels.remove(names::LABEL_VOTER);
         }
     }
+    Ok(())
 }
 
 fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta> {
@@ -121,8 +160,8 @@ fn taken(what: &str) -> Refusal {
     )
 }
 
-/// Deletes children that the group shall not have any more. A voter is never deleted once there is a genesis: the chain
-/// decides about voters, not a number.
+/// Deletes children that the group shall not have any more. Once there is a genesis the chain decides about voters: the
+/// node of one is deleted when it is written down that it left, and the chain says so too.
 async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: &[Child]) -> Result<(), Error> {
     let is_wanted = |kind: Kind, name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
     for kind in [Kind::Service, Kind::PodDisruptionBudget] {
@@ -145,6 +184,32 @@ async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: 
             .collect();
         context.shared.writer.prune(owner, Kind::ValidatorNode, &orphans).await?;
     }
+    prune_former_voters(context, owner, observed).await
+}
+
+async fn prune_former_voters(context: &Context, owner: &Owner, observed: &Observed) -> Result<(), Error> {
+    let Some(facts) = &observed.facts else { return Ok(()) };
+    let has_left = |node: &ValidatorNode, members: &Members| {
+        let number = names::node_number(&owner.name, &node.name_any()).and_then(|number| i32::try_from(number).ok());
+        let Some(number) = number else { return false };
+        let is_member = members.numbers.contains(&number);
+        let changes = members.change.as_ref().is_some_and(|change| change.number == number);
+        let identity = node.status.as_ref().and_then(|status| status.identity.as_ref());
+        let votes = identity.is_some_and(|identity| facts.voters.contains_key(identity));
+        !is_member && !changes && !votes && observe::is_controlled(node, &owner.uid)
+    };
+    let nodes = context.nodes_of(&owner.namespace, &owner.name);
+    let written = observed.status().and_then(|status| status.members.as_ref());
+    if !written.is_some_and(|members| nodes.iter().any(|node| has_left(node, members))) {
+        return Ok(());
+    }
+    // What was read may be older than what this process wrote: a voter that has just come would be taken for one that left.
+    let api: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let live = api.get_opt(&owner.name).await.map_err(Error::read(owner.what()))?;
+    let members = live.filter(|live| live.uid().as_deref() == Some(owner.uid.as_str()));
+    let Some(members) = members.and_then(|live| live.status?.members) else { return Ok(()) };
+    let former = nodes.into_iter().filter(|node| has_left(node, &members)).map(|node| node.metadata);
+    context.shared.writer.prune(owner, Kind::ValidatorNode, &former.collect::<Vec<_>>()).await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 use node_api::{genesis, keys, proto};
@@ -35,7 +36,9 @@ pub struct Observed {
     pub genesis: GenesisRead,
     /// The governance key.
     pub governance: GovernanceRead,
-    /// The voters that shall be, by number.
+    /// Numbers of the voters: those that the chain has, or those that the spec wants before there is a chain.
+    pub numbers: Vec<u32>,
+    /// The voters of these numbers.
     pub voters: Vec<Voter>,
     /// What the spec names and is not there; looked up for a new spec only.
     pub missing: Vec<Missing>,
@@ -147,12 +150,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     } else {
         references::read(client, &namespace, &group.spec.node, &group.spec.identity_secrets).await?
     };
-    let wanted = match &genesis {
-        GenesisRead::Present(genesis) => genesis.voter_set().entries().len(),
-        GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => {
-            usize::try_from(group.spec.replicas).unwrap_or(0)
-        }
-    };
+    let numbers = numbers(&group, &genesis);
     let others = context.groups_where(&namespace, |other| other.name_any() != name);
     let mut observed = Observed {
         group,
@@ -162,13 +160,13 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         authority,
         genesis,
         governance,
+        numbers,
         voters: Vec::new(),
         missing,
         facts: None,
     };
-    observed.voters = voters(context, &owner, &observed, wanted).await?;
-    let reports: Vec<Report> = observed.voters.iter().filter_map(|voter| voter.report.clone()).collect();
-    observed.facts = agreement::agree(&reports, REPORT_AGE_MAX);
+    observed.voters = voters(context, &owner, &observed).await?;
+    observed.facts = facts(&observed.voters);
     Ok(observed)
 }
 
@@ -206,9 +204,61 @@ async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owne
 }
 
 /// The voters by number, each one asked what it is and what it sees.
-async fn voters(context: &Context, owner: &Owner, observed: &Observed, wanted: usize) -> Result<Vec<Voter>, Error> {
-    let numbers = 0..u32::try_from(wanted).unwrap_or(0);
-    let asked = numbers.map(|number| voter(context, owner, observed, names::node(&owner.name, number)));
+async fn voters(context: &Context, owner: &Owner, observed: &Observed) -> Result<Vec<Voter>, Error> {
+    let asked = observed.numbers.iter().map(|number| member(context, owner, observed, *number));
+    futures::future::try_join_all(asked).await
+}
+
+/// The node of one number, asked what it is and what it sees.
+pub async fn member(context: &Context, owner: &Owner, observed: &Observed, number: u32) -> Result<Voter, Error> {
+    voter(context, owner, observed, names::node(&owner.name, number)).await
+}
+
+/// The numbers of the voters: as written down once they were changed, before that those of genesis.
+fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
+    let count = match genesis {
+        GenesisRead::Present(genesis) => {
+            if let Some(members) = group.status.as_ref().and_then(|status| status.members.as_ref()) {
+                return members.numbers.iter().filter_map(|number| u32::try_from(*number).ok()).collect();
+            }
+            u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0)
+        }
+        GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => {
+            u32::try_from(group.spec.replicas).unwrap_or(0)
+        }
+    };
+    (0..count).collect()
+}
+
+/// What f+1 of these voters report.
+pub fn facts(voters: &[Voter]) -> Option<Facts> {
+    let reports: Vec<Report> = voters.iter().filter_map(|voter| voter.report.clone()).collect();
+    agreement::agree(&reports, REPORT_AGE_MAX)
+}
+
+/// The voters as they are at this moment: pods, and the spec of the one that is meant, from the API server, and every
+/// node asked once more.
+pub async fn voters_again(
+    context: &Context,
+    owner: &Owner,
+    observed: &Observed,
+    target: &str,
+) -> Result<Vec<Voter>, Error> {
+    let namespace = &owner.namespace;
+    let client = &context.shared.client;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let nodes: Api<ValidatorNode> = Api::namespaced(client.clone(), namespace);
+    let selector = ListParams::default().labels(&format!("{}={}", names::LABEL_GROUP, owner.name));
+    let (pods, node) = tokio::try_join!(
+        async { pods.list(&selector).await.map_err(Error::read(format!("Pods of {}", owner.what()))) },
+        async { nodes.get_opt(target).await.map_err(Error::read(format!("ValidatorNode {namespace}/{target}"))) },
+    )?;
+    let asked = observed.voters.iter().map(|voter| {
+        let pod_name = names::pod(&voter.name);
+        let pod = pods.items.iter().find(|pod| pod.name_any() == pod_name).cloned();
+        let node = if voter.name == target { node.clone() } else { voter.node.clone() };
+        ask(context, owner, observed, (voter.name.clone(), node, pod))
+    });
     futures::future::try_join_all(asked).await
 }
 
@@ -217,6 +267,14 @@ async fn voter(context: &Context, owner: &Owner, observed: &Observed, name: Stri
         .node(&owner.namespace, &name)
         .filter(|node| node.spec.group == owner.name && node.spec.role == Role::Validator);
     let pod = context.pod(&owner.namespace, &names::pod(&name)).map(|pod| (*pod).clone());
+    ask(context, owner, observed, (name, node, pod)).await
+}
+
+type Known = (String, Option<ValidatorNode>, Option<Pod>);
+
+/// Asks the process of one voter, if there is one to call.
+async fn ask(context: &Context, owner: &Owner, observed: &Observed, known: Known) -> Result<Voter, Error> {
+    let (name, node, pod) = known;
     let mut voter = Voter { name, node, pod, connection: None, said: Err("no pod".to_string()), report: None };
     let (Some((target, identity)), Some(authority)) = (target(owner, observed, &voter), &observed.authority) else {
         return Ok(voter);

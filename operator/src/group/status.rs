@@ -10,7 +10,8 @@ use node_api::proto::SessionState;
 
 use super::desired;
 use super::observe::Observed;
-use crate::chain::agreement::{Facts, faults};
+use crate::budget::faults;
+use crate::chain::agreement::Facts;
 use crate::parts::Installation;
 use crate::readings;
 use crate::refusal::Refusal;
@@ -26,6 +27,10 @@ pub enum Progress {
     Ceremony(String),
     /// Voters are restarted one after the other.
     Restarting(String),
+    /// A voter joins or leaves the chain.
+    Changing(String),
+    /// The same, and people must sign for it.
+    AwaitingGovernance(String),
     /// Children were written.
     Applied,
     /// All children are as they shall be.
@@ -67,6 +72,7 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         genesis_hash: before.genesis_hash.clone(),
         ceremony: before.ceremony.clone().filter(|_| before.genesis_hash.is_none() || is_in_ceremony),
         disruption: before.disruption.clone(),
+        members: before.members.clone(),
     };
     keep_readings(&before, &mut after, now);
     after
@@ -198,6 +204,8 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             Reason::RestartingNodes,
             format!("{updated} of {} voters run what the spec says: {why}", observed.voters.len()),
         ),
+        Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
+        Progress::AwaitingGovernance(why) => say(ConditionStatus::True, Reason::AwaitingGovernance, why.clone()),
         Progress::Unchanged => {
             say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
         }
@@ -392,6 +400,26 @@ mod tests {
         let stalled = conditions::find(&status.conditions, ConditionType::Stalled).expect("there");
         assert_eq!(stalled.reason, "ChildStalled");
         assert_eq!(stalled.message, "demo-main-2: IdentityLost: gone");
+    }
+
+    #[test]
+    fn a_paused_rollout_stalls_a_group_whose_chain_goes_on() {
+        let refusal = Refusal::new(Reason::RolloutPaused, "demo-main-3 does not sign");
+        let status = status(&observed(), &Progress::Refused(refusal), 0);
+        let words: Vec<String> = status
+            .conditions
+            .iter()
+            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
+            .collect();
+        let expected = [
+            "Ready=False/RolloutPaused",
+            "Reconciling=False/NotStalled",
+            "Stalled=True/RolloutPaused",
+            "Available=True/QuorumSigning",
+            "QuorumAtRisk=False/MarginLeft",
+        ];
+        assert_eq!(words, expected);
+        assert!(!is_settled(&status), "it is looked at often: the voter may come to sign by itself");
     }
 
     #[test]

@@ -10,17 +10,8 @@ use super::observe::{GenesisRead, GovernanceRead, Observed};
 use crate::references;
 use crate::refusal::Refusal;
 
-/// What the checks found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Validated {
-    /// How many voters there are, or shall be before there is a genesis.
-    pub voters: u32,
-    /// The spec wants another number of voters than the chain has.
-    pub membership: Option<Refusal>,
-}
-
 /// Checks everything, the most fundamental first.
-pub fn validate(observed: &Observed) -> Result<Validated, Refusal> {
+pub fn validate(observed: &Observed) -> Result<(), Refusal> {
     if observed.network.is_none() {
         let name = &observed.group.spec.network;
         return Err(Refusal::new(Reason::NetworkMissing, format!("BlockchainNetwork {name} does not exist")));
@@ -29,18 +20,10 @@ pub fn validate(observed: &Observed) -> Result<Validated, Refusal> {
     identity_secrets(&observed.group)?;
     genesis(observed)?;
     governance(observed)?;
-    if let Some(refusal) = references::refuse(&observed.missing) {
-        return Err(refusal);
+    match references::refuse(&observed.missing) {
+        Some(refusal) => Err(refusal),
+        None => Ok(()),
     }
-    let wanted = u32::try_from(observed.group.spec.replicas).unwrap_or(0);
-    let fixed = observed.kept_genesis().map(|genesis| u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0));
-    let membership = fixed.filter(|fixed| *fixed != wanted).map(|fixed| {
-        Refusal::new(
-            Reason::MembershipFixed,
-            format!("replicas is {wanted}, the chain has {fixed} voters: this version cannot change the voters of a started chain; set replicas back to {fixed}"),
-        )
-    });
-    Ok(Validated { voters: fixed.unwrap_or(wanted), membership })
 }
 
 fn chain_id(observed: &Observed) -> Result<(), Refusal> {
@@ -115,12 +98,14 @@ fn genesis(observed: &Observed) -> Result<(), Refusal> {
     voters_match(observed, genesis)
 }
 
-/// Every node that has an identity is a voter of the kept genesis.
+/// Every node of the first voters that has an identity is a voter of the kept genesis. Later ones were voted in.
 fn voters_match(observed: &Observed, genesis: &Genesis) -> Result<(), Refusal> {
     let is_voter = |identity: &str| {
         identity.parse::<Identity>().is_ok_and(|identity| genesis.voter_set().get(&identity).is_some())
     };
-    for voter in &observed.voters {
+    let first = u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0);
+    let of_genesis = observed.numbers.iter().zip(&observed.voters).filter(|(number, _)| **number < first);
+    for (_, voter) in of_genesis {
         if let Some(identity) = voter.identity()
             && !is_voter(identity)
         {
@@ -169,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_healthy_group_is_accepted() {
-        assert_eq!(validate(&observed()), Ok(Validated { voters: 4, membership: None }));
+        assert_eq!(validate(&observed()), Ok(()));
     }
 
     #[test]
@@ -207,15 +192,6 @@ mod tests {
         let node = seen.voters[1].node.as_mut().expect("there");
         node.status.as_mut().expect("there").identity = Some(governance_key());
         assert_eq!(reason(&seen), Some(Reason::RetainedDataMismatch));
-    }
-
-    #[test]
-    fn the_number_of_voters_of_a_started_chain_is_fixed() {
-        let mut seen = observed();
-        seen.group.spec.replicas = 5;
-        let validated = validate(&seen).expect("the group goes on with its voters");
-        assert_eq!(validated.voters, 4);
-        assert_eq!(validated.membership.map(|refusal| refusal.reason), Some(Reason::MembershipFixed));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The children that a node shall have.
 
-use althing_crds::names;
 use althing_crds::network::NetworkPolicyMode;
 use althing_crds::validator::Role;
+use althing_crds::{ConsensusGroup, names};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use node_api::node_core::types::{ChainId, Identity};
@@ -78,7 +78,10 @@ pub fn node_context(
 fn peers(observed: &Observed) -> (Vec<PeerPlace>, Vec<String>) {
     let namespace = observed.node.namespace().unwrap_or_default();
     let group = &observed.node.spec.group;
-    let wanted = observed.group.as_ref().map_or(0, |group| u32::try_from(group.spec.replicas).unwrap_or(0));
+    // A node of a running chain starts with those that are there.
+    let starts = |group: &&ConsensusGroup| group.status.as_ref().is_none_or(|status| status.genesis_hash.is_none());
+    let group_of_new_chain = observed.group.as_ref().filter(starts);
+    let wanted = group_of_new_chain.map_or(0, |group| u32::try_from(group.spec.replicas).unwrap_or(0));
     let mut missing: Vec<String> = (0..wanted).map(|number| names::node(group, number)).collect();
     let mut places = Vec::new();
     for node in observed.others.iter().chain([&observed.node]) {

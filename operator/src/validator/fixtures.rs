@@ -46,7 +46,7 @@ status: {{observedGeneration: 1, genesisHash: {GENESIS}}}
 pub fn pod(name: &str) -> Pod {
     yaml(&format!(
         "
-metadata: {{name: {name}-0, namespace: demo, uid: p-1}}
+metadata: {{name: {name}-0, namespace: demo, uid: p-1, labels: {{althing.dev/voter: 'true'}}}}
 spec: {{nodeName: machine-{name}, containers: [{{name: node, image: 'a:1'}}]}}
 status: {{phase: Running, podIP: 10.0.0.1, conditions: [{{type: Ready, status: 'True'}}]}}
 "
@@ -77,7 +77,8 @@ pub fn facts(identities: &[&str]) -> Facts {
         voters: identities.iter().map(|identity| ((*identity).to_string(), voter.clone())).collect(),
         total_power: total,
         signing_power: total,
-        margin: u32::try_from(crate::chain::agreement::faults(total)).expect("few"),
+        margin: u32::try_from(crate::budget::faults(total)).expect("few"),
+        last_precommits: identities.iter().map(|identity| ((*identity).to_string(), 100)).collect(),
     }
 }
 

@@ -14,7 +14,6 @@ mod made_once;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use althing_crds::validator::Role;
 use althing_crds::{ValidatorNode, ValidatorNodeStatus, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -78,7 +77,6 @@ async fn advance(
     prune(context, owner, &children).await?;
     grant::answer(context, observed).await?;
     genesis::give(context, observed).await?;
-    label_voter(context, observed).await?;
     Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
 }
 
@@ -111,17 +109,6 @@ async fn prune(context: &Context, owner: &Owner, children: &[crate::kinds::Child
         context.shared.writer.prune(owner, kind, &orphans).await?;
     }
     Ok(())
-}
-
-/// Marks the live pod as a voter when the chain counts it as one, so that the disruption budget knows it.
-async fn label_voter(context: &Context, observed: &Observed) -> Result<(), Error> {
-    let (Some(pod), Some(power)) = (&observed.pod, observed.power()) else { return Ok(()) };
-    let is_marked = pod.labels().get(names::LABEL_VOTER).is_some_and(|value| value == "true");
-    let shall_be_marked = power > 0 && observed.node.spec.role == Role::Validator;
-    if is_marked == shall_be_marked {
-        return Ok(());
-    }
-    context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall_be_marked.then_some("true")).await
 }
 
 /// Writes the status if it changed, tells about it, and says when to look again.

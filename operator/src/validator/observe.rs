@@ -25,7 +25,7 @@ pub struct Observed {
     pub group: Option<ConsensusGroup>,
     /// Hash of the certificate authority that the network has recorded.
     pub recorded_authority: Option<String>,
-    /// Other nodes of the namespace.
+    /// Other nodes of the namespace: of the same group, or with the same identity.
     pub others: Vec<ValidatorNode>,
     /// Its identity.
     pub identity: IdentityRead,
@@ -173,8 +173,18 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
             entry.fresh(REPORT_AGE_MAX).map_or(ChainKnown::Unknown, |facts| ChainKnown::Known(Box::new(facts.clone())))
         }
     };
+    // Of a thousand nodes only those of the same group and those that claim the same identity matter.
+    let own_identity = match &identity {
+        IdentityRead::Present(key) => Some(key.as_str()),
+        IdentityRead::Missing | IdentityRead::Foreign | IdentityRead::Invalid(_) => None,
+    };
+    let others = context.nodes_where(&namespace, |other| {
+        let recorded = other.status.as_ref().and_then(|status| status.identity.as_deref());
+        let is_rival = recorded.is_some() && recorded == own_identity;
+        other.name_any() != name && (other.spec.group == node.spec.group || is_rival)
+    });
     let mut observed = Observed {
-        others: context.nodes_where(&namespace, |other| other.name_any() != name),
+        others,
         answer: Answer::NoPod,
         asked: None,
         connection: None,

@@ -4,7 +4,7 @@ use althing_crds::conditions::{self, Statement};
 use althing_crds::names;
 use althing_crds::validator::Role;
 use althing_crds::{Condition, ConditionStatus, ConditionType, Reason, ValidatorNodeStatus};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_api::proto::{GetStatusResponse, NodeState, SessionState};
 
@@ -262,6 +262,12 @@ pub fn is_pod_ready(pod: &Pod) -> bool {
     is_ready && pod.metadata.deletion_timestamp.is_none()
 }
 
+/// The disruption budget counts the pod: it stands for a voter that signs.
+pub fn is_counted(pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(names::LABEL_VOTER)).is_some_and(|value| value == "true")
+}
+
 /// Why the pod cannot start, if it cannot.
 pub fn failing(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
@@ -274,6 +280,9 @@ pub fn failing(pod: &Pod) -> Option<String> {
         return Some(format!("the pod finds no machine: {}", condition.message.clone().unwrap_or_default()));
     }
     let node = status.container_statuses.as_ref()?.iter().find(|status| status.name == names::CONTAINER)?;
+    if let Some(why) = ended_again(node) {
+        return Some(why);
+    }
     let waiting = node.state.as_ref()?.waiting.as_ref()?;
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let is_harmless = matches!(reason, "" | "ContainerCreating" | "PodInitializing");
@@ -286,6 +295,13 @@ pub fn failing(pod: &Pod) -> Option<String> {
     };
     let image = node.image.as_str();
     (!is_harmless).then(|| format!("the container waits: {what} ({image})"))
+}
+
+/// A process that failed once may do better the second time; one that failed twice and is not ready does not start.
+fn ended_again(node: &ContainerStatus) -> Option<String> {
+    let last = node.last_state.as_ref()?.terminated.as_ref()?;
+    let fails = last.exit_code != 0 && node.restart_count >= 2 && !node.ready;
+    fails.then(|| format!("the container waits: it ends again and again, see its logs ({})", node.image))
 }
 
 #[cfg(test)]

@@ -175,13 +175,13 @@ pub(crate) fn roots_from_pem(pem: &[u8]) -> Result<RootCertStore, PkiError> {
     Ok(roots)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| PkiError::Certificate { reason: error.to_string() })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let failed = |source| TlsError::Read { path: path.to_owned(), source };
     if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(TlsError::TooLarge { path: path.to_owned() });

@@ -5,12 +5,14 @@
 //! until one side closes them. Sessions are never resumed, so that nobody is believed on the word of an old bundle.
 
 mod client;
+mod edge;
 mod material;
 mod server;
 mod store;
 mod verify;
 
 pub use client::{Dialer, RelayDialer, TcpDialer, TlsDialer, secure};
+pub use edge::{ClientCertificates, EdgeStore};
 pub use material::{TlsError, TlsMaterial, TlsPem};
 pub use server::{AcceptLimits, PeerInfo, TlsConnection, incoming};
 pub use store::{Reload, TlsStore};

@@ -53,6 +53,11 @@ impl Expected {
         Self { chain_id: chain_id.clone(), roles: NODES, name: Some(identity.to_string()) }
     }
 
+    /// Whichever node of the chain answers; never a gateway.
+    pub fn any_node(chain_id: &ChainId) -> Self {
+        Self { chain_id: chain_id.clone(), roles: NODES, name: None }
+    }
+
     /// Whichever node or gateway of the chain answers.
     pub fn any_server(chain_id: &ChainId) -> Self {
         Self { chain_id: chain_id.clone(), roles: SERVERS, name: None }
@@ -85,6 +90,14 @@ pub(super) struct PeerVerifier {
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
+    presence: Presence,
+}
+
+/// Whether a client must show a certificate. A certificate that is shown must be good in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Required,
+    Optional,
 }
 
 impl PeerVerifier {
@@ -97,6 +110,11 @@ impl PeerVerifier {
         Self::new(Expected::anybody(chain_id), roots, provider)
     }
 
+    /// The same for a listener that also takes clients without a certificate.
+    pub(super) fn optional(self) -> Self {
+        Self { presence: Presence::Optional, ..self }
+    }
+
     /// For a dialer.
     pub(super) fn new(
         expected: Expected,
@@ -106,7 +124,13 @@ impl PeerVerifier {
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
             .build()
             .map_err(|error| TlsError::Setup { source: Error::General(error.to_string()) })?;
-        Ok(Self { expected, roots: Arc::clone(roots), clients, provider: Arc::clone(provider) })
+        Ok(Self {
+            expected,
+            roots: Arc::clone(roots),
+            clients,
+            provider: Arc::clone(provider),
+            presence: Presence::Required,
+        })
     }
 
     fn check_id(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
@@ -156,6 +180,10 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.presence == Presence::Required
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

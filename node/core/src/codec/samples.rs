@@ -3,13 +3,18 @@
 use super::{Decode, DecodeError};
 use crate::{
     crypto::SigningBytes,
-    fixtures::{Rotation, account, block, genesis, identity, session_key, session_pair, transfer, uid},
-    ledger::{Account, Chain, Consent, PendingRotation, PendingRotations, Progress},
+    fixtures::{
+        Rotation, account, block, genesis, govern, governance_pair, identity, new_voter, session_key, session_pair,
+        transfer, uid,
+    },
+    ledger::{Account, Chain, Consent, PendingParameters, PendingRotation, PendingRotations, Progress},
+    light::LightBlock,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
         Amount, Batch, BatchAcknowledgement, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason,
-        Hash, Height, Incarnation, Nonce, OperationsRange, PeerMessage, PendingSets, Proposal, ProposedBlock,
-        ProposedHeader, Receipt, ReceiptStatus, Results, Round, RoundCertificate, RoundSignature, Signature,
+        Governance, GovernanceChange, Hash, Height, Incarnation, ManifestSignature, Nonce, OperationsRange,
+        PeerMessage, PendingSets, Power, Proposal, ProposedBlock, ProposedHeader, Receipt, ReceiptStatus,
+        RecoveredVoter, Recovery, RecoveryManifest, Results, Round, RoundCertificate, RoundSignature, Signature,
         StateRoots, Step, TimeMs, Transaction, UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root,
         voters_hash,
     },
@@ -42,6 +47,50 @@ fn transactions() -> Vec<Transaction> {
         rotation.transaction(incarnation()),
         rotation.objection(incarnation(), &session_pair(2, 1)),
     ]
+}
+
+/// One governance transaction of each kind.
+fn governance() -> Vec<(&'static str, Transaction)> {
+    let genesis = genesis(&[1, 1, 1, 1]);
+    let voter = new_voter(incarnation(), 4, 1, 3);
+    let keys = genesis.governance.keys.clone();
+    let changes = [
+        ("transaction-add-voter", GovernanceChange::AddVoter(voter)),
+        ("transaction-replace-voter", GovernanceChange::ReplaceVoter { former: identity(1), voter }),
+        ("transaction-remove-voter", GovernanceChange::RemoveVoter { identity: identity(1) }),
+        ("transaction-set-power", GovernanceChange::SetPower { identity: identity(1), power: Power::new(2) }),
+        ("transaction-set-parameters", GovernanceChange::SetParameters(genesis.parameters.clone())),
+        ("transaction-set-keys", GovernanceChange::SetKeys(Governance { threshold: 1, keys })),
+    ];
+    let signers = [governance_pair(0), governance_pair(1)];
+    let sign = |(nonce, (name, change))| (name, govern(incarnation(), nonce, change, &signers));
+    (0..).zip(changes).map(sign).collect()
+}
+
+/// A recovery that everybody has signed.
+fn recovery() -> Recovery {
+    let genesis = genesis(&[1, 1, 1, 1]);
+    let mut voters: Vec<RecoveredVoter> = [1, 2]
+        .map(|n| RecoveredVoter {
+            identity: identity(n),
+            epoch: Epoch::new(2),
+            session_key: session_key(n, 2),
+            possession: Signature::new([n as u8; 64]),
+        })
+        .into();
+    voters.sort_by_key(|voter| voter.identity);
+    let manifest = RecoveryManifest {
+        chain_id: genesis.chain_id.clone(),
+        genesis: genesis.hash(),
+        number: 1,
+        parent: genesis.incarnation(),
+        height: Height::new(9),
+        block: hash(3),
+        state_root: hash(1),
+        voters,
+    };
+    let signature = |byte| ManifestSignature { key: [byte; 32], signature: Signature::new([byte; 64]) };
+    Recovery::new(manifest, vec![signature(5)], vec![signature(6), signature(7)]).unwrap()
 }
 
 fn hash(byte: u8) -> Hash {
@@ -141,6 +190,12 @@ pub fn documents() -> Vec<Sample> {
         results_before: results(),
     };
     let account = Account { nonce: Nonce::new(3), balance: Amount::new(500) };
+    let light_block = LightBlock {
+        header: block.header().clone(),
+        certificate: certificate(),
+        voters: genesis.voter_set().clone(),
+        next_voters: genesis.voter_set().clone(),
+    };
     let mut samples = vec![
         sample("genesis", &genesis),
         sample("parameters", &genesis.parameters),
@@ -151,6 +206,7 @@ pub fn documents() -> Vec<Sample> {
         sample("block", &block),
         sample("results", &results()),
         sample("certificate", &certificate()),
+        sample("light-block", &light_block),
         sample("vote", &vote()),
         sample("receipt-executed", &receipt(ReceiptStatus::Executed)),
         sample("receipt-failed", &receipt(ReceiptStatus::Failed(FailureReason::BalanceTooSmall))),
@@ -163,6 +219,11 @@ pub fn documents() -> Vec<Sample> {
     ];
     let names = ["transaction-transfer", "transaction-rotate-co-signed", "transaction-rotate", "transaction-keep"];
     samples.extend(names.into_iter().zip(transactions()).map(|(name, transaction)| sample(name, &transaction)));
+    samples.extend(governance().iter().map(|(name, transaction)| sample(name, transaction)));
+    let pending = PendingParameters { counts_from: Height::new(12), parameters: genesis.parameters.clone() };
+    samples.push(sample("state-parameters", &pending));
+    samples.push(sample("recovery", &recovery()));
+    samples.push(sample("receipt-governance", &receipt(ReceiptStatus::Failed(FailureReason::ChangeTooLarge))));
     samples.extend(messages());
     samples
 }
@@ -230,6 +291,10 @@ pub fn signing_bytes() -> Vec<(&'static str, Vec<u8>)> {
         ("genesis-possession", SigningBytes::genesis_possession(&genesis.chain_id, &genesis.ceremony, &identity, &key)),
         ("genesis-acceptance", SigningBytes::genesis_acceptance(&genesis.hash(), &identity, &key)),
         ("rotation-possession", SigningBytes::rotation_possession(&terms)),
+        ("voter-possession", SigningBytes::voter_possession(&incarnation, &identity, epoch, &key)),
+        ("recovery-possession", SigningBytes::recovery_possession(&incarnation, 1, &identity, epoch, &key)),
+        ("recovery-approval", SigningBytes::recovery_approval(&hash(3))),
+        ("recovery-acceptance", SigningBytes::recovery_acceptance(&hash(3), &identity)),
         ("rotate-session", SigningBytes::rotate_session(&terms)),
         ("keep-session", SigningBytes::keep_session(&terms)),
         ("transaction", SigningBytes::transaction(transfer.body())),
@@ -256,5 +321,7 @@ pub fn hashes() -> Vec<(&'static str, String)> {
         ("receipt", receipt(ReceiptStatus::Executed).hash().to_string()),
         ("merkle-root-of-five", merkle_root(&leaves).to_string()),
         ("account-alice", account("alice").to_string()),
+        ("recovery-manifest", recovery().manifest().hash().to_string()),
+        ("account-governance", crate::types::AccountId::governance().to_string()),
     ]
 }

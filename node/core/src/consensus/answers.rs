@@ -39,7 +39,7 @@ pub struct Answers<'a> {
     /// The voters whose entry names the key that signs: those of the height, but for a test.
     pub signing_voters: Arc<VoterSet>,
     /// What signatures are bound to.
-    pub incarnation: &'a Incarnation,
+    pub incarnation: Incarnation,
     /// Timeouts.
     pub parameters: &'a Parameters,
     /// Signs, or refuses.
@@ -152,7 +152,7 @@ impl Answers<'_> {
             CoreEffect::VerifyCommitCertificate(_, _, _, resume) => resume.resume_with(Ok(())),
             CoreEffect::VerifyPolkaCertificate(certificate, _, thresholds, resume) => {
                 let votes = votes_of(&travelling_polka(&certificate, &self.voters));
-                resume.resume_with(check_votes(self.incarnation, &self.voters, &votes, thresholds.quorum))
+                resume.resume_with(check_votes(&self.incarnation, &self.voters, &votes, thresholds.quorum))
             }
             CoreEffect::VerifyRoundCertificate(certificate, _, thresholds, resume) => {
                 let votes = votes_of(&travelling_round(&certificate, &self.voters));
@@ -160,7 +160,7 @@ impl Answers<'_> {
                     RoundCertificateType::Precommit => thresholds.quorum,
                     RoundCertificateType::Skip => thresholds.honest,
                 };
-                resume.resume_with(check_votes(self.incarnation, &self.voters, &votes, threshold))
+                resume.resume_with(check_votes(&self.incarnation, &self.voters, &votes, threshold))
             }
             CoreEffect::VerifyExtendedCommitCertificate(_, _, _, _, resume) => {
                 resume.resume_with(Err(CertificateError::VerificationError(None)))
@@ -293,7 +293,7 @@ impl Answers<'_> {
         }
         match sign(self.signer, &self.signing_voters) {
             Err(SignRefusal::Record(_)) if self.faults.record_ignored => {
-                let mut forgetful = Signer::new(*self.incarnation, self.signer.identity(), SigningRecord::new());
+                let mut forgetful = Signer::new(self.incarnation, self.signer.identity(), SigningRecord::new());
                 for key in self.fault_keys {
                     forgetful.add_key(key.clone());
                 }
@@ -327,13 +327,13 @@ impl Answers<'_> {
                 let unsigned = vote.unsigned();
                 let epoch = context::epoch_of(&self.signing_voters, &unsigned.voter);
                 let vote = Vote { vote: unsigned, epoch, signature: message.signature };
-                verify_vote(self.incarnation, &self.signing_voters, &vote).is_ok()
+                verify_vote(&self.incarnation, &self.signing_voters, &vote).is_ok()
             }
             ConsensusMsg::Proposal(proposal) => {
                 let unsigned = proposal.unsigned();
                 let epoch = context::epoch_of(&self.signing_voters, &unsigned.proposer);
                 let proposal = Proposal { proposal: unsigned, epoch, signature: message.signature };
-                verify_proposal(self.incarnation, &self.signing_voters, &proposal).is_ok()
+                verify_proposal(&self.incarnation, &self.signing_voters, &proposal).is_ok()
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     crypto::{KeyPair, VerifiedBatch},
-    ledger::Snapshot,
+    ledger::{Recoveries, Snapshot},
     types::{CommitCertificate, Epoch, Genesis, Header, Identity, SessionKey},
 };
 
@@ -13,6 +13,8 @@ use crate::{
 pub struct Boot {
     /// The accepted genesis.
     pub genesis: Arc<Genesis>,
+    /// The recoveries of the chain that this node has accepted and that are complete.
+    pub recoveries: Recoveries,
     /// The identity of this node, a voter or not.
     pub identity: Identity,
     /// The identity's key, which signs rotations. Without it the node never asks for one.

@@ -73,14 +73,14 @@ impl Engine {
         let space = Space { transactions_max, bytes_max };
         let sessions = Batch::new(self.mempool.pick_sessions(space)).ok()?;
         let mut batches = Vec::new();
-        let mut space = space;
+        let (whole, mut space) = (space, space);
         if !sessions.transactions().is_empty() {
             space.transactions_max = space.transactions_max.saturating_sub(sessions.transactions().len());
             space.bytes_max = space.bytes_max.saturating_sub(sessions.bytes() + DIGEST_BYTES);
             batches.push(Arc::new(sessions));
         }
         let count_max = BLOCK_BATCHES_MAX - batches.len();
-        batches.extend(self.batches.pick(space, count_max, self.chain.tip()));
+        batches.extend(self.batches.pick(space, whole, count_max, self.chain.tip()));
         header.batches = batches.iter().map(|batch| batch.digest()).collect();
         let block = Block::of_shared(header, batches).ok()?;
         let value = block.hash();

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::effect::HaltReason;
+use super::{effect::HaltReason, faults::Faults};
 use crate::{
-    ledger::{Outcome, PendingRotation, PendingRotations, Snapshot},
+    ledger::{Outcome, PendingRotation, PendingRotations, Recoveries, Rules, Snapshot},
     types::{
-        Genesis, Hash, Header, Height, Identity, Incarnation, Parameters, Results, SessionKey, TimeMs, VoterSet,
-        voters_hash,
+        Genesis, Governance, Hash, Header, Height, Identity, Incarnation, Parameters, RecoveryManifest, Results,
+        SessionKey, TimeMs, VoterSet, voters_hash,
     },
 };
 
@@ -17,9 +17,14 @@ pub const KEPT_HEIGHTS: u64 = 10;
 /// The chain up to its last final block.
 #[derive(Debug)]
 pub struct ChainView {
+    genesis: Incarnation,
     incarnation: Incarnation,
-    parameters: Parameters,
-    parameters_hash: Hash,
+    recoveries: Recoveries,
+    /// The parameters, by the height from which they are in force.
+    parameters: BTreeMap<Height, Arc<Parameters>>,
+    /// The parameters of the height that is being decided, and their hash.
+    current: (Arc<Parameters>, Hash),
+    governance: Governance,
     tip: Height,
     tip_hash: Hash,
     tip_time: TimeMs,
@@ -33,13 +38,16 @@ pub struct ChainView {
 
 impl ChainView {
     /// From what was found on disk.
-    pub fn new(genesis: &Genesis, tip: Option<&Header>, executed: &Snapshot) -> Self {
-        let Snapshot { chain: _, progress, results, sets, rotations } = executed;
+    pub fn new(genesis: &Genesis, recoveries: Recoveries, tip: Option<&Header>, executed: &Snapshot) -> Self {
+        let Snapshot { chain: _, progress, results, sets, rotations, pending_parameters: _ } = executed;
         let height = progress.height;
         let mut chain = Self {
-            incarnation: genesis.incarnation(),
-            parameters: genesis.parameters.clone(),
-            parameters_hash: genesis.parameters.hash(),
+            genesis: genesis.incarnation(),
+            incarnation: recoveries.newest().map_or_else(|| genesis.incarnation(), RecoveryManifest::incarnation),
+            recoveries,
+            parameters: BTreeMap::new(),
+            current: (Arc::new(genesis.parameters.clone()), genesis.parameters.hash()),
+            governance: genesis.governance.clone(),
             tip: tip.map_or(Height::ZERO, |header| header.height),
             tip_hash: tip.map_or_else(|| genesis.hash(), Header::hash),
             tip_time: tip.map_or(genesis.time, |header| header.time),
@@ -49,28 +57,57 @@ impl ChainView {
             unchecked: BTreeMap::new(),
             rotations: rotations.clone(),
         };
+        chain.follow_rules(&executed.rules());
         if let Some(before) = height.checked_sub(1) {
             chain.results.insert(before, progress.results_before);
         }
         for (distance, set) in [(1, &sets.first), (2, &sets.second), (3, &sets.third)] {
-            chain.sets.insert(height.saturating_add(distance), Arc::new(set.clone()));
+            chain.insert_set(height.saturating_add(distance), set);
+        }
+        if chain.recoveries.before(height.next()).is_some() {
+            chain.rotations = PendingRotations::default();
         }
         chain
     }
 
-    /// What everything signed is bound to.
+    /// What everything that is signed now is bound to.
     pub fn incarnation(&self) -> &Incarnation {
         &self.incarnation
     }
 
-    /// The parameters in force.
+    /// What everything signed at a height is bound to.
+    pub fn incarnation_at(&self, height: Height) -> Incarnation {
+        let before = self.recoveries.all().rev().find(|manifest| manifest.height < height);
+        before.map_or(self.genesis, RecoveryManifest::incarnation)
+    }
+
+    /// The last height that stands before the newest recovery; nobody signs there any more.
+    pub fn recovered_height(&self) -> Height {
+        self.recoveries.newest().map_or(Height::ZERO, |manifest| manifest.height)
+    }
+
+    /// The set of a height as the last executed block says it, or as a recovery between the two changes it.
+    fn insert_set(&mut self, height: Height, set: &VoterSet) {
+        let executed = self.executed;
+        let between = self.recoveries.all().find(|manifest| executed <= manifest.height && manifest.height < height);
+        // A manifest that does not fit the state would be no recovery of this chain: the next header shows it.
+        let renewed = between.and_then(|manifest| manifest.renewed(set).ok().flatten());
+        self.sets.insert(height, Arc::new(renewed.unwrap_or_else(|| set.clone())));
+    }
+
+    /// The parameters of the height that is being decided.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        &self.current.0
     }
 
     /// Their hash.
     pub fn parameters_hash(&self) -> Hash {
-        self.parameters_hash
+        self.current.1
+    }
+
+    /// Who may change the chain, as far as it is executed.
+    pub fn governance(&self) -> &Governance {
+        &self.governance
     }
 
     /// The last final height.
@@ -154,24 +191,62 @@ impl ChainView {
         self.tip = header.height;
         self.tip_hash = header.hash();
         self.tip_time = header.time;
+        self.choose_parameters();
         self.unchecked.insert(header.height, header.clone());
         self.compare()
     }
 
     /// A block was executed. Out of order it is ignored.
-    pub fn execute(&mut self, outcome: &Outcome, results: Results) -> Result<(), HaltReason> {
+    pub fn execute(&mut self, outcome: &Outcome, results: Results, faults: Faults) -> Result<(), HaltReason> {
         let height = outcome.height;
         if height != self.executed.next() {
             return Ok(());
         }
         self.executed = height;
         self.results.insert(height, results);
-        self.sets.insert(height.saturating_add(3), Arc::new(outcome.sets.third.clone()));
-        self.rotations = outcome.rotations.clone();
+        let third = &outcome.sets.third;
+        if faults.changes_count_at_once {
+            self.insert_set(height.saturating_add(1), third);
+            self.insert_set(height.saturating_add(2), third);
+        }
+        self.insert_set(height.saturating_add(3), third);
+        let recovers = self.recoveries.before(height.next()).is_some();
+        self.rotations = if recovers { PendingRotations::default() } else { outcome.rotations.clone() };
+        self.follow_rules(&outcome.rules);
         let compared = self.compare();
         self.sets = self.sets.split_off(&self.tip.saturating_sub(KEPT_HEIGHTS).min(self.executed));
         self.results = self.results.split_off(&self.tip.saturating_sub(3).min(self.executed.saturating_sub(1)));
         compared
+    }
+
+    /// Takes what the last executed height says about parameters and governance.
+    fn follow_rules(&mut self, rules: &Rules) {
+        let Rules { parameters, pending, governance } = rules;
+        self.parameters.insert(self.executed.next(), Arc::new(parameters.clone()));
+        if let Some(pending) = pending {
+            self.parameters.insert(pending.counts_from, Arc::new(pending.parameters.clone()));
+        }
+        self.governance = governance.clone();
+        self.choose_parameters();
+    }
+
+    /// The parameters of a height, if they are decided and not yet forgotten.
+    fn parameters_at(&self, height: Height) -> Option<&Arc<Parameters>> {
+        self.parameters.range(..=height).next_back().map(|(_, parameters)| parameters)
+    }
+
+    fn choose_parameters(&mut self) {
+        let next = self.next();
+        if let Some(found) = self.parameters_at(next).filter(|found| found.as_ref() != self.current.0.as_ref()).cloned()
+        {
+            let hash = found.hash();
+            self.current = (found, hash);
+        }
+        // Final headers from two heights above the last executed one on are still to be compared.
+        let oldest = self.executed.min(self.tip);
+        if let Some(kept) = self.parameters.range(..=oldest).next_back().map(|(height, _)| *height) {
+            self.parameters = self.parameters.split_off(&kept);
+        }
     }
 
     /// Compares final headers with what this node computed. A difference cannot be repaired from inside.
@@ -185,8 +260,13 @@ impl ChainView {
             if self.results_for(height).is_some_and(|results| results != header.results) {
                 return Err(HaltReason::ResultsDiffer { height: height.saturating_sub(2) });
             }
-            if self.voters_hash_for(height).is_some_and(|hash| hash != header.voters_hash) {
+            // The last header before a recovery named the voters that the recovery has changed.
+            let stands = self.recoveries.before(height.next()).is_none();
+            if stands && self.voters_hash_for(height).is_some_and(|hash| hash != header.voters_hash) {
                 return Err(HaltReason::VotersDiffer { height });
+            }
+            if self.parameters_at(height).is_some_and(|parameters| parameters.hash() != header.parameters_hash) {
+                return Err(HaltReason::ParametersDiffer { height });
             }
         }
         Ok(())

@@ -55,7 +55,7 @@ impl Engine {
         let Some((from, CertifiedBlock { block, certificate })) = self.sync.take(height) else { return false };
         let proved = certificate.height() == height
             && certificate.value() == block.hash()
-            && verify_certificate(self.chain.incarnation(), &voters, &certificate).is_ok();
+            && verify_certificate(&self.chain.incarnation_at(height), &voters, &certificate).is_ok();
         if proved {
             self.commit(Arc::new(block), certificate);
             self.ask_blocks();
@@ -109,7 +109,7 @@ impl Engine {
     /// A block was executed: voters of one more height are known.
     pub(super) fn on_executed(&mut self, outcome: &Outcome, results: Results) {
         let before = self.chain.executed();
-        if let Err(reason) = self.chain.execute(outcome, results) {
+        if let Err(reason) = self.chain.execute(outcome, results, self.faults) {
             return self.halt(reason);
         }
         if self.chain.executed() == before {
@@ -120,6 +120,7 @@ impl Engine {
         if !expired.is_empty() {
             self.out.push(Effect::Expired(expired));
         }
+        self.recount_batches();
         // What was deferred may be the next of its sender now.
         self.seal_when_due();
         for (from, message) in self.gate.take_waiting() {

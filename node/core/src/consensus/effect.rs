@@ -226,6 +226,12 @@ pub enum HaltReason {
         /// The height.
         height: Height,
     },
+    /// A certified header names other parameters than this node computed.
+    #[error("the parameters of height {height} differ from those that the chain certified")]
+    ParametersDiffer {
+        /// The height.
+        height: Height,
+    },
     /// A quorum certified a block that does not follow this node's last block.
     #[error("the certified block of height {height} has another parent")]
     Forked {

@@ -1,6 +1,9 @@
 //! The engine: one state, one function, from what happened to what must be done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Alarm, Boot, Effect, Faults, HaltReason, Input, SigningLog,
@@ -19,7 +22,10 @@ use crate::{
     mempool::{BatchLimits, Batches, Limits, Mempool},
     session::{ClearedKey, Signer, SigningRecord},
     sync::BlockSync,
-    types::{CommitCertificate, Epoch, Hash, Header, Height, Identity, PeerMessage, ProposedHeader, SessionKey},
+    types::{
+        CommitCertificate, Epoch, Hash, Header, Height, Identity, Incarnation, PeerMessage, ProposedHeader, SessionKey,
+        VoterSet,
+    },
 };
 
 /// How often the engine looks after sync and its session, and tells peers how far it is, milliseconds.
@@ -49,6 +55,10 @@ pub struct Engine {
     pub(super) kept_batches: BTreeSet<(Height, Hash)>,
     /// The timer for the next batch is set.
     pub(super) seal_timer: bool,
+    /// The newest voters when acknowledgements were counted last.
+    pub(super) counted_by: Option<Arc<VoterSet>>,
+    /// A recovery is accepted: what is said for the incarnation that ends promises nothing any more.
+    pub(super) superseded: bool,
     pub(super) sync: BlockSync,
     pub(super) session: SessionKeeper,
     /// The clock of the current step.
@@ -139,6 +149,7 @@ impl Engine {
     pub fn with_faults(boot: Boot, faults: Faults) -> Self {
         let Boot {
             genesis,
+            recoveries,
             identity,
             identity_key,
             tip,
@@ -149,7 +160,7 @@ impl Engine {
             batches,
             recent,
         } = boot;
-        let chain = ChainView::new(&genesis, tip.as_ref().map(|(header, _)| header), &executed);
+        let chain = ChainView::new(&genesis, recoveries, tip.as_ref().map(|(header, _)| header), &executed);
         let mut out = Outbox::new(faults.log_not_flushed);
         let (opened, log_broken) = open_log(log, &mut out);
         let nothing_up_to = match opened.log.height() {
@@ -159,6 +170,7 @@ impl Engine {
             }
             _ => Height::ZERO,
         };
+        let batches = batches_of(*chain.incarnation(), batches, &mut out);
         let mut gate = Gate::default();
         if let Some((_, certificate)) = &tip {
             gate.on_commit(&chain, certificate);
@@ -178,6 +190,8 @@ impl Engine {
             unexecuted: BTreeMap::new(),
             kept_batches: BTreeSet::new(),
             seal_timer: false,
+            counted_by: chain.newest_voters().cloned(),
+            superseded: false,
             sync: BlockSync::default(),
             session: SessionKeeper::new(effective_keys, proposed_keys),
             now_ms: 0,
@@ -222,6 +236,7 @@ impl Engine {
             Input::Executed { outcome, results } => self.on_executed(&outcome, results),
             Input::Cleared(key) => self.on_cleared(key),
             Input::Made { key, epoch } => self.on_made(key, epoch),
+            Input::Superseded => self.on_superseded(),
         }
         self.advance();
         self.out.take()
@@ -291,6 +306,15 @@ impl Engine {
     pub fn voters(&self, height: Height) -> Option<&crate::types::VoterSet> {
         self.chain.voters(height).map(AsRef::as_ref)
     }
+}
+
+/// The stored batches of this incarnation. No block can name the others any more: they are dropped.
+fn batches_of(incarnation: Incarnation, stored: Vec<VerifiedBatch>, out: &mut Outbox) -> Vec<VerifiedBatch> {
+    let (current, former): (Vec<_>, Vec<_>) = stored.into_iter().partition(|batch| batch.is_of(&incarnation));
+    if !former.is_empty() {
+        out.push(Effect::DropBatches(former.iter().map(|batch| batch.batch().digest()).collect()));
+    }
+    current
 }
 
 /// What of the stored batches no block names yet.

@@ -15,6 +15,12 @@ pub struct Faults {
     pub record_ignored: bool,
     /// Acknowledges a batch that is not durable yet.
     pub acknowledged_early: bool,
+    /// Tells clients that their transactions are durable when it alone has stored them.
+    pub durable_alone: bool,
     /// Forgets at a restart what it said before in this height.
     pub replay_skipped: bool,
+    /// Takes what a block changes of the voters for the next height already.
+    pub changes_count_at_once: bool,
+    /// Signs for the incarnation that ends after it has accepted a recovery.
+    pub old_incarnation_kept: bool,
 }

@@ -92,7 +92,7 @@ impl Gate {
         if seen.get(&place).is_some_and(|votes| votes.contains(vote)) {
             return Ok(Admission::Known);
         }
-        verify_vote(chain.incarnation(), voters, vote).map_err(|error| drop_reason(&error))?;
+        verify_vote(&chain.incarnation_at(unsigned.height), voters, vote).map_err(|error| drop_reason(&error))?;
         Self::note_newest(&mut self.newest, voters, vote);
         let of_voter = seen.keys().filter(|(voter, _, _)| *voter == unsigned.voter).count();
         let votes = match seen.entry(place) {
@@ -116,7 +116,8 @@ impl Gate {
         if proposer_at(voters, unsigned.height, unsigned.round).identity != unsigned.proposer {
             return Err(DropReason::NotTheProposer);
         }
-        verify_proposal(chain.incarnation(), voters, proposal).map_err(|error| drop_reason(&error))?;
+        verify_proposal(&chain.incarnation_at(unsigned.height), voters, proposal)
+            .map_err(|error| drop_reason(&error))?;
         // A block for which there was no quorum before is of the round in which it is proposed.
         let made_in = header.round;
         let in_turn = if unsigned.pol_round.is_some() { made_in < unsigned.round } else { made_in == unsigned.round };

@@ -60,6 +60,9 @@ pub enum Input {
         /// The epoch for which it was made.
         epoch: Epoch,
     },
+    /// This node has accepted a recovery, durably: in this process it signs nothing more. The next one starts with the
+    /// recovery in [`super::Boot`], once it is complete, and with a signing log of its own.
+    Superseded,
 }
 
 /// Where transactions come from.

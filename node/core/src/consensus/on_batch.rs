@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{DropReason, Effect, Engine, gate::drop_reason, timers::TimerId};
+use super::{DropReason, Effect, Engine, engine::TICK_MS, gate::drop_reason, timers::TimerId};
 use crate::{
     crypto::{VerifiedBatch, verify_acknowledgement},
     ledger::Outcome,
     mempool::{Added, Certified, Space},
     types::{
         ACKNOWLEDGEMENTS_PER_MESSAGE_MAX, BATCHES_PER_REQUEST_MAX, Batch, BatchAcknowledgement, Block, Hash, Header,
-        Height, Identity, PeerMessage, ProposedHeader, ReceiptStatus, TransactionId,
+        Height, Identity, PeerMessage, ProposedHeader, ReceiptStatus, TransactionId, VoterSet,
     },
 };
 
@@ -21,6 +21,8 @@ const SEALED_BYTES_MAX: usize = 256 * 1024;
 const HEADER_BYTES_MAX: usize = 1_024;
 /// How long transactions wait for others, milliseconds.
 const SEAL_AFTER_MS: u64 = 20;
+/// The most batches that a node which may not sign hands on at once.
+const HANDED_ON_MAX: usize = 8;
 /// Proposals of one height that wait for their batches.
 const INCOMPLETE_MAX: usize = 4;
 
@@ -79,9 +81,7 @@ impl Engine {
 
     /// A verified batch of a peer.
     pub(super) fn on_batch(&mut self, from: Identity, batch: &VerifiedBatch) {
-        let incarnation = self.chain.incarnation();
-        let mut bodies = batch.batch().transactions().iter().map(|transaction| transaction.body());
-        if bodies.any(|body| body.incarnation != *incarnation) {
+        if !batch.is_of(self.chain.incarnation()) {
             return self.out.push(Effect::Dropped { from, reason: DropReason::OtherChain });
         }
         let space = self.batch_space();
@@ -118,11 +118,17 @@ impl Engine {
     /// Batches are on the disk: now they are acknowledged.
     pub(super) fn on_batches_stored(&mut self, digests: &[Hash]) {
         let wanted: Vec<Hash> = digests.iter().filter(|digest| self.batches.on_stored(digest)).copied().collect();
+        if self.faults.durable_alone {
+            let stored = wanted.iter().filter_map(|digest| self.batches.get(digest));
+            let ids = stored.flat_map(|batch| ids(batch)).collect();
+            self.out.push(Effect::Durable(ids));
+        }
         let list = self.acknowledge(&wanted);
         self.send_acknowledgements(None, list);
     }
 
-    /// Signs for batches that are on the disk, as far as this process may sign.
+    /// Signs for batches that are on the disk, as far as this process may sign: with the key that the newest voters name,
+    /// since those are the ones who will have to put the batch into a block.
     fn acknowledge(&mut self, digests: &[Hash]) -> Vec<BatchAcknowledgement> {
         let Some(voters) = self.chain.newest_voters().cloned() else { return Vec::new() };
         let mut list = Vec::new();
@@ -146,24 +152,43 @@ impl Engine {
         }
     }
 
-    /// Acknowledgements of others. Those that come before their batch are kept for it.
+    /// Acknowledgements of others. Those that come before their batch are kept for it. A wrong one does not keep the others
+    /// from being counted.
     pub(super) fn on_acknowledgements(&mut self, list: Vec<BatchAcknowledgement>) -> Result<(), DropReason> {
-        let Some(voters) = self.chain.newest_voters().cloned() else { return Ok(()) };
+        let Some(voters) = self.chain.newest_voters().filter(|_| !self.superseded).cloned() else { return Ok(()) };
+        let mut taken = Ok(());
         for acknowledgement in list {
-            let BatchAcknowledgement { batch, voter, .. } = acknowledgement;
-            if voters.get(&voter).is_none() {
-                return Err(DropReason::NotAVoter);
-            }
-            if self.batches.wants(&batch, &voter) {
-                verify_acknowledgement(self.chain.incarnation(), &voters, &acknowledgement)
-                    .map_err(|error| drop_reason(&error))?;
-                let certified = self.batches.acknowledge(&batch, voter, &voters);
-                self.on_certified(certified);
-            } else {
-                self.batches.keep_early(acknowledgement);
+            if let Err(reason) = self.on_acknowledgement(acknowledgement, &voters) {
+                taken = Err(reason);
             }
         }
+        taken
+    }
+
+    fn on_acknowledgement(&mut self, said: BatchAcknowledgement, voters: &VoterSet) -> Result<(), DropReason> {
+        let BatchAcknowledgement { batch, voter, .. } = said;
+        let entry = voters.get(&voter).ok_or(DropReason::NotAVoter)?;
+        if self.batches.wants(&batch, entry) {
+            let incarnation = self.chain.incarnation();
+            verify_acknowledgement(incarnation, voters, &said).map_err(|error| drop_reason(&error))?;
+            let certified = self.batches.acknowledge(&batch, voter, voters);
+            self.on_certified(certified);
+        } else {
+            self.batches.keep_early(said);
+        }
         Ok(())
+    }
+
+    /// A block was executed: the newest voters may be others, and what others have said may be enough for them.
+    pub(super) fn recount_batches(&mut self) {
+        let Some(voters) = self.chain.newest_voters().filter(|_| !self.superseded).cloned() else { return };
+        if self.counted_by.as_ref().is_some_and(|known| known.as_ref() == voters.as_ref()) {
+            return;
+        }
+        for certified in self.batches.recount(&voters) {
+            self.on_certified(Some(certified));
+        }
+        self.counted_by = Some(voters);
     }
 
     fn on_certified(&mut self, certified: Option<Certified>) {
@@ -227,6 +252,9 @@ impl Engine {
     pub(super) fn repeat_batches(&mut self) {
         let repetition = self.batches.on_tick(ACKNOWLEDGEMENTS_PER_MESSAGE_MAX, BATCHES_PER_REQUEST_MAX);
         let list = self.acknowledge(&repetition.acknowledge);
+        if list.is_empty() && !self.superseded {
+            self.hand_on(&repetition.acknowledge);
+        }
         self.send_acknowledgements(None, list);
         for (holder, digests) in repetition.ask {
             let message = PeerMessage::BatchesRequest(digests).into();
@@ -240,6 +268,21 @@ impl Engine {
             for holder in holders.iter().filter(|holder| **holder != own) {
                 self.ask_missing(&proposed, *holder);
             }
+        }
+    }
+
+    /// Who may not sign, because it is no voter or was voted out, gives what it holds to a voter, another one each time: no
+    /// acknowledgement of its own would bring anybody to ask for it.
+    fn hand_on(&mut self, digests: &[Hash]) {
+        let Some(voters) = self.chain.newest_voters().cloned() else { return };
+        let turn = usize::try_from(self.now_ms / TICK_MS).unwrap_or_default();
+        let others = voters.entries().iter().filter(|entry| entry.identity != self.identity).count();
+        let mut entries = voters.entries().iter().filter(|entry| entry.identity != self.identity);
+        let Some(to) = entries.nth(turn % others.max(1)).map(|entry| entry.identity) else { return };
+        let first = turn.wrapping_mul(HANDED_ON_MAX) % digests.len().max(1);
+        let count = HANDED_ON_MAX.min(digests.len());
+        for batch in digests.iter().cycle().skip(first).take(count).filter_map(|digest| self.batches.get(digest)) {
+            self.out.push(Effect::Send { to, message: PeerMessage::Batch(batch.clone()).into() });
         }
     }
 

@@ -13,8 +13,8 @@ use crate::{
     mempool::Refusal,
     session::{RecordEntry, Sighting, Slot},
     types::{
-        Height, Identity, PeerMessage, ProposedHeader, RoundCertificate, Step, TRANSACTIONS_PER_MESSAGE_MAX, Vote,
-        VoteKind, VoterSet,
+        FailureReason, Height, Identity, Payload, PeerMessage, ProposedHeader, RoundCertificate, Step,
+        TRANSACTIONS_PER_MESSAGE_MAX, Vote, VoteKind, VoterSet,
     },
 };
 
@@ -88,7 +88,7 @@ impl Engine {
         }
         if vote.vote.voter == self.identity {
             let slot = Slot { height, round: vote.vote.round, step: vote.vote.kind.step() };
-            let bytes = SigningBytes::vote(self.chain.incarnation(), vote.epoch, &vote.vote);
+            let bytes = SigningBytes::vote(&self.chain.incarnation_at(height), vote.epoch, &vote.vote);
             self.check_own(&voters, &RecordEntry::new(slot, &bytes));
         }
         if place == Place::Current {
@@ -129,7 +129,8 @@ impl Engine {
         Gate::check_proposal(&self.chain, &voters, &proposed)?;
         if unsigned.proposer == self.identity {
             let slot = Slot { height: unsigned.height, round: unsigned.round, step: Step::Propose };
-            let bytes = SigningBytes::proposal(self.chain.incarnation(), proposed.proposal.epoch, &unsigned);
+            let incarnation = self.chain.incarnation_at(unsigned.height);
+            let bytes = SigningBytes::proposal(&incarnation, proposed.proposal.epoch, &unsigned);
             self.check_own(&voters, &RecordEntry::new(slot, &bytes));
         }
         if runs {
@@ -167,9 +168,14 @@ impl Engine {
         let (mut accepted, mut sessions) = (Vec::new(), Vec::new());
         for verified in transactions {
             let id = verified.id();
-            let session = verified.transaction().body().payload.is_session().then(|| verified.transaction().clone());
+            let body = verified.transaction().body();
+            let session = body.payload.is_session().then(|| verified.transaction().clone());
+            let strange = matches!(body.payload, Payload::Governance(_))
+                && !self.chain.governance().authorises(verified.transaction());
             let added = match (&session, self.chain.newest_voters()) {
                 (Some(_), Some(voters)) => self.mempool.add_session(verified, voters),
+                // Anybody could take the place of the governance's next nonce with it.
+                _ if strange => Err(Refusal::WouldFail(FailureReason::WrongSigners)),
                 _ if self.batches.has_room() => self.mempool.add(verified, None),
                 _ => Err(Refusal::Full),
             };

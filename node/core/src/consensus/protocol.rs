@@ -23,7 +23,8 @@ impl Engine {
             Some(voters) => self.signer.can_sign(height, &voters),
             None => false,
         };
-        able && height > self.nothing_up_to && self.disabled_at != Some(height)
+        let superseded = height <= self.chain.recovered_height();
+        able && !superseded && height > self.nothing_up_to && self.disabled_at != Some(height)
     }
 
     /// The voters whose entry names the signing key: those of the height. Only a test goes on with older ones.
@@ -156,7 +157,7 @@ impl Engine {
             height,
             voters: voters.clone(),
             signing_voters: self.signing_voters(height).unwrap_or_else(|| voters.clone()),
-            incarnation: self.chain.incarnation(),
+            incarnation: self.chain.incarnation_at(height),
             parameters: self.chain.parameters(),
             signer: &mut self.signer,
             log: &mut self.log,

@@ -110,6 +110,16 @@ impl Engine {
         self.look_after_session();
     }
 
+    /// This node has accepted a recovery: for the incarnation that ends it signs nothing more.
+    pub(super) fn on_superseded(&mut self) {
+        self.superseded = true;
+        if !self.faults.old_incarnation_kept {
+            self.signer.stop();
+            self.session.stop();
+            self.rebuild_core();
+        }
+    }
+
     /// What a session says about itself.
     pub(super) fn session_state(&self) -> SessionState {
         let Some(entry) = self.newest_entry() else { return SessionState::NotAVoter };

@@ -3,19 +3,20 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use super::{
-    Alarm, Boot, DropReason, Effect, Engine, Input, LogEntry, LoggedValue, SessionState, SigningLog, TimeoutKind,
-    proposer_at,
+    Alarm, Boot, DropReason, Effect, Engine, Input, LogEntry, LoggedValue, Origin, SessionState, SigningLog,
+    TimeoutKind, proposer_at,
 };
 use crate::{
     codec::{Decode, Encode},
-    crypto::{KeyPair, SigningBytes},
-    fixtures::{block, genesis, identity, identity_pair, session_pair, transfer, uid},
-    ledger::{MemoryStore, apply_genesis, snapshot},
+    crypto::{KeyPair, SigningBytes, verify_transaction},
+    fixtures::{block, genesis, govern, governance_pair, identity, identity_pair, session_pair, transfer, uid},
+    ledger::{MemoryStore, Recoveries, apply_genesis, snapshot},
+    mempool::Refusal,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
-        Batch, CommitCertificate, CommitSignature, Epoch, Genesis, Hash, Height, Identity, PeerMessage, Proposal,
-        ProposedBlock, Round, RoundCertificate, RoundSignature, Signature, Step, TimeMs, UnsignedProposal,
-        UnsignedVote, Vote, VoteKind,
+        Batch, CommitCertificate, CommitSignature, Epoch, FailureReason, Genesis, GovernanceChange, Hash, Height,
+        Identity, PeerMessage, Proposal, ProposedBlock, Round, RoundCertificate, RoundSignature, Signature, Step,
+        TimeMs, UnsignedProposal, UnsignedVote, Vote, VoteKind,
     },
 };
 
@@ -26,6 +27,7 @@ fn boot(genesis: &Arc<Genesis>, n: u64, log: SigningLog) -> Boot {
     apply_genesis(&mut store, genesis).unwrap();
     Boot {
         genesis: genesis.clone(),
+        recoveries: Recoveries::default(),
         identity: identity(n),
         identity_key: Some(identity_pair(n)),
         tip: None,
@@ -312,4 +314,22 @@ fn log_entries_are_read_back() {
             assert!(LogEntry::decode(&bytes[..length]).is_err(), "{entry:?} cut to {length} bytes");
         }
     }
+}
+
+#[test]
+fn only_a_transaction_of_the_governance_keys_waits_for_a_block() {
+    let genesis = four();
+    let mut engine = voter(&genesis, 1, SigningLog::Fresh);
+    let mut submit = |signer: KeyPair| {
+        let change = GovernanceChange::RemoveVoter { identity: identity(3) };
+        let verified = verify_transaction(govern(genesis.incarnation(), 0, change, &[signer])).unwrap();
+        let input = Input::Submitted { origin: Origin::Client, transactions: vec![verified] };
+        let refusal = |effect: &Effect| match effect {
+            Effect::Refused { reason, .. } => Some(*reason),
+            _ => None,
+        };
+        engine.step(NOW_MS, input).iter().find_map(refusal)
+    };
+    let wrong = Some(Refusal::WouldFail(FailureReason::WrongSigners));
+    assert_eq!([submit(governance_pair(1)), submit(governance_pair(0))], [wrong, None]);
 }

@@ -96,12 +96,12 @@ impl Judge<'_> {
         if count > parameters.transactions_per_block_max || bytes > parameters.block_bytes_max {
             return Err(InvalidBlock::Size);
         }
-        let foreign = |transaction: &Transaction| transaction.body().incarnation != *self.chain.incarnation();
-        let unknown = block.batches().iter().filter(|batch| self.batches.get(&batch.digest()).is_none());
-        let unknown: Vec<Transaction> = unknown.flat_map(|batch| batch.transactions()).cloned().collect();
-        if unknown.iter().any(foreign) {
+        let incarnation = self.chain.incarnation_at(block.header().height);
+        if block.transactions().any(|transaction| transaction.body().incarnation != incarnation) {
             return Err(InvalidBlock::Transaction);
         }
+        let unknown = block.batches().iter().filter(|batch| self.batches.get(&batch.digest()).is_none());
+        let unknown: Vec<Transaction> = unknown.flat_map(|batch| batch.transactions()).cloned().collect();
         if verify_transactions(unknown).iter().all(Result::is_ok) { Ok(()) } else { Err(InvalidBlock::Transaction) }
     }
 }

@@ -18,6 +18,10 @@ const PEER_RECORD: &str = "althing/peer-record/1";
 const TRANSACTION: &str = "althing/transaction/1";
 const ROTATE_SESSION: &str = "althing/rotate-session/1";
 const KEEP_SESSION: &str = "althing/keep-session/1";
+const VOTER_POSSESSION: &str = "althing/voter-possession/1";
+const RECOVERY_POSSESSION: &str = "althing/recovery-possession/1";
+const RECOVERY_APPROVAL: &str = "althing/recovery-approval/1";
+const RECOVERY_ACCEPTANCE: &str = "althing/recovery-acceptance/1";
 const GENESIS_ACCEPTANCE: &str = "althing/genesis-acceptance/1";
 
 /// The only maker of bytes that get signed. One function for each domain, used to sign, to verify, and in certificates.
@@ -79,6 +83,58 @@ impl SigningBytes {
     #[must_use]
     pub fn rotation_possession(rotation: &RotationTerms) -> Vec<u8> {
         rotation.bytes(ROTATION_POSSESSION)
+    }
+
+    /// By the session key of a voter that is to be voted in: its maker holds it.
+    #[must_use]
+    pub fn voter_possession(
+        incarnation: &Incarnation,
+        identity: &Identity,
+        epoch: Epoch,
+        session_key: &SessionKey,
+    ) -> Vec<u8> {
+        let mut writer = start(VOTER_POSSESSION);
+        incarnation.encode_to(&mut writer);
+        identity.encode_to(&mut writer);
+        epoch.encode_to(&mut writer);
+        session_key.encode_to(&mut writer);
+        writer.into_bytes()
+    }
+
+    /// By the fresh session key of a voter in a recovery: its maker holds it. `parent` is the incarnation that ends.
+    #[must_use]
+    pub fn recovery_possession(
+        parent: &Incarnation,
+        number: u32,
+        identity: &Identity,
+        epoch: Epoch,
+        session_key: &SessionKey,
+    ) -> Vec<u8> {
+        let mut writer = start(RECOVERY_POSSESSION);
+        parent.encode_to(&mut writer);
+        writer.u32(number);
+        identity.encode_to(&mut writer);
+        epoch.encode_to(&mut writer);
+        session_key.encode_to(&mut writer);
+        writer.into_bytes()
+    }
+
+    /// By a governance key: the chain may go on with this manifest.
+    #[must_use]
+    pub fn recovery_approval(manifest: &Hash) -> Vec<u8> {
+        let mut writer = start(RECOVERY_APPROVAL);
+        manifest.encode_to(&mut writer);
+        writer.into_bytes()
+    }
+
+    /// By an identity key: this node goes on with this manifest and with no other of its number, and signs nothing more
+    /// for the incarnation that ends.
+    #[must_use]
+    pub fn recovery_acceptance(manifest: &Hash, identity: &Identity) -> Vec<u8> {
+        let mut writer = start(RECOVERY_ACCEPTANCE);
+        manifest.encode_to(&mut writer);
+        identity.encode_to(&mut writer);
+        writer.into_bytes()
     }
 
     /// By the current session key: agrees with a rotation.

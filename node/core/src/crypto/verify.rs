@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{RotationTerms, SignatureCheck, SigningBytes, verify, verify_all, verify_each};
 use crate::types::{
     AccountId, BATCH_TRANSACTIONS_MAX, Batch, BatchAcknowledgement, CommitCertificate, CommitCertificateError, Genesis,
-    GenesisError, GenesisVoter, Hash, Identity, Incarnation, KeepSession, Payload, Proposal, RotateSession,
+    GenesisError, GenesisVoter, Hash, Identity, Incarnation, KeepSession, NewVoter, Payload, Proposal, RotateSession,
     Transaction, TransactionId, Vote, VoterEntry, VoterSet,
 };
 
@@ -93,6 +93,12 @@ impl VerifiedBatch {
     #[must_use]
     pub fn from_disk(batch: Batch) -> Self {
         Self { batch: Arc::new(batch) }
+    }
+
+    /// Every transaction is for this incarnation.
+    #[must_use]
+    pub fn is_of(&self, incarnation: &Incarnation) -> bool {
+        self.batch.transactions().iter().all(|transaction| transaction.body().incarnation == *incarnation)
     }
 
     /// The batch.
@@ -248,6 +254,16 @@ fn add_checks(transaction: &Transaction, checks: &mut Vec<SignatureCheck>) -> Op
         Payload::KeepSession(KeepSession { identity, .. }) => {
             if !signers.is_empty() || body.sender != AccountId::from(*identity) || body.nonce.get() != 0 {
                 return None;
+            }
+        }
+        // Whether the signers are the governance keys is for execution to say.
+        Payload::Governance(change) => {
+            if signers.is_empty() || body.sender != AccountId::governance() {
+                return None;
+            }
+            if let Some(NewVoter { identity, power: _, epoch, session_key, possession }) = change.new_voter() {
+                let bytes = SigningBytes::voter_possession(&body.incarnation, identity, *epoch, session_key);
+                checks.push(SignatureCheck { key: *session_key.as_bytes(), bytes, signature: *possession });
             }
         }
     }

@@ -28,10 +28,8 @@ impl<'a> Accounts<'a> {
     ) -> Result<ReceiptStatus, ExecuteError> {
         let Transfer { to, amount } = transfer;
         let mut sender = self.get(&body.sender)?;
-        match body.nonce.cmp(&sender.nonce) {
-            std::cmp::Ordering::Less => return Ok(ReceiptStatus::Failed(FailureReason::NonceUsed)),
-            std::cmp::Ordering::Greater => return Ok(ReceiptStatus::Deferred),
-            std::cmp::Ordering::Equal => {}
+        if let NonceCheck::Refused(status) = check_nonce(body, &sender) {
+            return Ok(status);
         }
         // From here on the nonce is taken, or a transfer that fails for its balance could be executed again later.
         sender.nonce = next(sender.nonce);
@@ -49,6 +47,16 @@ impl<'a> Accounts<'a> {
         receiver.balance = received;
         self.set(*to, receiver);
         Ok(ReceiptStatus::Executed)
+    }
+
+    /// Takes the nonce of a transaction that moves no amount.
+    pub(super) fn take_nonce(&mut self, body: &TransactionBody) -> Result<NonceCheck, ExecuteError> {
+        let sender = self.get(&body.sender)?;
+        let check = check_nonce(body, &sender);
+        if check == NonceCheck::Next {
+            self.set(body.sender, Account { nonce: next(sender.nonce), ..sender });
+        }
+        Ok(check)
     }
 
     /// The writes of all accounts that are not what they were.
@@ -83,6 +91,23 @@ impl<'a> Accounts<'a> {
         if let Some((_, now)) = self.touched.get_mut(&id) {
             *now = account;
         }
+    }
+}
+
+/// Whether it is a transaction's turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum NonceCheck {
+    /// It is the sender's next one.
+    Next,
+    /// It is not.
+    Refused(ReceiptStatus),
+}
+
+fn check_nonce(body: &TransactionBody, sender: &Account) -> NonceCheck {
+    match body.nonce.cmp(&sender.nonce) {
+        std::cmp::Ordering::Less => NonceCheck::Refused(ReceiptStatus::Failed(FailureReason::NonceUsed)),
+        std::cmp::Ordering::Greater => NonceCheck::Refused(ReceiptStatus::Deferred),
+        std::cmp::Ordering::Equal => NonceCheck::Next,
     }
 }
 

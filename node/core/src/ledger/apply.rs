@@ -3,9 +3,9 @@
 use thiserror::Error;
 
 use super::{
-    Account, Chain, ExecuteError, Outcome, PendingRotations, Progress, StateKey, StateRead, StateStore, WriteSet,
-    execute::{load, load_existing, results_of},
-    execute_block,
+    Account, Chain, ExecuteError, Outcome, PendingParameters, PendingRotations, Progress, Recoveries, Rules, StateKey,
+    StateRead, StateStore, WriteSet,
+    execute::{LedgerFaults, execute_block_after, load, load_existing, results_of},
 };
 use crate::{
     codec::Encode,
@@ -63,29 +63,70 @@ pub struct Snapshot {
     pub sets: PendingSets,
     /// The rotations that do not count yet.
     pub rotations: PendingRotations,
+    /// The parameters that do not count yet.
+    pub pending_parameters: Option<PendingParameters>,
+}
+
+impl Snapshot {
+    /// Parameters and governance.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let Chain { parameters, governance, .. } = self.chain.clone();
+        Rules { parameters, pending: self.pending_parameters.clone(), governance }
+    }
 }
 
 /// Writes the state of genesis, unless it is there.
 pub fn apply_genesis<S: StateStore>(store: &mut S, genesis: &Genesis) -> Result<(), ApplyError> {
+    apply_genesis_before(store, genesis, &Recoveries::default())
+}
+
+/// [`apply_genesis`] of a chain with recoveries, one of which the state may have come to.
+pub fn apply_genesis_before<S: StateStore>(
+    store: &mut S,
+    genesis: &Genesis,
+    recoveries: &Recoveries,
+) -> Result<(), ApplyError> {
     let expected = genesis.incarnation();
     let committed = store.committed().map_err(ExecuteError::from)?;
     if committed.is_some() {
         let chain: Chain = load_existing(store, &StateKey::chain())?;
         let found = chain.incarnation;
-        return if found == expected { Ok(()) } else { Err(ApplyError::OtherChain { found, expected }) };
+        let known = found == expected || recoveries.all().any(|manifest| manifest.incarnation() == found);
+        return if known { Ok(()) } else { Err(ApplyError::OtherChain { found, expected }) };
     }
     commit(store, Height::ZERO, genesis_writes(genesis)).map(|_| ())
 }
 
 /// Executes a block and makes its changes durable. A block that the state already holds is not executed again.
 pub fn apply_block<S: StateStore>(store: &mut S, block: &Block) -> Result<Applied, ApplyError> {
+    apply_block_after(store, block, &Recoveries::default())
+}
+
+/// [`apply_block`] on a chain with recoveries.
+pub fn apply_block_after<S: StateStore>(
+    store: &mut S,
+    block: &Block,
+    recoveries: &Recoveries,
+) -> Result<Applied, ApplyError> {
+    apply_block_with_faults(store, block, recoveries, LedgerFaults::default())
+}
+
+/// Breaks rules, for tests that prove that their checkers notice.
+#[doc(hidden)]
+pub fn apply_block_with_faults<S: StateStore>(
+    store: &mut S,
+    block: &Block,
+    recoveries: &Recoveries,
+    faults: LedgerFaults,
+) -> Result<Applied, ApplyError> {
     let height = block.header().height;
     let progress: Progress = load_existing(store, &StateKey::progress())?;
     if height <= progress.height && height > Height::ZERO {
         let other = height == progress.height && block.hash() != progress.block;
         return if other { Err(ExecuteError::WrongParent { height }.into()) } else { Ok(Applied::Before) };
     }
-    let mut outcome = execute_block(store, block)?;
+    let mut outcome = execute_block_after(store, block, recoveries, faults)?;
     let roots = commit(store, height, std::mem::take(&mut outcome.writes))?;
     let results = Results { roots, receipts_root: outcome.receipts_root };
     Ok(Applied::Now { outcome: Box::new(outcome), results })
@@ -101,6 +142,7 @@ pub fn snapshot(state: &dyn StateRead) -> Result<Option<Snapshot>, ExecuteError>
         results: results_of(&roots, &progress),
         sets: load_existing(state, &StateKey::sets())?,
         rotations: load(state, &StateKey::rotations())?.unwrap_or_default(),
+        pending_parameters: load(state, &StateKey::parameters())?,
     }))
 }
 

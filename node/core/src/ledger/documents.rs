@@ -32,6 +32,37 @@ pub struct Chain {
     pub parameters: Parameters,
 }
 
+/// Parameters that governance has chosen and that do not count yet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PendingParameters {
+    /// The first height at which they count.
+    pub counts_from: Height,
+    /// What all nodes will agree on.
+    pub parameters: Parameters,
+}
+
+/// What governance decides beside the voters, after some height `h`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rules {
+    /// The parameters of `h + 1`.
+    pub parameters: Parameters,
+    /// Those of `h + 2` or `h + 3` on, if they are others.
+    pub pending: Option<PendingParameters>,
+    /// Who may change the chain.
+    pub governance: Governance,
+}
+
+impl Rules {
+    /// The parameters of one of the three heights after `h`.
+    #[must_use]
+    pub fn at(&self, height: Height) -> &Parameters {
+        match &self.pending {
+            Some(pending) if pending.counts_from <= height => &pending.parameters,
+            _ => &self.parameters,
+        }
+    }
+}
+
 /// How far the chain has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Progress {
@@ -143,6 +174,20 @@ impl Decode for Chain {
             governance: Governance::decode_from(reader)?,
             parameters: Parameters::decode_from(reader)?,
         })
+    }
+}
+
+impl Encode for PendingParameters {
+    fn encode_to(&self, writer: &mut Writer) {
+        let Self { counts_from, parameters } = self;
+        counts_from.encode_to(writer);
+        parameters.encode_to(writer);
+    }
+}
+
+impl Decode for PendingParameters {
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { counts_from: Height::decode_from(reader)?, parameters: Parameters::decode_from(reader)? })
     }
 }
 

@@ -3,7 +3,10 @@
 use thiserror::Error;
 
 use super::{
-    Chain, PendingRotations, Progress, ReadError, StateKey, StateRead, WriteSet, accounts::Accounts,
+    Chain, PendingRotations, Progress, ReadError, Rules, StateKey, StateRead, WriteSet,
+    accounts::Accounts,
+    governance::Governing,
+    recovery::{Recovered, Recoveries, recover},
     rotation::Rotations,
 };
 use crate::{
@@ -51,6 +54,12 @@ pub enum ExecuteError {
         /// The height of the block.
         height: Height,
     },
+    /// A recovery does not name the voters of the state that it stands on.
+    #[error("the recovery before height {height} does not name the voters of the state")]
+    OtherRecovery {
+        /// The first height after it.
+        height: Height,
+    },
     /// The voters of a height would not be a set.
     #[error("the voters of height {height} would not be a set: {error}")]
     VoterSet {
@@ -76,11 +85,31 @@ pub struct Outcome {
     pub sets: PendingSets,
     /// The rotations that do not count yet after it.
     pub rotations: PendingRotations,
+    /// Parameters and governance after it.
+    pub rules: Rules,
+}
+
+/// Rules that a test may switch off, to prove that its checkers notice. Nothing but a test can reach them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LedgerFaults {
+    /// Governance moves as much power as it likes.
+    pub voter_bound_ignored: bool,
+    /// A session key that has left may come back.
+    pub used_keys_forgotten: bool,
 }
 
 /// Executes a decided block on the state of the height before. The signatures of its transactions were verified when
 /// the block was; signatures by a *current* session key are verified here, where the key is known.
 pub fn execute_block(state: &dyn StateRead, block: &Block) -> Result<Outcome, ExecuteError> {
+    execute_block_after(state, block, &Recoveries::default(), LedgerFaults::default())
+}
+
+pub(super) fn execute_block_after(
+    state: &dyn StateRead,
+    block: &Block,
+    recoveries: &Recoveries,
+    faults: LedgerFaults,
+) -> Result<Outcome, ExecuteError> {
     let header = block.header();
     let height = header.height;
     let (_, roots) = state.committed()?.ok_or(ExecuteError::NoGenesis)?;
@@ -93,13 +122,23 @@ pub fn execute_block(state: &dyn StateRead, block: &Block) -> Result<Outcome, Ex
     }
     let chain: Chain = load_existing(state, &StateKey::chain())?;
     let sets_before: PendingSets = load_existing(state, &StateKey::sets())?;
+    let recovered = recoveries.before(height).map(|manifest| recover(manifest, chain.clone(), &sets_before));
+    let recovered = recovered.transpose()?;
+    let (chain, sets_before, recovery_writes) = match recovered {
+        Some(Recovered { chain, sets, writes }) => (chain, sets, writes),
+        None => (chain, sets_before, WriteSet::new()),
+    };
     let mut accounts = Accounts::new(state);
-    let mut rotations = Rotations::new(state, height, &sets_before)?;
+    let mut rotations = Rotations::new(state, height, &sets_before, faults)?;
+    if !recovery_writes.is_empty() {
+        rotations.start_after_recovery(recovery_writes);
+    }
+    let mut governing = Governing::new(state, height, chain)?;
     let mut receipts = Vec::new();
     for (index, transaction) in (0u32..).zip(block.transactions()) {
-        let status = match gate(&chain, height, transaction.body()) {
+        let status = match gate(governing.chain(), height, transaction.body()) {
             Some(status) => status,
-            None => execute_transaction(&mut accounts, &mut rotations, transaction)?,
+            None => execute_transaction(&mut accounts, &mut rotations, &mut governing, transaction)?,
         };
         receipts.push(Receipt { transaction: transaction.id(), height, index, status });
     }
@@ -115,10 +154,11 @@ pub fn execute_block(state: &dyn StateRead, block: &Block) -> Result<Outcome, Ex
     };
     let mut writes = finished.writes;
     writes.insert(StateKey::sets(), Some(sets.encode()));
+    let rules = governing.finish(&mut writes);
     drop_unchanged(state, &mut writes)?;
     accounts.write_to(&mut writes);
     writes.insert(StateKey::progress(), Some(progress.encode()));
-    Ok(Outcome { height, writes, receipts, receipts_root, sets, rotations: finished.pending })
+    Ok(Outcome { height, writes, receipts, receipts_root, sets, rotations: finished.pending, rules })
 }
 
 /// The results of the last executed height.
@@ -137,6 +177,7 @@ fn gate(chain: &Chain, height: Height, body: &TransactionBody) -> Option<Receipt
 fn execute_transaction(
     accounts: &mut Accounts<'_>,
     rotations: &mut Rotations<'_>,
+    governing: &mut Governing,
     transaction: &Transaction,
 ) -> Result<ReceiptStatus, ExecuteError> {
     let body = transaction.body();
@@ -144,6 +185,7 @@ fn execute_transaction(
         Payload::Transfer(transfer) => accounts.transfer(body, transfer),
         Payload::RotateSession(rotation) => rotations.rotate(body, rotation),
         Payload::KeepSession(keep) => Ok(rotations.keep(body, keep)),
+        Payload::Governance(change) => governing.execute(accounts, rotations, transaction, change),
     }
 }
 

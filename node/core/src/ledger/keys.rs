@@ -22,6 +22,8 @@ pub enum StateSpace {
     Epoch = 6,
     /// A session key that was in a voter entry.
     UsedSessionKey = 7,
+    /// Parameters that do not count yet.
+    Parameters = 8,
 }
 
 /// The key of one entry of the state. 33 bytes, in the order of which a [`super::WriteSet`] is written.
@@ -63,6 +65,12 @@ impl StateKey {
     #[must_use]
     pub fn rotations() -> Self {
         Self::of(StateSpace::Rotations, &[0; 32])
+    }
+
+    /// The parameters that do not count yet.
+    #[must_use]
+    pub fn parameters() -> Self {
+        Self::of(StateSpace::Parameters, &[0; 32])
     }
 
     /// An account.

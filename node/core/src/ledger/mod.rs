@@ -10,19 +10,26 @@ mod apply;
 pub mod contract;
 mod documents;
 mod execute;
+mod governance;
 mod keys;
 mod memory;
+mod recovery;
 mod rotation;
 mod store;
 
-pub use apply::{Applied, ApplyError, Snapshot, account, apply_block, apply_genesis, highest_epoch, snapshot};
-pub use documents::{
-    Account, CHANGE_DELAY_BLOCKS, Chain, Consent, OBJECTION_BLOCKS, PendingRotation, PendingRotations, Progress,
-    SESSION_VALIDITY_BLOCKS_MAX,
+pub use apply::{
+    Applied, ApplyError, Snapshot, account, apply_block, apply_block_after, apply_block_with_faults, apply_genesis,
+    apply_genesis_before, highest_epoch, snapshot,
 };
-pub use execute::{ExecuteError, Outcome, execute_block};
+pub use documents::{
+    Account, CHANGE_DELAY_BLOCKS, Chain, Consent, OBJECTION_BLOCKS, PendingParameters, PendingRotation,
+    PendingRotations, Progress, Rules, SESSION_VALIDITY_BLOCKS_MAX,
+};
+pub use execute::{ExecuteError, LedgerFaults, Outcome, execute_block};
+pub use governance::{VOTERS_MIN, moved_power};
 pub use keys::{StateKey, StateSpace};
 pub use memory::{MemoryStore, MemoryStoreError};
+pub use recovery::{Recoveries, RecoveryCheck, RecoveryRefused, recovery_epoch};
 pub use store::{ReadError, StateProof, StateRead, StateStore, StateValue, WriteSet};
 
 #[cfg(test)]

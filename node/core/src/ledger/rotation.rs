@@ -1,8 +1,8 @@
 //! Rotations of session keys during one block: what is asked, what is objected to, what starts to count.
 
 use super::{
-    CHANGE_DELAY_BLOCKS, Consent, ExecuteError, PendingRotation, PendingRotations, SESSION_VALIDITY_BLOCKS_MAX,
-    StateKey, StateRead, WriteSet, execute::load,
+    CHANGE_DELAY_BLOCKS, Consent, ExecuteError, LedgerFaults, PendingRotation, PendingRotations,
+    SESSION_VALIDITY_BLOCKS_MAX, StateKey, StateRead, WriteSet, execute::load,
 };
 use crate::{
     codec::Encode,
@@ -15,20 +15,35 @@ use crate::{
 
 /// The voter sets and rotations while a block is executed.
 pub(super) struct Rotations<'a> {
-    state: &'a dyn StateRead,
+    pub(super) state: &'a dyn StateRead,
     height: Height,
-    pending: PendingRotations,
-    /// The voters of `height + 2`: the newest set that is decided before this block ends, and so the current entries.
-    newest: VoterSet,
-    writes: WriteSet,
+    pub(super) pending: PendingRotations,
+    /// The voters of `height + 2`: the newest set that is decided before this block.
+    pub(super) before: VoterSet,
+    /// The current entries: the same voters with what governance has changed in this block so far.
+    pub(super) newest: VoterSet,
+    pub(super) writes: WriteSet,
+    pub(super) faults: LedgerFaults,
 }
 
 impl<'a> Rotations<'a> {
     /// Starts a block with the rotations that do not count yet at its height.
-    pub(super) fn new(state: &'a dyn StateRead, height: Height, sets: &PendingSets) -> Result<Self, ExecuteError> {
+    pub(super) fn new(
+        state: &'a dyn StateRead,
+        height: Height,
+        sets: &PendingSets,
+        faults: LedgerFaults,
+    ) -> Result<Self, ExecuteError> {
         let mut pending: PendingRotations = load(state, &StateKey::rotations())?.unwrap_or_default();
         pending.rotations.retain(|rotation| rotation.counts_from() > height);
-        Ok(Self { state, height, pending, newest: sets.third.clone(), writes: WriteSet::new() })
+        let (before, newest) = (sets.third.clone(), sets.third.clone());
+        Ok(Self { state, height, pending, before, newest, writes: WriteSet::new(), faults })
+    }
+
+    /// The block is the first after a recovery: it starts without rotations, with what the manifest writes.
+    pub(super) fn start_after_recovery(&mut self, writes: WriteSet) {
+        self.pending = PendingRotations::default();
+        self.writes = writes;
     }
 
     /// Executes `RotateSession`.
@@ -128,10 +143,19 @@ impl<'a> Rotations<'a> {
     }
 
     /// A key that was ever in an entry, is about to be, or belongs to an identity.
-    fn key_is_taken(&self, key: &SessionKey) -> Result<bool, ExecuteError> {
+    pub(super) fn key_is_taken(&self, key: &SessionKey) -> Result<bool, ExecuteError> {
         let pending = self.pending.rotations.iter().any(|rotation| rotation.new_key == *key);
         let identity = self.newest.get(&Identity::new(*key.as_bytes())).is_some();
-        Ok(pending || identity || self.state.read(&StateKey::used_session_key(key))?.is_some())
+        Ok(pending || identity || self.was_session_key(key)?)
+    }
+
+    /// A key that was ever in an entry, this block included.
+    pub(super) fn was_session_key(&self, key: &SessionKey) -> Result<bool, ExecuteError> {
+        if self.faults.used_keys_forgotten {
+            return Ok(false);
+        }
+        let key = StateKey::used_session_key(key);
+        Ok(self.writes.contains_key(&key) || self.state.read(&key)?.is_some())
     }
 
     /// Ends the block: the voters of `height + 3`, with every rotation that counts from there. The rest stays pending

@@ -13,7 +13,7 @@ use std::{
 use super::Space;
 use crate::{
     crypto::VerifiedBatch,
-    types::{Batch, BatchAcknowledgement, Hash, Header, Height, Identity, Power, VoterSet},
+    types::{Batch, BatchAcknowledgement, Epoch, Hash, Header, Height, Identity, Power, VoterEntry, VoterSet},
 };
 
 /// What a batch takes in the header that names it.
@@ -79,12 +79,28 @@ struct Known {
     batch: Arc<Batch>,
     arrival: u64,
     valid_until: Height,
-    acknowledged_by: BTreeSet<Identity>,
+    /// The voters that have said so, each with the number of the session key that signed.
+    acknowledged_by: BTreeMap<Identity, Epoch>,
     own: bool,
     durable: bool,
     certified: bool,
     /// Ticks since it came.
     ticks: u32,
+}
+
+impl Known {
+    /// Whether those who have acknowledged are a quorum of these voters. Forgets those who are none of them.
+    fn certify(&mut self, voters: &VoterSet) -> bool {
+        let entry = |voter: &Identity, epoch: Epoch| voters.get(voter).filter(|entry| entry.epoch == epoch);
+        self.acknowledged_by.retain(|voter, epoch| entry(voter, *epoch).is_some());
+        let powers = self.acknowledged_by.iter().filter_map(|(voter, epoch)| Some(entry(voter, *epoch)?.power.get()));
+        self.certified = Power::new(powers.sum()) >= voters.quorum();
+        self.certified
+    }
+
+    fn certified(&self) -> Certified {
+        Certified { batch: self.batch.clone(), own: self.own }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -148,7 +164,7 @@ impl Batches {
             batch: batch.clone(),
             arrival,
             valid_until,
-            acknowledged_by: BTreeSet::new(),
+            acknowledged_by: BTreeMap::new(),
             own,
             durable: false,
             certified: false,
@@ -176,22 +192,32 @@ impl Batches {
 
     /// Whether an acknowledgement by this voter would tell something: only then is its signature worth verifying.
     #[must_use]
-    pub fn wants(&self, digest: &Hash, voter: &Identity) -> bool {
+    pub fn wants(&self, digest: &Hash, voter: &VoterEntry) -> bool {
         let known = self.known.get(digest);
-        known.is_some_and(|known| !known.certified && !known.acknowledged_by.contains(voter))
+        known.is_some_and(|known| !known.certified && known.acknowledged_by.get(&voter.identity) != Some(&voter.epoch))
     }
 
-    /// A verified acknowledgement. Returns the batch when this completes its certificate.
+    /// An acknowledgement by one of these voters, verified. Returns the batch when this completes its certificate.
     pub fn acknowledge(&mut self, digest: &Hash, voter: Identity, voters: &VoterSet) -> Option<Certified> {
         let known = self.known.get_mut(digest).filter(|known| !known.certified)?;
-        known.acknowledged_by.insert(voter);
-        let power: u64 = known.acknowledged_by.iter().filter_map(|voter| Some(voters.get(voter)?.power.get())).sum();
-        if Power::new(power) < voters.quorum() {
-            return None;
+        known.acknowledged_by.insert(voter, voters.get(&voter)?.epoch);
+        known.certify(voters).then(|| {
+            self.ready.insert(known.arrival, *digest);
+            known.certified()
+        })
+    }
+
+    /// Other voters are the newest ones. Who is none of them, or has another key now, does not count any more; with what
+    /// the others have said, the certificates of the returned batches are complete.
+    pub fn recount(&mut self, voters: &VoterSet) -> Vec<Certified> {
+        let mut certified = Vec::new();
+        for (digest, known) in self.known.iter_mut().filter(|(_, known)| !known.certified) {
+            if known.certify(voters) {
+                self.ready.insert(known.arrival, *digest);
+                certified.push(known.certified());
+            }
         }
-        known.certified = true;
-        self.ready.insert(known.arrival, *digest);
-        Some(Certified { batch: known.batch.clone(), own: known.own })
+        certified
     }
 
     /// Keeps an acknowledgement of a batch that has not come, or of one that never will.
@@ -231,12 +257,18 @@ impl Batches {
         !self.ready.is_empty()
     }
 
-    /// Certified batches for a block, in order of arrival, so that those of one sender keep their order.
+    /// Certified batches for a block, in order of arrival, so that those of one sender keep their order. One that has no
+    /// room in a block of its own, since blocks have become smaller, does not keep the others back. `whole` is the room of
+    /// a block.
     #[must_use]
-    pub fn pick(&self, mut space: Space, count_max: usize, decided: Height) -> Vec<Arc<Batch>> {
+    pub fn pick(&self, mut space: Space, whole: Space, count_max: usize, decided: Height) -> Vec<Arc<Batch>> {
+        let fits = |known: &&Known| {
+            known.batch.transactions().len() <= whole.transactions_max
+                && known.batch.bytes() + DIGEST_BYTES <= whole.bytes_max
+        };
         let mut picked = Vec::new();
         let ready = self.ready.values().filter_map(|digest| self.known.get(digest));
-        for known in ready.filter(|known| known.valid_until > decided).take(count_max) {
+        for known in ready.filter(|known| known.valid_until > decided).filter(fits).take(count_max) {
             let (count, bytes) = (known.batch.transactions().len(), known.batch.bytes());
             let (Some(transactions_max), Some(bytes_max)) =
                 (space.transactions_max.checked_sub(count), space.bytes_max.checked_sub(bytes + DIGEST_BYTES))
@@ -322,7 +354,7 @@ mod tests {
         crypto::{VerifiedBatch, verify_transaction},
         fixtures::{block, genesis, identity, transfer},
         mempool::Space,
-        types::{BatchAcknowledgement, Epoch, Hash, Height, Signature, VoterSet},
+        types::{BatchAcknowledgement, Epoch, Hash, Height, Signature, VoterEntry, VoterSet},
     };
 
     const ALL: Space = Space { transactions_max: 100, bytes_max: 100_000 };
@@ -351,7 +383,7 @@ mod tests {
     }
 
     fn picked(batches: &Batches, space: Space) -> Vec<Hash> {
-        batches.pick(space, 10, Height::ZERO).iter().map(|batch| batch.digest()).collect()
+        batches.pick(space, ALL, 10, Height::ZERO).iter().map(|batch| batch.digest()).collect()
     }
 
     #[test]
@@ -361,6 +393,55 @@ mod tests {
         let mut acknowledge = |n| batches.acknowledge(&digest, identity(n), &voters()).is_some();
         let certified = [1, 1, 1, 2, 9, 3, 0].map(&mut acknowledge);
         assert_eq!(certified, [false, false, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn who_is_no_voter_any_more_or_has_another_key_does_not_count_and_fewer_voters_need_fewer() {
+        let digest = batch(0).batch().digest();
+        let of = |powers: &[u64], epochs: &[u64]| {
+            let entries = genesis(powers).voter_set().entries().to_vec();
+            let renewed = entries.into_iter().enumerate().map(|(index, entry)| {
+                let place = (0..powers.len()).find(|n| identity(*n as u64) == entry.identity).unwrap_or(index);
+                VoterEntry { epoch: Epoch::new(epochs[place]), ..entry }
+            });
+            VoterSet::new(renewed.collect()).unwrap()
+        };
+        let (five, four) = (of(&[1; 5], &[1; 5]), of(&[1; 4], &[1; 4]));
+        let mut batches = pool(0..1);
+        for n in [0, 1, 4] {
+            assert_eq!(batches.acknowledge(&digest, identity(n), &five), None);
+        }
+        // The fifth is voted out: two of four are left.
+        assert_eq!(batches.recount(&four).len(), 0);
+        // The first gets another key: its word of before is worth nothing, and it is asked for another.
+        let renewed = of(&[1; 4], &[2, 1, 1, 1]);
+        assert_eq!(batches.acknowledge(&digest, identity(2), &renewed), None);
+        assert!(batches.wants(&digest, renewed.get(&identity(0)).unwrap()));
+        assert!(!batches.wants(&digest, renewed.get(&identity(1)).unwrap()));
+        // Two of four are no quorum by number, and are one by power.
+        assert_eq!(batches.recount(&renewed).len(), 0);
+        assert_eq!(batches.recount(&of(&[1, 4, 4, 1], &[2, 1, 1, 1])).len(), 1);
+        assert_eq!(batches.recount(&renewed).len(), 0);
+        assert!(batches.is_certified(&digest));
+    }
+
+    #[test]
+    fn a_batch_that_fits_into_no_block_does_not_keep_others_back() {
+        let two = |nonce| {
+            let incarnation = genesis(&[1; 4]).incarnation();
+            let both = [nonce, nonce + 1].map(|nonce| transfer(incarnation, "alice", "bob", nonce, 1));
+            VerifiedBatch::new(both.map(|transaction| verify_transaction(transaction).unwrap()).to_vec())
+        };
+        let mut batches = Batches::new(BatchLimits::default());
+        for added in [two(8), batch(0)] {
+            batches.add(&added, true, Height::ZERO);
+            for n in 0..4 {
+                batches.acknowledge(&added.batch().digest(), identity(n), &voters());
+            }
+        }
+        let whole = Space { transactions_max: 1, ..ALL };
+        let picked = batches.pick(whole, whole, 10, Height::ZERO);
+        assert_eq!(picked.iter().map(|batch| batch.digest()).collect::<Vec<_>>(), [batch(0).batch().digest()]);
     }
 
     #[test]

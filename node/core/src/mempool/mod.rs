@@ -78,8 +78,8 @@ pub enum Refusal {
     /// The mempool is full.
     #[error("the mempool is full")]
     Full,
-    /// A session transaction that would fail if it were executed now.
-    #[error("the session transaction would fail: {0}")]
+    /// A session or governance transaction that would fail if it were executed now.
+    #[error("the transaction would fail: {0}")]
     WouldFail(FailureReason),
 }
 

@@ -85,7 +85,7 @@ impl SessionLane {
 /// wrong ones would take the place of the right one.
 fn check(body: &TransactionBody, voters: &VoterSet) -> Result<(Kind, Identity), FailureReason> {
     match &body.payload {
-        Payload::Transfer(_) => Err(FailureReason::WrongSigners),
+        Payload::Transfer(_) | Payload::Governance(_) => Err(FailureReason::WrongSigners),
         Payload::RotateSession(RotateSession { identity, epoch, new_key, possession: _, co_signature }) => {
             let entry = voters.get(identity).ok_or(FailureReason::NotAVoter)?;
             if *epoch != entry.epoch.saturating_add(1) {

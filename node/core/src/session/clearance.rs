@@ -135,17 +135,17 @@ pub enum Never {
     Retired,
 }
 
-/// The decision to take over one key, with its reason. Made by [`decide`] alone.
+/// The proof that the former owner of one key has ended. Made by [`decide_owner`] alone. It lets this process become the
+/// owner; whether the volume is whole is another question, which the tripwire answers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct TakeOver {
+pub struct Succession {
     key: SessionKey,
     former: Owner,
     owner: Owner,
     reason: OwnerEnded,
-    nothing_up_to: Height,
 }
 
-impl TakeOver {
+impl Succession {
     /// The key.
     #[must_use]
     pub fn key(&self) -> SessionKey {
@@ -169,6 +169,27 @@ impl TakeOver {
     pub fn reason(&self) -> OwnerEnded {
         self.reason
     }
+}
+
+/// The decision to take over one key, with its reason. Made by [`decide`] alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TakeOver {
+    succession: Succession,
+    nothing_up_to: Height,
+}
+
+impl TakeOver {
+    /// Why the former owner is known to have ended.
+    #[must_use]
+    pub fn succession(&self) -> &Succession {
+        &self.succession
+    }
+
+    /// How the end of the former owner is known.
+    #[must_use]
+    pub fn reason(&self) -> OwnerEnded {
+        self.succession.reason
+    }
 
     /// The key signs nothing at this height or below.
     #[must_use]
@@ -180,6 +201,16 @@ impl TakeOver {
 /// Decides whether this process may take over a key. Reasons that never pass come first: then another key is made
 /// without waiting for answers.
 pub fn decide(entry: &KeyEntry, here: &Surroundings, tripwire: &TripwireResult) -> Result<TakeOver, NotCleared> {
+    let succession = match (decide_owner(entry, here), tripwire) {
+        (Err(NotCleared::Never(reason)), _) => return Err(reason.into()),
+        (_, TripwireResult::RolledBack) => return Err(Never::RolledBack.into()),
+        (succession, TripwireResult::Passed { .. } | TripwireResult::Waiting { .. }) => succession?,
+    };
+    Ok(TakeOver { succession, nothing_up_to: passed(tripwire)? })
+}
+
+/// Decides whether this process may become the owner of a key: the first half of [`decide`].
+pub fn decide_owner(entry: &KeyEntry, here: &Surroundings) -> Result<Succession, NotCleared> {
     if entry.state() == KeyState::Retired {
         return Err(Never::Retired.into());
     }
@@ -187,19 +218,20 @@ pub fn decide(entry: &KeyEntry, here: &Surroundings, tripwire: &TripwireResult) 
         return Err(Never::BrokenLog.into());
     }
     check_claim(entry, here)?;
-    if *tripwire == TripwireResult::RolledBack {
-        return Err(Never::RolledBack.into());
-    }
     if here.lock == VolumeLock::NotHeld {
         return Err(Waiting::Lock.into());
     }
     let reason = owner_ended(entry, here).ok_or(Waiting::OwnerEnded)?;
-    let nothing_up_to = match tripwire {
-        TripwireResult::Passed { nothing_up_to } => *nothing_up_to,
-        TripwireResult::Waiting { .. } => return Err(Waiting::Tripwire.into()),
-        TripwireResult::RolledBack => return Err(Never::RolledBack.into()),
-    };
-    Ok(TakeOver { key: entry.session_key(), former: *entry.owner(), owner: here.owner, reason, nothing_up_to })
+    Ok(Succession { key: entry.session_key(), former: *entry.owner(), owner: here.owner, reason })
+}
+
+/// The height up to which nothing is signed, once the tripwire has passed.
+pub(super) fn passed(tripwire: &TripwireResult) -> Result<Height, NotCleared> {
+    match tripwire {
+        TripwireResult::Passed { nothing_up_to } => Ok(*nothing_up_to),
+        TripwireResult::Waiting { .. } => Err(Waiting::Tripwire.into()),
+        TripwireResult::RolledBack => Err(Never::RolledBack.into()),
+    }
 }
 
 /// A grant counts only for the pod that it names: a late one for an earlier pod says nothing.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{ClearedKey, TakeOver};
+use super::{ClearedKey, HeldKey, NotCleared, Succession, TakeOver, TripwireResult, clearance::passed};
 use crate::{
     codec::{Decode, DecodeError, Encode, Reader, Writer},
     crypto::KeyPair,
@@ -170,14 +170,34 @@ impl KeyList {
 
     /// *Take over*: writes this process as the owner of one key. Changes no other key's owner.
     pub fn take_over(&mut self, decision: &TakeOver) -> Result<ClearedKey, KeyListError> {
-        let key = decision.key();
+        let HeldKey { pair, .. } = self.hold(decision.succession())?;
+        Ok(ClearedKey { pair, nothing_up_to: decision.nothing_up_to() })
+    }
+
+    /// Writes this process as the owner of one key without clearing it: the key signs no vote until [`KeyList::clear`].
+    pub fn hold(&mut self, succession: &Succession) -> Result<HeldKey, KeyListError> {
+        let key = succession.key();
         let entry = self.find(&key)?;
-        if entry.owner != *decision.former() || entry.state == KeyState::Retired {
+        if entry.owner != *succession.former() || entry.state == KeyState::Retired {
             return Err(KeyListError::Changed { key });
         }
-        entry.owner = *decision.owner();
+        entry.owner = *succession.owner();
         entry.released = false;
-        Ok(ClearedKey { pair: entry.pair.clone(), nothing_up_to: decision.nothing_up_to() })
+        Ok(HeldKey { pair: entry.pair.clone(), owner: entry.owner })
+    }
+
+    /// Clears a key that this process holds, once the tripwire has passed. Changes nothing on the volume.
+    pub fn clear(
+        &self,
+        held: &HeldKey,
+        tripwire: &TripwireResult,
+    ) -> Result<Result<ClearedKey, NotCleared>, KeyListError> {
+        let key = held.session_key();
+        let entry = self.get(&key).ok_or(KeyListError::Unknown { key })?;
+        if entry.owner != held.owner || entry.state == KeyState::Retired {
+            return Err(KeyListError::Changed { key });
+        }
+        Ok(passed(tripwire).map(|nothing_up_to| ClearedKey { pair: held.pair.clone(), nothing_up_to }))
     }
 
     /// Releases every key of this process: the last durable act of a clean stop.

@@ -11,12 +11,12 @@ mod signer;
 mod tripwire;
 
 pub use clearance::{
-    Never, NotCleared, OwnerEnded, OwnerStatement, SigningLog, StartGrant, Surroundings, TakeOver, VolumeKind,
-    VolumeLock, Waiting, decide,
+    Never, NotCleared, OwnerEnded, OwnerStatement, SigningLog, StartGrant, Succession, Surroundings, TakeOver,
+    VolumeKind, VolumeLock, Waiting, decide, decide_owner,
 };
 pub use keylist::{KeyEntry, KeyList, KeyListError, KeyState, NewKey, Owner};
 pub use record::{RecordEntry, RecordError, Sighting, SigningRecord, Slot};
-pub use signer::{ClearedKey, SessionStatement, SignRefusal, Signed, Signer};
+pub use signer::{ClearedKey, HeldKey, SessionStatement, SignRefusal, Signed, Signer};
 pub use tripwire::{Tripwire, TripwireAnswer, TripwireQuestion, TripwireResult};
 
 #[cfg(test)]

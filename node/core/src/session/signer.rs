@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::{RecordEntry, RecordError, SigningRecord, Slot};
+use super::{NotCleared, Owner, RecordEntry, RecordError, SigningRecord, Slot, TripwireResult, clearance::passed};
 use crate::{
     crypto::{KeyPair, RotationTerms, SigningBytes},
     types::{
@@ -33,8 +33,37 @@ impl ClearedKey {
         self.nothing_up_to
     }
 
+    /// The same key after another question: where the chain stands still, those who wait for each other at the heights
+    /// above it would wait for ever.
+    pub fn asked_again(&self, tripwire: &TripwireResult) -> Result<Self, NotCleared> {
+        let nothing_up_to = passed(tripwire)?.min(self.nothing_up_to);
+        Ok(Self { pair: self.pair.clone(), nothing_up_to })
+    }
+
     /// Signs something that is not about a height: possession, agreement with or objection to a rotation, acceptance of
     /// a genesis, acknowledgement of a batch.
+    #[must_use]
+    pub fn sign(&self, statement: &SessionStatement) -> Signature {
+        self.pair.sign(&statement.bytes)
+    }
+}
+
+/// A session key whose former owner has ended, owned by this process and not cleared: it proves possession and accepts a
+/// genesis, and cannot be given to a [`Signer`].
+#[derive(Clone, Debug)]
+pub struct HeldKey {
+    pub(super) pair: KeyPair,
+    pub(super) owner: Owner,
+}
+
+impl HeldKey {
+    /// The public key.
+    #[must_use]
+    pub fn session_key(&self) -> SessionKey {
+        SessionKey::new(self.pair.public())
+    }
+
+    /// See [`ClearedKey::sign`].
     #[must_use]
     pub fn sign(&self, statement: &SessionStatement) -> Signature {
         self.pair.sign(&statement.bytes)
@@ -49,6 +78,24 @@ pub struct SessionStatement {
 }
 
 impl SessionStatement {
+    /// The key is in the hands of its maker, for a voter that is to be voted in.
+    #[must_use]
+    pub fn voter_possession(incarnation: &Incarnation, identity: &Identity, epoch: Epoch, key: &SessionKey) -> Self {
+        Self { bytes: SigningBytes::voter_possession(incarnation, identity, epoch, key) }
+    }
+
+    /// The key is in the hands of its maker, for a recovery.
+    #[must_use]
+    pub fn recovery_possession(
+        parent: &Incarnation,
+        number: u32,
+        identity: &Identity,
+        epoch: Epoch,
+        key: &SessionKey,
+    ) -> Self {
+        Self { bytes: SigningBytes::recovery_possession(parent, number, identity, epoch, key) }
+    }
+
     /// The key is in the hands of its maker, for a genesis ceremony.
     #[must_use]
     pub fn genesis_possession(

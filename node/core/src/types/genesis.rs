@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use super::{
-    AccountId, Amount, CeremonyNonce, ChainId, Epoch, GovernanceKey, Hash, Identity, Incarnation, Parameters,
-    Signature, TimeMs, VOTERS_MAX, VoterEntry, VoterSet, VoterSetError,
+    AccountId, Amount, CeremonyNonce, ChainId, Epoch, Governance, Hash, Identity, Incarnation, Parameters, Signature,
+    TimeMs, VOTERS_MAX, VoterEntry, VoterSet, VoterSetError,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 
@@ -74,15 +74,6 @@ pub struct GenesisVoter {
     pub possession: Signature,
 }
 
-/// `threshold` of `keys` together change the chain.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Governance {
-    /// How many keys must sign.
-    pub threshold: u32,
-    /// The keys.
-    pub keys: Vec<GovernanceKey>,
-}
-
 /// A genesis that nobody checked yet, with lists in any order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct GenesisDraft {
@@ -130,11 +121,9 @@ impl Genesis {
         draft.accounts.sort();
         check_accounts(&draft.accounts)?;
         draft.governance.keys.sort();
-        let keys = draft.governance.keys.iter().collect::<BTreeSet<_>>().len();
-        let threshold = draft.governance.threshold;
-        let threshold_fits = threshold >= 1 && usize::try_from(threshold).is_ok_and(|threshold| threshold <= keys);
-        if keys != draft.governance.keys.len() || keys > GENESIS_KEYS_MAX || !threshold_fits {
-            return Err(GenesisError::Governance { threshold, keys });
+        if !draft.governance.is_well_formed() {
+            let keys = draft.governance.keys.iter().collect::<BTreeSet<_>>().len();
+            return Err(GenesisError::Governance { threshold: draft.governance.threshold, keys });
         }
         Ok(Self { draft, voters })
     }
@@ -215,22 +204,6 @@ impl Encode for GenesisVoter {
 impl Decode for GenesisVoter {
     fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { entry: VoterEntry::decode_from(reader)?, possession: Signature::decode_from(reader)? })
-    }
-}
-
-impl Encode for Governance {
-    fn encode_to(&self, writer: &mut Writer) {
-        writer.u32(self.threshold);
-        writer.list(&self.keys);
-    }
-}
-
-impl Decode for Governance {
-    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            threshold: reader.u32("governance threshold")?,
-            keys: reader.list("governance keys", GENESIS_KEYS_MAX)?,
-        })
     }
 }
 

@@ -4,12 +4,14 @@ mod batches;
 mod block;
 mod certificate;
 mod genesis;
+mod governance;
 mod hash;
 mod identifiers;
 mod message;
 mod parameters;
 mod quantities;
 mod receipt;
+mod recovery;
 mod transaction;
 mod vote;
 mod voters;
@@ -20,9 +22,8 @@ pub use block::{
     StateRoots,
 };
 pub use certificate::{CommitCertificate, CommitCertificateError, CommitSignature};
-pub use genesis::{
-    GENESIS_ACCOUNTS_MAX, GENESIS_KEYS_MAX, Genesis, GenesisDraft, GenesisError, GenesisVoter, Governance,
-};
+pub use genesis::{GENESIS_ACCOUNTS_MAX, GENESIS_KEYS_MAX, Genesis, GenesisDraft, GenesisError, GenesisVoter};
+pub use governance::{Governance, GovernanceChange, NewVoter};
 pub use hash::{Hash, Hasher, merkle_root};
 pub use identifiers::{
     AccountId, CeremonyNonce, ChainId, GovernanceKey, Identity, Incarnation, InvalidIdentifier, SessionKey, Signature,
@@ -35,6 +36,7 @@ pub use message::{
 pub use parameters::{Parameters, ParametersDraft, ParametersError, Timeout};
 pub use quantities::{Amount, Epoch, Height, Nonce, Power, Round, TimeMs};
 pub use receipt::{FailureReason, Receipt, ReceiptStatus};
+pub use recovery::{ManifestSignature, RECOVERY_VOTERS_MAX, RecoveredVoter, Recovery, RecoveryError, RecoveryManifest};
 pub use transaction::{
     KeepSession, Payload, RotateSession, TRANSACTION_SIGNATURES_MAX, Transaction, TransactionBody, TransactionError,
     TransactionSignature, Transfer,

@@ -51,10 +51,31 @@ pub enum FailureReason {
     /// The signatures are not those that the payload asks for.
     #[error("not signed by the right keys")]
     WrongSigners = 14,
+    /// The identity has a voter entry already.
+    #[error("the identity is a voter already")]
+    AlreadyAVoter = 15,
+    /// Too much power would change hands in one block.
+    #[error("a third of the power or more would change hands in this block")]
+    ChangeTooLarge = 16,
+    /// Governance leaves at least four voters, or all where there are fewer.
+    #[error("the chain would have too few voters")]
+    TooFewVoters = 17,
+    /// A voter set has a maximum.
+    #[error("the chain would have more than 256 voters")]
+    TooManyVoters = 18,
+    /// A voter has at least 1, and all powers together fit.
+    #[error("the power is zero or too large")]
+    PowerOutOfBounds = 19,
+    /// Other parameters do not count yet.
+    #[error("another change of parameters is pending")]
+    ParametersPending = 20,
+    /// It is so already.
+    #[error("nothing would change")]
+    NothingChanges = 21,
 }
 
 impl FailureReason {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 21] = [
         Self::WrongIncarnation,
         Self::NonceUsed,
         Self::BalanceTooSmall,
@@ -69,6 +90,13 @@ impl FailureReason {
         Self::NothingToKeep,
         Self::SingleVoter,
         Self::WrongSigners,
+        Self::AlreadyAVoter,
+        Self::ChangeTooLarge,
+        Self::TooFewVoters,
+        Self::TooManyVoters,
+        Self::PowerOutOfBounds,
+        Self::ParametersPending,
+        Self::NothingChanges,
     ];
 }
 

@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use super::{AccountId, Amount, Epoch, Height, Identity, Incarnation, Nonce, SessionKey, Signature, TransactionId};
+use super::{
+    AccountId, Amount, Epoch, GovernanceChange, Height, Identity, Incarnation, Nonce, SessionKey, Signature,
+    TransactionId,
+};
 use crate::{
     codec::{Decode, DecodeError, Encode, Reader, Writer},
     crypto::SigningBytes,
@@ -12,6 +15,7 @@ const TRANSACTION_VERSION: u8 = 1;
 const TAG_TRANSFER: u8 = 1;
 const TAG_ROTATE_SESSION: u8 = 2;
 const TAG_KEEP_SESSION: u8 = 3;
+const TAG_GOVERNANCE: u8 = 4;
 
 /// The most signatures of one transaction.
 pub const TRANSACTION_SIGNATURES_MAX: usize = 32;
@@ -82,6 +86,8 @@ pub enum Payload {
     RotateSession(RotateSession),
     /// See [`KeepSession`].
     KeepSession(KeepSession),
+    /// See [`GovernanceChange`]. The sender is [`AccountId::governance`].
+    Governance(GovernanceChange),
 }
 
 impl Payload {
@@ -89,7 +95,7 @@ impl Payload {
     #[must_use]
     pub fn is_session(&self) -> bool {
         match self {
-            Self::Transfer(_) => false,
+            Self::Transfer(_) | Self::Governance(_) => false,
             Self::RotateSession(_) | Self::KeepSession(_) => true,
         }
     }
@@ -100,7 +106,8 @@ impl Payload {
 pub struct TransactionBody {
     /// The chain it is for.
     pub incarnation: Incarnation,
-    /// The account that pays and whose nonce it takes; for session payloads the voter's identity.
+    /// The account that pays and whose nonce it takes; for session payloads the voter's identity, for governance
+    /// [`AccountId::governance`].
     pub sender: AccountId,
     /// The sender's number of transactions before this one; 0 for session payloads.
     pub nonce: Nonce,
@@ -186,6 +193,10 @@ impl Encode for Payload {
                 voided_key.encode_to(writer);
                 signature.encode_to(writer);
             }
+            Self::Governance(change) => {
+                writer.u8(TAG_GOVERNANCE);
+                change.encode_to(writer);
+            }
         }
     }
 }
@@ -210,7 +221,7 @@ impl Decode for Payload {
                 voided_key: SessionKey::decode_from(reader)?,
                 signature: Signature::decode_from(reader)?,
             })),
-            // 4 is kept for governance and refused until something acts on it.
+            TAG_GOVERNANCE => Ok(Self::Governance(GovernanceChange::decode_from(reader)?)),
             found => Err(DecodeError::UnknownTag { field: "payload tag", found }),
         }
     }

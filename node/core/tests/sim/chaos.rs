@@ -18,10 +18,18 @@ use super::{
     world::{Event, World},
 };
 
+/// Where a process starts again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Machine {
+    Same,
+    Another,
+}
+
 impl World {
     /// The living process of a node; of several, the oldest.
     pub fn process_of(&self, node: u64) -> Option<usize> {
-        self.alive.iter().copied().find(|process| self.processes[*process].node == node)
+        let mine = |process: &usize| self.processes[*process].node == node && !self.processes[*process].former;
+        self.alive.iter().copied().find(mine)
     }
 
     pub fn crash(&mut self, process: usize) {
@@ -32,7 +40,7 @@ impl World {
     }
 
     /// Ends a process for good; what it did not flush is lost, at least in part.
-    fn end(&mut self, process: usize) {
+    pub fn end(&mut self, process: usize) {
         self.processes[process].alive = false;
         self.alive.remove(&process);
         let volume = &mut self.volumes[self.processes[process].volume];
@@ -50,6 +58,11 @@ impl World {
     /// A process on the volume of one that has ended: most often in the same pod, sometimes on another machine, with the
     /// operator's word that the former has ended.
     pub fn restart(&mut self, node: u64, volume: usize) -> Result<(), Violation> {
+        let same = self.plan.always_same_boot || self.dice.below(4) > 0;
+        self.restart_on(node, volume, if same { Machine::Same } else { Machine::Another })
+    }
+
+    fn restart_on(&mut self, node: u64, volume: usize, machine: Machine) -> Result<(), Violation> {
         let Some(former) = self.processes.iter().rposition(|process| process.volume == volume) else { return Ok(()) };
         if self.alive.iter().any(|process| self.processes[*process].volume == volume) {
             return Ok(());
@@ -57,7 +70,7 @@ impl World {
         let former = &self.processes[former];
         let (claim, copy, byzantine, silent) = (former.claim, former.copy, former.byzantine, former.silent);
         let (owner, granted) = (former.owner, former.grant);
-        let same_boot = self.plan.always_same_boot || self.dice.below(4) > 0;
+        let same_boot = machine == Machine::Same;
         let (owner, grant) = if same_boot {
             self.counts.add("restarts in the same boot", 1);
             // The same pod still has, or gets again, what the operator said to it.
@@ -81,6 +94,19 @@ impl World {
             Action::Crash(node) => {
                 if let Some(process) = self.process_of(node) {
                     self.crash(process);
+                }
+            }
+            Action::Kill(node) => {
+                if let Some(process) = self.process_of(node) {
+                    self.end(process);
+                }
+            }
+            Action::Move(node) => {
+                if let Some(process) = self.process_of(node) {
+                    let volume = self.processes[process].volume;
+                    self.end(process);
+                    self.counts.add("voters moved", 1);
+                    self.restart_on(node, volume, Machine::Another)?;
                 }
             }
             Action::CrashAll => {
@@ -109,6 +135,10 @@ impl World {
             }
             Action::Rejoin => self.blocked.clear(),
             Action::LoseVolume(node) => self.lose_volume(node),
+            Action::LoseMany { nodes, exiled } => self.lose_many(&nodes, exiled),
+            Action::NoteStanding => self.note_standing(),
+            Action::Recover => return self.recover(),
+            Action::Return => self.return_exiled(),
             Action::Copy { node, old } => self.copy(node, old),
             Action::Silence(node) => {
                 if let Some(process) = self.process_of(node) {
@@ -144,7 +174,7 @@ impl World {
     }
 
     /// A process on an empty volume of its own.
-    fn start_empty(&mut self, node: u64) -> usize {
+    pub fn start_empty(&mut self, node: u64) -> usize {
         let claim = self.new_claim();
         self.volumes.push(Volume { claim: Some(claim), ..Volume::default() });
         let owner = self.new_owner(node);

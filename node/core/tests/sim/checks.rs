@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::{
     crypto::{SigningBytes, verify, verify_certificate},
+    ledger::Outcome,
     session::Slot,
     types::{
         BatchAcknowledgement, CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage,
-        Results, SessionKey, Signature, Step, TransactionId, Vote, VoterSet,
+        PendingSets, RecoveryManifest, Results, SessionKey, Signature, Step, TransactionId, Vote, VoterSet,
     },
 };
+
+use super::sets::SetChecks;
 
 /// The rule that was broken.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -38,6 +41,20 @@ pub enum Violation {
     ResultsDiffer(Height),
     /// Two nodes computed different voters.
     VotersDiffer(Height),
+    /// A block became final while more voters were silent than may fail.
+    MovedWithoutQuorum(Height),
+    /// A node that accepted a recovery signed for the incarnation that ends.
+    OldIncarnation(Height),
+    /// A block changed voters that were decided before it.
+    DecidedVotersChanged(Height),
+    /// Governance moved a third of the power or more in one block.
+    TooMuchPowerMoved(Height),
+    /// Governance left fewer than four voters.
+    TooFewVoters(Height),
+    /// A session key has another owner or number than before, or is back after it left.
+    KeyCameBack(Height),
+    /// An identity has a lower epoch than before.
+    EpochWentBack(Height),
     /// The claims of a final header are not what was computed.
     HeaderLies(Height),
     /// A node stopped for good.
@@ -50,13 +67,15 @@ pub enum Violation {
 
 /// What all nodes together have done.
 pub struct Checks {
-    incarnation: Incarnation,
+    /// The incarnations, by the last height before each.
+    incarnations: Vec<(Height, Incarnation)>,
     final_blocks: BTreeMap<Height, Hash>,
     results: BTreeMap<Height, Results>,
     sets: BTreeMap<Height, VoterSet>,
+    set_checks: SetChecks,
     keys: BTreeMap<Identity, Vec<SessionKey>>,
     signed: BTreeMap<(SessionKey, Slot), Vec<u8>>,
-    signer_at: BTreeMap<(Identity, Height), (SessionKey, usize)>,
+    signer_at: BTreeMap<(Incarnation, Identity, Height), (SessionKey, usize)>,
     known_signatures: BTreeSet<Signature>,
     byzantine: BTreeSet<Identity>,
     /// Transactions that were answered as durable and are in no block yet.
@@ -68,8 +87,11 @@ pub struct Checks {
 impl Checks {
     pub fn new(genesis: &Genesis) -> Self {
         let set = genesis.voter_set();
+        let mut set_checks = SetChecks::default();
+        set_checks.on_set(Height::new(1), set).expect("genesis is the first");
         Self {
-            incarnation: genesis.incarnation(),
+            set_checks,
+            incarnations: vec![(Height::ZERO, genesis.incarnation())],
             final_blocks: BTreeMap::new(),
             results: BTreeMap::new(),
             sets: (1..=3).map(|height| (Height::new(height), set.clone())).collect(),
@@ -95,6 +117,28 @@ impl Checks {
         self.sets.get(&height)
     }
 
+    /// The chain goes on with a manifest. Nobody can execute any more what was signed for the incarnation that ends.
+    pub fn recover(&mut self, manifest: &RecoveryManifest) {
+        self.promised.clear();
+        self.incarnations.push((manifest.height, manifest.incarnation()));
+        for (height, set) in self.sets.range_mut(manifest.height.next()..) {
+            let renewed = manifest.renewed(set).expect("fresh keys make a set");
+            *set = renewed.unwrap_or_else(|| panic!("the manifest misses a voter of {height}"));
+            self.set_checks.on_set(*height, set).expect("fresh keys are fresh");
+        }
+    }
+
+    /// What signatures at a height are bound to.
+    pub fn incarnation_at(&self, height: Height) -> Incarnation {
+        let before = self.incarnations.iter().rev().find(|(last, _)| *last < height);
+        before.expect("genesis is before all heights").1
+    }
+
+    /// The voters of the last height for which they are decided.
+    pub fn newest_voters(&self) -> &VoterSet {
+        self.sets.values().next_back().expect("genesis decides three")
+    }
+
     /// A node commits a block: the last one it had was `tip`.
     pub fn on_commit(
         &mut self,
@@ -112,7 +156,7 @@ impl Checks {
         }
         let Some(voters) = self.sets.get(&height) else { return Err(Violation::BadCertificate(height)) };
         let proves = certificate.height() == height && certificate.value() == hash;
-        if !proves || verify_certificate(&self.incarnation, voters, certificate).is_err() {
+        if !proves || verify_certificate(&self.incarnation_at(height), voters, certificate).is_err() {
             return Err(Violation::BadCertificate(height));
         }
         let named = height.checked_sub(2).and_then(|executed| self.results.get(&executed));
@@ -123,29 +167,45 @@ impl Checks {
     }
 
     /// A node executed a block.
-    pub fn on_executed(&mut self, height: Height, results: Results, third: &VoterSet) -> Result<(), Violation> {
+    pub fn on_executed(&mut self, results: Results, outcome: &Outcome) -> Result<(), Violation> {
+        let Outcome { height, sets: PendingSets { first, second, third }, .. } = outcome;
+        let height = *height;
         if *self.results.entry(height).or_insert(results) != results {
             return Err(Violation::ResultsDiffer(height));
         }
-        if self.sets.entry(height.saturating_add(3)).or_insert_with(|| third.clone()) != third {
-            return Err(Violation::VotersDiffer(height));
+        let (next, after_next) = (height.next(), height.saturating_add(2));
+        if self.sets.get(&next) != Some(first) || self.sets.get(&after_next) != Some(second) {
+            return Err(Violation::DecidedVotersChanged(height));
         }
-        Ok(())
+        match self.sets.get(&height.saturating_add(3)) {
+            Some(known) if known == third => Ok(()),
+            Some(_) => Err(Violation::VotersDiffer(height)),
+            None => {
+                self.sets.insert(height.saturating_add(3), third.clone());
+                self.set_checks.on_decided(second, outcome)
+            }
+        }
     }
 
     /// A node sends something: whatever it signs must be durable and never said otherwise.
     pub fn on_sent(&mut self, sender: &Sender<'_>, message: &PeerMessage) -> Result<(), Violation> {
         match message {
             PeerMessage::Vote(vote) if vote.vote.voter == sender.identity => {
-                self.on_signed(sender, &Said::of_vote(self, vote))
+                let Vote { vote: unsigned, epoch, signature } = vote;
+                let slot = Slot { height: unsigned.height, round: unsigned.round, step: unsigned.kind.step() };
+                let bytes = |incarnation: &Incarnation| SigningBytes::vote(incarnation, *epoch, unsigned);
+                let said = self.said(sender, slot, &bytes, *signature);
+                self.on_signed(sender, &said)
             }
             PeerMessage::BatchAcknowledgements(list) => self.on_acknowledged(sender, list),
             PeerMessage::ProposedHeader(proposed) if proposed.proposal.proposal.proposer == sender.identity => {
                 let proposal = &proposed.proposal;
                 let slot =
                     Slot { height: proposal.proposal.height, round: proposal.proposal.round, step: Step::Propose };
-                let bytes = SigningBytes::proposal(&self.incarnation, proposal.epoch, &proposal.proposal);
-                self.on_signed(sender, &Said { slot, bytes, signature: proposal.signature })
+                let bytes =
+                    |incarnation: &Incarnation| SigningBytes::proposal(incarnation, proposal.epoch, &proposal.proposal);
+                let said = self.said(sender, slot, &bytes, proposal.signature);
+                self.on_signed(sender, &said)
             }
             _ => Ok(()),
         }
@@ -154,6 +214,10 @@ impl Checks {
     fn on_acknowledged(&self, sender: &Sender<'_>, list: &[BatchAcknowledgement]) -> Result<(), Violation> {
         if self.byzantine.contains(&sender.identity) {
             return Ok(());
+        }
+        // It accepted a recovery: what it stores is of the incarnation that ends.
+        if sender.accepted && !list.is_empty() {
+            return Err(Violation::OldIncarnation(self.incarnations.last().map_or(Height::ZERO, |(last, _)| *last)));
         }
         match list.iter().find(|said| said.voter != sender.identity || !sender.stored.contains(&said.batch)) {
             Some(said) => Err(Violation::AcknowledgedEarly(said.batch)),
@@ -166,8 +230,31 @@ impl Checks {
         self.promised.difference(&self.included).next().copied()
     }
 
+    /// For which incarnation something was signed: that of its height, or a former one.
+    fn said(
+        &self,
+        sender: &Sender<'_>,
+        slot: Slot,
+        bytes: &dyn Fn(&Incarnation) -> Vec<u8>,
+        signature: Signature,
+    ) -> Said {
+        let incarnation = self.incarnation_at(slot.height);
+        let keys = self.keys.get(&sender.identity).map_or(&[][..], Vec::as_slice);
+        let signed = |incarnation: &Incarnation| {
+            let bytes = bytes(incarnation);
+            keys.iter().any(|key| verify(key.as_bytes(), &bytes, &signature).is_ok())
+        };
+        let former = self.incarnations.iter().map(|(_, former)| *former).filter(|former| *former != incarnation);
+        let former =
+            if self.incarnations.len() == 1 || signed(&incarnation) { None } else { former.filter(signed).last() };
+        match former {
+            Some(former) => Said { current: false, slot, bytes: bytes(&former), signature },
+            None => Said { current: true, slot, bytes: bytes(&incarnation), signature },
+        }
+    }
+
     fn on_signed(&mut self, sender: &Sender<'_>, said: &Said) -> Result<(), Violation> {
-        let Said { slot, bytes, signature } = said;
+        let Said { current, slot, bytes, signature } = said;
         if self.byzantine.contains(&sender.identity) {
             return Ok(());
         }
@@ -184,6 +271,15 @@ impl Checks {
         let Some(key) = signer.copied() else {
             return Err(Violation::Failed(format!("nobody's signature at {slot:?}")));
         };
+        if !current {
+            // It may speak until it has accepted, and nobody may listen.
+            let repeats = self.signed.entry((key, *slot)).or_insert_with(|| bytes.clone()) == bytes;
+            return match (sender.accepted, repeats) {
+                (true, _) => Err(Violation::OldIncarnation(slot.height)),
+                (false, false) => Err(Violation::Equivocation(slot.height)),
+                (false, true) => Ok(()),
+            };
+        }
         let named = self.sets.get(&slot.height).and_then(|voters| voters.get(&sender.identity));
         if named.is_none_or(|entry| entry.session_key != key) {
             return Err(Violation::OtherKey(slot.height));
@@ -191,7 +287,8 @@ impl Checks {
         if self.signed.entry((key, *slot)).or_insert_with(|| bytes.clone()) != bytes {
             return Err(Violation::Equivocation(slot.height));
         }
-        let (other, process) = *self.signer_at.entry((sender.identity, slot.height)).or_insert((key, sender.process));
+        let place = (self.incarnation_at(slot.height), sender.identity, slot.height);
+        let (other, process) = *self.signer_at.entry(place).or_insert((key, sender.process));
         if other != key {
             return Err(Violation::TwoKeys(slot.height));
         }
@@ -199,7 +296,7 @@ impl Checks {
             if sender.alive.contains(&process) {
                 return Err(Violation::TwoSigners(slot.height));
             }
-            self.signer_at.insert((sender.identity, slot.height), (key, sender.process));
+            self.signer_at.insert(place, (key, sender.process));
         }
         Ok(())
     }
@@ -215,22 +312,15 @@ pub struct Sender<'a> {
     pub stored: &'a BTreeSet<Hash>,
     /// The processes that live.
     pub alive: &'a BTreeSet<usize>,
+    /// Its node has accepted a recovery that is not complete here.
+    pub accepted: bool,
 }
 
 /// Something signed.
 struct Said {
+    /// For the incarnation of its height, not for one that has ended.
+    current: bool,
     slot: Slot,
     bytes: Vec<u8>,
     signature: Signature,
-}
-
-impl Said {
-    fn of_vote(checks: &Checks, vote: &Vote) -> Self {
-        let Vote { vote: unsigned, epoch, signature } = vote;
-        Self {
-            slot: Slot { height: unsigned.height, round: unsigned.round, step: unsigned.kind.step() },
-            bytes: SigningBytes::vote(&checks.incarnation, *epoch, unsigned),
-            signature: *signature,
-        }
-    }
 }

@@ -7,7 +7,7 @@ use node_core::{
         ClearedKey, NotCleared, Owner, OwnerEnded, OwnerStatement, SigningLog, StartGrant, Surroundings, Tripwire,
         TripwireAnswer, TripwireQuestion, TripwireResult, VolumeLock, Waiting, decide,
     },
-    types::{CeremonyNonce, CommitCertificate, Height, Identity, PeerMessage, SessionKey, Vote},
+    types::{CeremonyNonce, CommitCertificate, Height, Identity, Incarnation, PeerMessage, SessionKey, Vote},
 };
 
 use super::{
@@ -68,7 +68,8 @@ impl World {
         let waiting = TripwireResult::Waiting { answered: Default::default(), needed: Default::default() };
         let only_tripwire = Err(NotCleared::Waiting(Waiting::Tripwire));
         let mine = self.processes[process].owner;
-        let still = self.stands_still(process) && !self.processes[process].engine.status().signing;
+        let silent = !self.processes[process].engine.status().signing;
+        let still = self.stands_still(process) && silent && !self.plan.abstains_for_good;
         let entries = self.volumes[volume].keys.entries().to_vec();
         let open = entries.iter().filter(|entry| still || *entry.owner() != mine);
         let mut clearable =
@@ -106,12 +107,18 @@ impl World {
         }
     }
 
+    /// What a process signs for now.
+    fn incarnation_of(&self, process: usize) -> Incarnation {
+        let newest = self.volumes[self.processes[process].volume].recoveries.last();
+        newest.map_or_else(|| self.genesis.incarnation(), |manifest| manifest.incarnation())
+    }
+
     fn ask(&mut self, process: usize, session_key: SessionKey) {
         let nonce = CeremonyNonce::new(self.dice.bytes());
         let identity = people::identity(self.processes[process].node);
         let status = self.processes[process].engine.status();
         let Some(voters) = self.processes[process].engine.voters(status.tip.next()).cloned() else { return };
-        let incarnation = self.genesis.incarnation();
+        let incarnation = self.incarnation_of(process);
         let question = TripwireQuestion { nonce, incarnation, identity, session_key, voters };
         self.processes[process].tripwire = Some(Tripwire::new(question));
         let message = PeerMessage::NewestVoteRequest { nonce, voter: identity, session_key }.into();
@@ -127,7 +134,8 @@ impl World {
         let certificate = certificate.as_ref();
         let verified = certificate.filter(|certificate| {
             let voters = self.checks.voters(certificate.height());
-            voters.is_some_and(|voters| verify_certificate(&self.genesis.incarnation(), voters, certificate).is_ok())
+            let incarnation = self.checks.incarnation_at(certificate.height());
+            voters.is_some_and(|voters| verify_certificate(&incarnation, voters, certificate).is_ok())
         });
         let certified = verified.map_or(Height::ZERO, CommitCertificate::height);
         if let Some(tripwire) = &mut self.processes[process].tripwire {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 33] = [
+pub const REQUIRED: [&str; 43] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -38,8 +38,18 @@ pub const REQUIRED: [&str; 33] = [
     "identities contested",
     "blocks judged invalid",
     "batches withheld",
-    "batches asked for and sent",
+    "batches asked for",
     "transactions durable",
+    "voters added",
+    "voters removed",
+    "voters replaced",
+    "voters with another key",
+    "powers changed",
+    "parameters changed",
+    "changes that were too large",
+    "changes that left too few voters",
+    "old keys refused",
+    "nodes recovered",
 ];
 
 impl Counts {

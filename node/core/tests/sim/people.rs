@@ -6,8 +6,9 @@ use node_core::{
     crypto::{KeyPair, SigningBytes},
     types::{
         AccountId, Amount, CeremonyNonce, ChainId, Epoch, Genesis, GenesisDraft, GenesisVoter, Governance,
-        GovernanceKey, Hash, Height, Identity, Incarnation, Nonce, Parameters, ParametersDraft, Payload, Power,
-        SessionKey, TimeMs, Timeout, Transaction, TransactionBody, TransactionSignature, Transfer, Uid, VoterEntry,
+        GovernanceKey, Hash, Height, Identity, Incarnation, ManifestSignature, Nonce, Parameters, ParametersDraft,
+        Payload, Power, Recovery, RecoveryManifest, SessionKey, TimeMs, Timeout, Transaction, TransactionBody,
+        TransactionSignature, Transfer, Uid, VoterEntry,
     },
 };
 
@@ -72,6 +73,13 @@ pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
         parameters: Parameters::new(parameters).unwrap(),
     });
     Arc::new(genesis.unwrap())
+}
+
+/// Governance approves a recovery.
+pub fn approve(manifest: &RecoveryManifest) -> Recovery {
+    let key = pair("governance");
+    let signature = key.sign(&SigningBytes::recovery_approval(&manifest.hash()));
+    Recovery::new(manifest.clone(), vec![ManifestSignature { key: key.public(), signature }], Vec::new()).unwrap()
 }
 
 pub fn transfer(incarnation: Incarnation, from: u64, to: u64, nonce: u64) -> Transaction {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use node_core::{
     codec::Encode,
     consensus::{Alarm, DropReason, Effect, Input},
-    ledger::{Applied, apply_block},
+    ledger::{Applied, Recoveries, apply_block_with_faults},
     session::NewKey,
     types::{
-        Batch, Block, CertifiedBlock, CommitCertificate, Epoch, Height, Identity, Payload, PeerMessage, ReceiptStatus,
+        Batch, Block, CertifiedBlock, CommitCertificate, Epoch, FailureReason, Height, Identity, Payload, PeerMessage,
+        ReceiptStatus,
     },
 };
 
@@ -67,7 +68,8 @@ impl World {
             }
             Effect::Durable(ids) => {
                 self.counts.add("transactions durable", ids.len() as u64);
-                if !self.processes[process].byzantine {
+                // Of those who were cut off nobody knows that the chain went on with a recovery.
+                if !self.processes[process].byzantine && !self.processes[process].former {
                     self.checks.promised.extend(ids);
                 }
             }
@@ -152,8 +154,8 @@ impl World {
     /// To every process of the identity: nobody can tell them apart.
     fn send_to(&mut self, process: usize, to: Identity, message: &Arc<PeerMessage>) -> Result<(), Violation> {
         self.check_sent(process, message)?;
-        if matches!(message.as_ref(), PeerMessage::Batch(_)) {
-            self.counts.add("batches asked for and sent", 1);
+        if matches!(message.as_ref(), PeerMessage::BatchesRequest(_)) {
+            self.counts.add("batches asked for", 1);
         }
         let of_identity = |other: &usize| *other != process && people::identity(self.processes[*other].node) == to;
         let receivers: Vec<usize> = self.alive.iter().copied().filter(of_identity).collect();
@@ -170,7 +172,8 @@ impl World {
         let Self { processes, volumes, checks, alive, .. } = self;
         let identity = people::identity(processes[process].node);
         let Volume { durable, stored, .. } = &volumes[processes[process].volume];
-        checks.on_sent(&Sender { process, identity, durable, stored, alive }, message)
+        let accepted = processes[process].accepted;
+        checks.on_sent(&Sender { process, identity, durable, stored, alive, accepted }, message)
     }
 
     fn commit(&mut self, process: usize, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Violation> {
@@ -199,21 +202,35 @@ impl World {
         let volume = &mut self.volumes[self.processes[process].volume];
         let index = usize::try_from(height.get() - 1).unwrap();
         let block = volume.blocks.get(index).expect("only final blocks are executed").block.clone();
-        let applied = apply_block(&mut volume.store, &block).expect("final blocks can be executed");
+        let applied = apply_block_with_faults(
+            &mut volume.store,
+            &block,
+            &Recoveries::new(volume.recoveries.clone()),
+            self.ledger_faults,
+        )
+        .expect("final blocks can be executed");
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
-        self.checks.on_executed(height, results, &outcome.sets.third)?;
+        self.checks.on_executed(results, &outcome)?;
         for receipt in &outcome.receipts {
             self.checks.promised.remove(&receipt.transaction);
             self.checks.included.insert(receipt.transaction);
         }
         for (transaction, receipt) in block.transactions().zip(&outcome.receipts) {
             if receipt.status == ReceiptStatus::Executed {
-                match transaction.body().payload {
+                match &transaction.body().payload {
                     Payload::Transfer(_) => self.counts.add("transfers executed", 1),
                     Payload::RotateSession(_) => self.counts.add("rotations executed", 1),
                     Payload::KeepSession(_) => self.counts.add("objections executed", 1),
+                    Payload::Governance(change) => self.count_change(change),
+                }
+            } else if let ReceiptStatus::Failed(reason) = receipt.status {
+                match reason {
+                    FailureReason::ChangeTooLarge => self.counts.add("changes that were too large", 1),
+                    FailureReason::TooFewVoters => self.counts.add("changes that left too few voters", 1),
+                    FailureReason::SessionKeyUsed => self.counts.add("old keys refused", 1),
+                    _ => {}
                 }
             }
         }

@@ -7,6 +7,10 @@ use super::dice::Dice;
 pub enum Action {
     Crash(u64),
     CrashAll,
+    /// Ends a process for good.
+    Kill(u64),
+    /// Ends a process, and starts one on its volume on another machine at once.
+    Move(u64),
     Partition {
         apart: Vec<u64>,
         one_way: bool,
@@ -17,6 +21,17 @@ pub enum Action {
     Storm,
     Rejoin,
     LoseVolume(u64),
+    /// More voters than may fail lose their volumes; their old processes may live where nobody hears them.
+    LoseMany {
+        nodes: Vec<u64>,
+        exiled: bool,
+    },
+    /// From here on the chain stands.
+    NoteStanding,
+    /// Governance makes and completes a recovery.
+    Recover,
+    /// Old processes are heard again.
+    Return,
     Copy {
         node: u64,
         old: OldProcess,
@@ -48,6 +63,12 @@ pub struct Plan {
     pub execution_ms: u64,
     pub always_same_boot: bool,
     pub load: bool,
+    /// Governance changes voters and parameters.
+    pub governed: bool,
+    /// It never changes power, so that each voter alone stays within the fault budget.
+    pub powers_stay: bool,
+    /// A voter that abstains never asks again: for a test that shows why it must.
+    pub abstains_for_good: bool,
     pub actions: Vec<(u64, Action)>,
     /// When everything is well again.
     pub chaos_ms: u64,
@@ -59,7 +80,7 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 14;
+pub const SCENARIOS: u64 = 18;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -67,6 +88,11 @@ impl Plan {
         let first = self.powers[0];
         self.powers.fill(first);
         self
+    }
+
+    /// Above every number that a node which may vote has.
+    pub fn nodes_max(&self) -> u64 {
+        (self.powers.len() as u64).max(8)
     }
 
     fn calm(name: &'static str, dice: &mut Dice) -> Self {
@@ -86,6 +112,9 @@ impl Plan {
             execution_ms: 12,
             always_same_boot: false,
             load: true,
+            governed: false,
+            powers_stay: false,
+            abstains_for_good: false,
             actions: Vec::new(),
             chaos_ms: 5_000,
             goal_blocks: 6,
@@ -111,6 +140,10 @@ impl Plan {
             10 => Self::single_voter(&mut dice),
             11 => Self::storms(&mut dice),
             12 => Self::withheld_batches(&mut dice),
+            13 => Self::members_change(&mut dice),
+            14 => Self::members_change_in_trouble(&mut dice),
+            15 => Self::one_abstains_and_another_dies(&mut dice),
+            16 => Self::recovery(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -232,6 +265,66 @@ impl Plan {
         for at in [1_500, 3_000] {
             plan.actions.push((at + dice.below(500), Action::Crash(dice.below(nodes))));
         }
+        plan
+    }
+
+    /// Voters come, go and are replaced under load, with crashes and loss.
+    pub fn members_change(dice: &mut Dice) -> Self {
+        let mut plan = Self { loss: 5_000, crash: dice.below(600), ..Self::calm("voters change", dice) };
+        plan.governed = true;
+        plan.chaos_ms = 12_000;
+        plan
+    }
+
+    /// The same with partitions, restarts of everybody and a voter that rotates by itself.
+    pub fn members_change_in_trouble(dice: &mut Dice) -> Self {
+        let mut plan = Self { ..Self::partitions(dice) };
+        plan.name = "voters change in trouble";
+        plan.governed = true;
+        plan.crash = dice.below(400);
+        match dice.below(3) {
+            0 => plan.actions.push((dice.between(2_000, 6_000), Action::CrashAll)),
+            1 => plan.actions.push((dice.between(2_000, 6_000), Action::LoseVolume(dice.below(4)))),
+            _ => {}
+        }
+        plan.powers = if dice.below(2) == 0 { vec![2; 6] } else { plan.powers };
+        if plan.actions.iter().any(|(_, action)| matches!(action, Action::LoseVolume(_))) {
+            plan = plan.equal();
+            plan.powers_stay = true;
+            plan.goal_blocks = 20;
+        }
+        plan.chaos_ms = 12_000;
+        plan
+    }
+
+    /// A voter that moved signs nothing for two heights above the chain; then one that the quorum needs dies.
+    pub fn one_abstains_and_another_dies(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("one abstains and another dies", dice).equal();
+        plan.powers.truncate(4);
+        let moved = dice.below(4);
+        let dies = (moved + dice.between(1, 3)) % 4;
+        let at = dice.between(1_000, 2_500);
+        plan.actions.push((at, Action::Move(moved)));
+        plan.actions.push((at + dice.between(0, 3_000), Action::Kill(dies)));
+        plan.chaos_ms = 7_000;
+        plan
+    }
+
+    /// More than may fail lose their keys: nobody signs, and a manifest lets the chain go on.
+    pub fn recovery(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("recovery", dice).equal();
+        let voters = plan.powers.len() as u64;
+        let exiled = dice.below(2) == 0;
+        // Old processes that live are no quorum; those who have ended may be all but one.
+        let lost = if exiled { voters / 2 } else { dice.between(voters / 2, voters - 1) };
+        let first = dice.below(voters);
+        let nodes = (0..lost).map(|next| (first + next) % voters).collect();
+        let at = dice.between(1_000, 3_000);
+        plan.actions.push((at, Action::LoseMany { nodes, exiled }));
+        plan.actions.push((at + 2_000, Action::NoteStanding));
+        plan.actions.push((at + 2_000 + dice.between(6_000, 12_000), Action::Recover));
+        plan.always_same_boot = dice.below(2) == 0;
+        plan.chaos_ms = 19_000;
         plan
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use node_core::{
     consensus::{Boot, Engine, Faults, TimerId},
     crypto::VerifiedBatch,
-    ledger::{apply_genesis, snapshot},
+    ledger::{Recoveries, apply_genesis_before, snapshot},
     session::{KeyState, Owner, StartGrant, Tripwire},
     types::{Genesis, Height, Uid},
 };
@@ -37,6 +37,12 @@ pub struct Process {
     pub shown_before: Option<Height>,
     /// A copy of another process's volume, made while that one lives.
     pub copy: bool,
+    /// Nobody hears it but others like it.
+    pub exiled: bool,
+    /// Another process has taken its place in a recovery.
+    pub former: bool,
+    /// Its node has accepted a recovery that is not complete here.
+    pub accepted: bool,
     /// Said what it may not say.
     pub byzantine: bool,
     /// It sends no proposals.
@@ -58,12 +64,15 @@ pub struct Start {
 impl Process {
     pub fn boot(start: Start, genesis: &Arc<Genesis>, volume: &mut Volume) -> Self {
         let Start { node, volume: index, owner, claim, grant, proved, copy, faults } = start;
-        apply_genesis(&mut volume.store, genesis).expect("a store in memory does not fail");
+        let recoveries = Recoveries::new(volume.recoveries.clone());
+        apply_genesis_before(&mut volume.store, genesis, &recoveries).expect("a store in memory does not fail");
         let executed = snapshot(&volume.store).expect("the state is whole").expect("genesis was applied");
+        let executed = recoveries.recovered(executed).expect("the recovery was checked");
         let effective = volume.keys.entries().iter().filter(|entry| entry.state() == KeyState::Effective);
         let proposed = volume.keys.entries().iter().filter(|entry| entry.state() == KeyState::Proposed);
         let boot = Boot {
             genesis: genesis.clone(),
+            recoveries,
             identity: people::identity(node),
             identity_key: Some(people::identity_pair(node)),
             tip: volume.blocks.last().map(|last| (last.block.header().clone(), last.certificate.clone())),
@@ -89,6 +98,9 @@ impl Process {
             tripwire: None,
             shown_before: None,
             copy,
+            exiled: false,
+            former: false,
+            accepted: false,
             byzantine: false,
             silent: false,
         }

@@ -7,7 +7,7 @@ use node_core::{
     consensus::{LogEntry, SigningLog},
     ledger::MemoryStore,
     session::KeyList,
-    types::{Batch, CertifiedBlock, Hash, Signature, Uid},
+    types::{Batch, CertifiedBlock, Hash, RecoveryManifest, Signature, Uid},
 };
 
 use super::dice::Dice;
@@ -26,6 +26,8 @@ pub struct Volume {
     /// The digests of all batches that were ever durable here.
     pub stored: BTreeSet<Hash>,
     pub store: MemoryStore,
+    /// The recoveries that this node has gone through.
+    pub recoveries: Vec<RecoveryManifest>,
     /// The signatures whose record was ever durable here.
     pub durable: BTreeSet<Signature>,
 }

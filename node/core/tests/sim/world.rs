@@ -9,8 +9,9 @@ use node_core::{
     codec::{Decode, Encode},
     consensus::{Faults, Input, Origin, TimerId},
     crypto::{VerifiedTransaction, verify_batch, verify_transaction, verify_transactions},
+    ledger::LedgerFaults,
     session::{ClearedKey, NewKey, Owner},
-    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, TimeMs, Uid},
+    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, Recovery, TimeMs, Uid},
 };
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     clearing::Shown,
     counts::Counts,
     dice::Dice,
+    members::Governor,
     people,
     plan::{Action, Plan},
     process::{Process, Start},
@@ -53,11 +55,17 @@ pub enum Event {
         process: usize,
     },
     Submit,
+    /// Governance looks at the chain.
+    Govern,
     Restart {
         node: u64,
         volume: usize,
     },
     Act(Action),
+    Recovered {
+        process: usize,
+        recovery: Box<Recovery>,
+    },
     Heal,
 }
 
@@ -75,11 +83,15 @@ pub struct World {
     pub alive: BTreeSet<usize>,
     pub healed: bool,
     faults: Faults,
+    pub ledger_faults: LedgerFaults,
+    pub governor: Governor,
     events: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     last_delivery: BTreeMap<(usize, usize), u64>,
-    nonces: BTreeMap<u64, u64>,
+    pub nonces: BTreeMap<u64, u64>,
     trace: Option<Hasher>,
+    /// Where the chain stands until a recovery.
+    pub standing: Option<Height>,
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
@@ -107,11 +119,14 @@ impl World {
             alive: BTreeSet::new(),
             healed: false,
             faults,
+            ledger_faults: LedgerFaults::default(),
+            governor: Governor::default(),
             events: BTreeMap::new(),
             sequence: 0,
             last_delivery: BTreeMap::new(),
             nonces: BTreeMap::new(),
             trace: None,
+            standing: None,
             goal: None,
             names: 0,
             plan,
@@ -125,6 +140,9 @@ impl World {
         if world.plan.load {
             world.after(20, Event::Submit);
         }
+        if world.plan.governed {
+            world.after(600, Event::Govern);
+        }
         let chaos_ms = world.plan.chaos_ms;
         world.after(chaos_ms, Event::Heal);
         world
@@ -132,6 +150,12 @@ impl World {
 
     pub fn traced(mut self) -> Self {
         self.trace = Some(Hasher::new("simulation trace"));
+        self
+    }
+
+    /// With a ledger that breaks rules on every node.
+    pub fn with_ledger_faults(mut self, faults: LedgerFaults) -> Self {
+        self.ledger_faults = faults;
         self
     }
 
@@ -171,8 +195,10 @@ impl World {
             Event::Feed { process, input } => self.feed(process, *input),
             Event::Clear { process } => self.try_clear(process),
             Event::Submit => self.submit(),
+            Event::Govern => self.govern(),
             Event::Restart { node, volume } => self.restart(node, volume),
             Event::Act(action) => self.act(action),
+            Event::Recovered { process, recovery } => self.recovered(process, &recovery),
             Event::Heal => self.heal(),
         }
     }
@@ -208,7 +234,8 @@ impl World {
 
     /// Puts a message on the wire.
     pub fn send(&mut self, from: usize, to: usize, message: &Arc<PeerMessage>) {
-        if self.blocked.contains(&(from, to)) || !self.processes[to].alive {
+        let apart = self.processes[from].exiled != self.processes[to].exiled;
+        if apart || self.blocked.contains(&(from, to)) || !self.processes[to].alive {
             return;
         }
         let (loss, duplicate) = if self.healed { (0, 0) } else { (self.plan.loss, self.plan.duplicate) };
@@ -261,10 +288,10 @@ impl World {
     fn submit(&mut self) -> Result<(), Violation> {
         let pause = self.dice.between(50, 400);
         self.after(pause, Event::Submit);
+        let incarnation = self.checks.incarnation_at(Height::new(u64::MAX));
         let account = self.dice.below(people::ACCOUNTS);
         let nonce = self.nonces.entry(account).or_default();
-        let transaction =
-            people::transfer(self.genesis.incarnation(), account, (account + 1) % people::ACCOUNTS, *nonce);
+        let transaction = people::transfer(incarnation, account, (account + 1) % people::ACCOUNTS, *nonce);
         *nonce += 1;
         let verified: VerifiedTransaction = verify_transaction(transaction).expect("signed by its sender");
         let alive: Vec<usize> = self.alive.iter().copied().collect();
@@ -349,15 +376,17 @@ impl World {
 
     fn heights_reached(&self) -> bool {
         let Some(goal) = self.goal else { return false };
-        let honest = |process: &&usize| !self.processes[**process].byzantine;
+        let honest = |process: &&usize| !self.processes[**process].byzantine && !self.processes[**process].former;
         self.alive.iter().filter(honest).all(|process| self.tip(*process) >= goal)
     }
 
     /// Every voter whose process is the only one of its identity signs again.
     fn sessions_recovered(&self) -> bool {
-        let voters = self.plan.powers.len() as u64;
-        (0..voters).all(|node| {
-            let of_node = |process: &&usize| self.processes[**process].node == node;
+        let voters = self.checks.newest_voters();
+        let is_voter = |node: &u64| voters.get(&people::identity(*node)).is_some();
+        (0..self.plan.nodes_max()).filter(is_voter).all(|node| {
+            let of_node =
+                |process: &&usize| self.processes[**process].node == node && !self.processes[**process].former;
             let processes: Vec<usize> = self.alive.iter().filter(of_node).copied().collect();
             let excused = processes.len() != 1 || self.processes[processes[0]].byzantine || self.plan.sessions_excused;
             excused || self.processes[processes[0]].engine.status().signing

@@ -12,7 +12,7 @@ use node_core::{
 
 use super::{
     StorageError, file,
-    segment::{Kind, Segment},
+    segment::{Ending, Kind, Segment},
 };
 
 static KIND: Kind = Kind {
@@ -71,20 +71,13 @@ impl BlockLog {
 
     pub(super) fn open_with(folder: &Path, segment_bytes: u64) -> Result<Self, StorageError> {
         file::create_directory(folder)?;
-        let mut state = State::default();
+        let (state, ending) = State::read(folder)?;
         let mut offset = Segment::FIRST;
-        let numbers = Segment::numbers(folder, &KIND)?;
-        for number in &numbers {
-            let file = BlockFile { segment: Segment::open(folder, &KIND, *number)?, index: Mutex::default() };
-            state.files.push(Arc::new(file));
+        if let Some((newest, ending)) = state.files.last().zip(ending) {
+            newest.segment.cut(ending)?;
+            offset = ending.offset;
         }
-        if let Some(newest) = state.files.last() {
-            let (end, last) = newest.recover()?;
-            offset = end;
-            state.last = last.or_else(|| newest.segment.number().checked_sub(1));
-        }
-        let shared = Shared { folder: folder.to_path_buf(), state: RwLock::new(state) };
-        Ok(Self { reader: BlockReader { shared: Arc::new(shared) }, segment_bytes, offset, failed: false })
+        Ok(Self { reader: BlockReader::new(folder, state), segment_bytes, offset, failed: false })
     }
 
     /// A handle for reading.
@@ -143,6 +136,16 @@ impl BlockLog {
 }
 
 impl BlockReader {
+    /// Reads the log in this folder without changing it: of a volume that nobody uses, of a copy, or beside the node that
+    /// writes it, as far as that had come. Beside a writer a record in the making may look damaged: read again.
+    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        State::read(folder).map(|(state, _)| Self::new(folder, state))
+    }
+
+    fn new(folder: &Path, state: State) -> Self {
+        Self { shared: Arc::new(Shared { folder: folder.to_path_buf(), state: RwLock::new(state) }) }
+    }
+
     /// The height of the first block that is kept.
     #[must_use]
     pub fn first_height(&self) -> Option<Height> {
@@ -188,6 +191,21 @@ impl BlockReader {
     }
 }
 
+impl State {
+    /// What the files of a folder hold, and where the newest ends.
+    fn read(folder: &Path) -> Result<(Self, Option<Ending>), StorageError> {
+        let mut state = Self::default();
+        for number in Segment::numbers(folder, &KIND)? {
+            let file = BlockFile { segment: Segment::open(folder, &KIND, number)?, index: Mutex::default() };
+            state.files.push(Arc::new(file));
+        }
+        let Some(newest) = state.files.last() else { return Ok((state, None)) };
+        let (ending, last) = newest.replay()?;
+        state.last = last.or_else(|| newest.segment.number().checked_sub(1));
+        Ok((state, Some(ending)))
+    }
+}
+
 impl Shared {
     // A panic while the lock was held leaves plain numbers and pointers behind, which are whole.
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
@@ -200,9 +218,8 @@ impl Shared {
 }
 
 impl BlockFile {
-    /// Reads the whole file, cuts off the remains of an interrupted write, and returns where the next block goes and the
-    /// height of the last one.
-    fn recover(&self) -> Result<(u64, Option<u64>), StorageError> {
+    /// Reads the whole file, and returns where it ends and the height of its last block.
+    fn replay(&self) -> Result<(Ending, Option<u64>), StorageError> {
         let mut last = None;
         let ending = self.segment.replay(|offset, body| {
             let height = last.map_or(Some(self.segment.number()), |last: u64| last.checked_add(1));
@@ -212,8 +229,7 @@ impl BlockFile {
             last = Some(height);
             Ok(())
         })?;
-        self.segment.cut(ending)?;
-        Ok((ending.offset, last))
+        Ok((ending, last))
     }
 
     /// Keeps the place of a block if it is one of those that are kept.

@@ -14,7 +14,7 @@ use node_core::{
 
 use super::{
     StorageError, file,
-    segment::{Kind, Segment},
+    segment::{Ending, Kind, Segment},
 };
 
 static KIND: Kind = Kind {
@@ -78,35 +78,22 @@ impl ConsensusLog {
 
     pub(super) fn open_with(folder: &Path, segment_bytes: u64) -> Result<OpenedLog, StorageError> {
         file::create_directory(folder)?;
-        let numbers = Segment::numbers(folder, &KIND)?;
-        let Some((newest, older)) = numbers.split_last() else {
+        let Some(Found { segment, older, ending, contents }) = Found::read(folder)? else {
             let segment = Segment::create(folder, &KIND, 1, segment_bytes)?;
             let log = Self::new(folder, segment_bytes, segment);
             return Ok(OpenedLog { log, condition: LogCondition::New, height: None, entries: Vec::new() });
         };
-        if let Some((number, _)) =
-            numbers.iter().zip(numbers.iter().skip(1)).find(|(first, next)| **first + 1 != **next)
-        {
-            let path = Segment::open(folder, &KIND, *number)?.path().to_path_buf();
-            let reason = "the file after this one is missing".to_owned();
-            return Err(StorageError::Damaged { path, offset: 0, reason, advice: KIND.advice });
-        }
-        let mut contents = Contents::default();
-        for number in older {
-            let segment = Segment::open(folder, &KIND, *number)?;
-            let ending = segment.replay(|offset, body| contents.add(&segment, offset, body))?;
-            if ending.remains_until.is_some() {
-                // A file is only left for the next one after its last flush ended.
-                return Err(segment.damaged(ending.offset, "a record is half-written in a file that was full"));
-            }
-        }
-        let segment = Segment::open(folder, &KIND, *newest)?;
-        let ending = segment.replay(|offset, body| contents.add(&segment, offset, body))?;
         segment.cut(ending)?;
         let mut log = Self::new(folder, segment_bytes, segment);
         log.offset = ending.offset;
-        log.older = older.to_vec();
+        log.older = older;
         Ok(OpenedLog { log, condition: LogCondition::Whole, height: contents.height, entries: contents.entries })
+    }
+
+    /// The entries of the log in this folder, read without changing it: of a volume that nobody uses, of a copy, or beside
+    /// the node that writes it. Beside a writer a record in the making may look damaged: read again.
+    pub fn read(folder: &Path) -> Result<Vec<Vec<u8>>, StorageError> {
+        Ok(Found::read(folder)?.map(|found| found.contents.entries).unwrap_or_default())
     }
 
     /// Moves a broken log out of the way, to be looked at by a person. Only once no key that signed into it can ever be
@@ -197,6 +184,42 @@ impl ConsensusLog {
             file::remove(segment.path())?;
         }
         Ok(())
+    }
+}
+
+/// A log as it is on disk.
+struct Found {
+    segment: Segment,
+    /// Full files before it.
+    older: Vec<u64>,
+    ending: Ending,
+    contents: Contents,
+}
+
+impl Found {
+    /// Reads all files of a folder; nothing if it has none.
+    fn read(folder: &Path) -> Result<Option<Self>, StorageError> {
+        let numbers = Segment::numbers(folder, &KIND)?;
+        let Some((newest, older)) = numbers.split_last() else { return Ok(None) };
+        if let Some((number, _)) =
+            numbers.iter().zip(numbers.iter().skip(1)).find(|(first, next)| **first + 1 != **next)
+        {
+            let path = Segment::open(folder, &KIND, *number)?.path().to_path_buf();
+            let reason = "the file after this one is missing".to_owned();
+            return Err(StorageError::Damaged { path, offset: 0, reason, advice: KIND.advice });
+        }
+        let mut contents = Contents::default();
+        for number in older {
+            let segment = Segment::open(folder, &KIND, *number)?;
+            let ending = segment.replay(|offset, body| contents.add(&segment, offset, body))?;
+            if ending.remains_until.is_some() {
+                // A file is only left for the next one after its last flush ended.
+                return Err(segment.damaged(ending.offset, "a record is half-written in a file that was full"));
+            }
+        }
+        let segment = Segment::open(folder, &KIND, *newest)?;
+        let ending = segment.replay(|offset, body| contents.add(&segment, offset, body))?;
+        Ok(Some(Self { segment, older: older.to_vec(), ending, contents }))
     }
 }
 

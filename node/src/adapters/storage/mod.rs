@@ -7,6 +7,7 @@
 //! | `batches/` | [`BatchLog`] | one copy of what was acknowledged as durable; the other voters have it |
 //! | `state/` | [`QmdbStore`] | nothing: [`rebuild_state_from_blocks`] executes the blocks again |
 //! | `wal/` | [`ConsensusLog`] | what was signed: the session key of this volume may never sign again |
+//! | `recovery/` | [`RecoveryStore`] | that the node signed for a recovery: replace the volume |
 //! | `session/` | [`SessionStore`] | the session key; the node makes a new one and rotates on chain |
 //!
 //! Everything that returns `Ok` is on disk. A write that fails leaves its store unusable until the process starts again,
@@ -23,6 +24,7 @@ mod file;
 mod genesis;
 mod rebuild;
 mod record;
+mod recovery;
 mod segment;
 mod session;
 mod state;
@@ -33,6 +35,7 @@ pub use consensus_log::{ConsensusLog, LogCondition, OpenedLog};
 pub use error::StorageError;
 pub use genesis::{AcceptedGenesis, GenesisStore};
 pub use rebuild::{RebuildError, Rebuilt, rebuild_state_from_blocks};
+pub use recovery::RecoveryStore;
 pub use session::SessionStore;
 pub use state::{LocalStore, ProofError, QmdbStore, StateError, VALUE_BYTES_MAX, verify_state_proof};
 

@@ -1,7 +1,9 @@
 //! Bringing the state up to the blocks when a node starts: what a crash left undone is executed again, block by block.
 
 use node_core::{
-    ledger::{Applied, ApplyError, ExecuteError, StateStore, apply_block, apply_genesis, snapshot},
+    ledger::{
+        Applied, ApplyError, ExecuteError, Recoveries, StateStore, apply_block_after, apply_genesis_before, snapshot,
+    },
     types::{Genesis, Height},
 };
 use thiserror::Error;
@@ -77,17 +79,19 @@ pub struct Rebuilt {
 /// two heights before.
 pub fn rebuild_state_from_blocks(
     genesis: &Genesis,
+    recoveries: &Recoveries,
     blocks: &BlockReader,
     state: &QmdbStore,
     progress: impl Fn(Height) + Send + 'static,
 ) -> Result<Rebuilt, RebuildError> {
-    let (genesis, blocks) = (genesis.clone(), blocks.clone());
+    let (genesis, recoveries, blocks) = (genesis.clone(), recoveries.clone(), blocks.clone());
     // On the thread of the store, so that its many reads cost no change of thread.
-    state.run(move |store| rebuild(&genesis, &blocks, store, progress))?
+    state.run(move |store| rebuild(&genesis, &recoveries, &blocks, store, progress))?
 }
 
 fn rebuild<S: StateStore<Error = StateError>>(
     genesis: &Genesis,
+    recoveries: &Recoveries,
     blocks: &BlockReader,
     store: &mut S,
     progress: impl Fn(Height),
@@ -97,7 +101,7 @@ fn rebuild<S: StateStore<Error = StateError>>(
     if let Some(executed) = from.filter(|executed| *executed > last) {
         return Err(RebuildError::BlocksLost { executed, last });
     }
-    apply_genesis(store, genesis)?;
+    apply_genesis_before(store, genesis, recoveries)?;
     let Some(start) = snapshot(store)? else { return Err(ExecuteError::NoGenesis.into()) };
     let (mut two_before, mut one_before) = (start.progress.results_before, start.results);
     let mut height = from.unwrap_or(Height::ZERO);
@@ -108,7 +112,7 @@ fn rebuild<S: StateStore<Error = StateError>>(
         if block.block.header().results != two_before {
             return Err(RebuildError::ResultsDiffer { height });
         }
-        if let Applied::Now { outcome: _, results } = apply_block(store, &block.block)? {
+        if let Applied::Now { outcome: _, results } = apply_block_after(store, &block.block, recoveries)? {
             (two_before, one_before) = (one_before, results);
         }
         progress(height);

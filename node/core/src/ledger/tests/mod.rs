@@ -1,6 +1,8 @@
 //! The rules of execution on a chain in memory.
 
 mod apply;
+mod governance;
+mod recovery;
 mod rotation;
 mod store;
 mod transfers;

@@ -40,7 +40,7 @@ fn a_released_key_is_taken_over() {
     list.release(&old());
     let decision = decide_for(&list, &key, &here(new(), grant("new pod", "claim"))).unwrap();
     assert_eq!(decision.reason(), OwnerEnded::Released);
-    assert_eq!((decision.former(), decision.owner()), (&old(), &new()));
+    assert_eq!((decision.succession().former(), decision.succession().owner()), (&old(), &new()));
 }
 
 #[test]

@@ -4,8 +4,11 @@ use super::{grant, here, owner, volume};
 use crate::{
     codec::{Decode, Encode},
     fixtures::uid,
-    session::{KeyList, KeyListError, KeyState, NewKey, Owner, TripwireResult, decide},
-    types::{Epoch, Height, SessionKey, TimeMs},
+    session::{
+        KeyList, KeyListError, KeyState, Never, NewKey, NotCleared, Owner, TripwireResult, Waiting, decide,
+        decide_owner,
+    },
+    types::{Epoch, Height, Power, SessionKey, TimeMs},
 };
 
 const PASSED: TripwireResult = TripwireResult::Passed { nothing_up_to: Height::new(5) };
@@ -55,6 +58,50 @@ fn a_decision_about_a_former_owner_is_refused_once_the_owner_has_changed() {
     let (one, two) = (decide_as("pod one", &list), decide_as("pod two", &list));
     list.take_over(&one).unwrap();
     assert_eq!(list.take_over(&two).unwrap_err(), KeyListError::Changed { key });
+}
+
+#[test]
+fn a_held_key_has_a_new_owner_and_is_cleared_by_the_tripwire_alone() {
+    let (mut list, key) = volume(owner("old pod", "boot", "machine"), "claim");
+    let me = owner("new pod", "boot", "machine");
+    let succession = decide_owner(list.get(&key).unwrap(), &here(me, grant("new pod", "claim"))).unwrap();
+    let held = list.hold(&succession).unwrap();
+    assert_eq!((owners(&list), held.session_key()), (vec![me], key));
+
+    let waiting = TripwireResult::Waiting { answered: Power::new(1), needed: Power::new(3) };
+    let answer = |tripwire| list.clear(&held, &tripwire).unwrap().map(|cleared| cleared.nothing_up_to());
+    assert_eq!(answer(waiting), Err(Waiting::Tripwire.into()));
+    assert_eq!(answer(TripwireResult::RolledBack), Err(NotCleared::Never(Never::RolledBack)));
+    assert_eq!(answer(PASSED), Ok(Height::new(5)));
+}
+
+#[test]
+fn a_key_that_abstains_is_freed_by_another_question_and_never_bound_more() {
+    let (mut list, key) = volume(owner("old pod", "boot", "machine"), "claim");
+    let me = owner("new pod", "boot", "machine");
+    let decision = decide(list.get(&key).unwrap(), &here(me, grant("new pod", "claim")), &PASSED).unwrap();
+    let cleared = list.take_over(&decision).unwrap();
+    let again = |nothing_up_to| {
+        let tripwire = TripwireResult::Passed { nothing_up_to: Height::new(nothing_up_to) };
+        cleared.asked_again(&tripwire).unwrap().nothing_up_to()
+    };
+    assert_eq!((again(0), again(9)), (Height::ZERO, Height::new(5)));
+    let rolled_back = cleared.asked_again(&TripwireResult::RolledBack).map(|_| ());
+    assert_eq!(rolled_back, Err(NotCleared::Never(Never::RolledBack)));
+}
+
+#[test]
+fn a_held_key_that_was_retired_or_has_another_owner_is_not_cleared() {
+    let (mut list, key) = volume(owner("old pod", "boot", "machine"), "claim");
+    let hold_as = |list: &mut KeyList, pod: &str| {
+        let here = here(owner(pod, "boot", "machine"), grant(pod, "claim"));
+        list.hold(&decide_owner(list.get(&key).unwrap(), &here).unwrap()).unwrap()
+    };
+    let first = hold_as(&mut list, "pod one");
+    let second = hold_as(&mut list, "pod two");
+    assert_eq!(list.clear(&first, &PASSED).unwrap_err(), KeyListError::Changed { key });
+    list.retire(&key).unwrap();
+    assert_eq!(list.clear(&second, &PASSED).unwrap_err(), KeyListError::Changed { key });
 }
 
 #[test]

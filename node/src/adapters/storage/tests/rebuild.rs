@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use node_core::{
-    ledger::{StateKey, StateStore as _, WriteSet, account, apply_genesis},
+    ledger::{Recoveries, StateKey, StateStore as _, WriteSet, account, apply_genesis},
     types::{Amount, CertifiedBlock, Genesis, Height},
 };
 
@@ -23,7 +23,7 @@ fn open(folder: &Path) -> QmdbStore {
 }
 
 fn rebuild(blocks: &BlockReader, state: &QmdbStore) -> Result<Rebuilt, RebuildError> {
-    rebuild_state_from_blocks(&chain::genesis(), blocks, state, |_| {})
+    rebuild_state_from_blocks(&chain::genesis(), &Recoveries::default(), blocks, state, |_| {})
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_state_behind_the_blocks_catches_up_and_one_level_with_them_stays() {
     chain::run(&mut state, &chain::genesis(), 6);
     let log = block_log(folder.path(), &blocks);
     let (heights, told) = std::sync::mpsc::channel();
-    let rebuilt = rebuild_state_from_blocks(&chain::genesis(), &log, &state, move |height| {
+    let rebuilt = rebuild_state_from_blocks(&chain::genesis(), &Recoveries::default(), &log, &state, move |height| {
         heights.send(height.get()).unwrap();
     });
     assert_eq!(rebuilt.unwrap(), Rebuilt { from: Some(Height::new(6)), to: Height::new(9) });

@@ -1,0 +1,106 @@
+//! Chains that only move: a block with every tick while a quorum of the voters runs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use node_core::types::{Genesis, Identity, VoterSet};
+
+/// Newest heights over which precommits are counted, as real nodes do.
+const WINDOW: usize = 10;
+
+/// Namespace and chain id.
+type Key = (String, String);
+
+struct Chain {
+    voters: VoterSet,
+    running: BTreeSet<Identity>,
+    height: u64,
+    last_block: Instant,
+    signed: VecDeque<BTreeSet<Identity>>,
+    last_precommits: BTreeMap<Identity, u64>,
+}
+
+/// What a node knows of its chain.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Newest height.
+    pub height: u64,
+    /// Age of that block.
+    pub block_age: Duration,
+    /// Heights that are counted.
+    pub window: u32,
+    /// The voters: entry, heights of the window with a precommit, newest height with one.
+    pub voters: Vec<(node_core::types::VoterEntry, u32, u64)>,
+}
+
+/// All chains.
+#[derive(Default)]
+pub struct Chains {
+    chains: Mutex<BTreeMap<Key, Chain>>,
+}
+
+impl Chains {
+    fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Chain>> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A voter runs from now on.
+    pub fn run(&self, namespace: &str, genesis: &Genesis, identity: Identity) {
+        let key = (namespace.to_string(), genesis.chain_id.as_str().to_string());
+        let mut chains = self.locked();
+        let chain = chains.entry(key).or_insert_with(|| Chain {
+            voters: genesis.voter_set().clone(),
+            running: BTreeSet::new(),
+            height: 0,
+            last_block: Instant::now(),
+            signed: VecDeque::new(),
+            last_precommits: BTreeMap::new(),
+        });
+        chain.running.insert(identity);
+    }
+
+    /// A voter does not run any more.
+    pub fn stop(&self, namespace: &str, chain_id: &str, identity: Identity) {
+        if let Some(chain) = self.locked().get_mut(&(namespace.to_string(), chain_id.to_string())) {
+            chain.running.remove(&identity);
+        }
+    }
+
+    /// What is known of a chain that has started.
+    pub fn view(&self, namespace: &str, chain_id: &str) -> Option<View> {
+        let chains = self.locked();
+        let chain = chains.get(&(namespace.to_string(), chain_id.to_string()))?;
+        let voters = chain.voters.entries().iter().map(|entry| {
+            let heights = chain.signed.iter().filter(|signers| signers.contains(&entry.identity)).count();
+            let last = chain.last_precommits.get(&entry.identity).copied().unwrap_or(0);
+            (*entry, u32::try_from(heights).unwrap_or(0), last)
+        });
+        Some(View {
+            height: chain.height,
+            block_age: chain.last_block.elapsed(),
+            window: u32::try_from(chain.signed.len()).unwrap_or(0),
+            voters: voters.collect(),
+        })
+    }
+
+    /// One more block wherever a quorum runs.
+    pub fn tick(&self) {
+        for chain in self.locked().values_mut() {
+            let signers: BTreeSet<Identity> = chain.running.clone();
+            let power: u64 = signers.iter().filter_map(|id| chain.voters.get(id)).map(|entry| entry.power.get()).sum();
+            if power < chain.voters.quorum().get() {
+                continue;
+            }
+            chain.height += 1;
+            chain.last_block = Instant::now();
+            for signer in &signers {
+                chain.last_precommits.insert(*signer, chain.height);
+            }
+            chain.signed.push_back(signers);
+            if chain.signed.len() > WINDOW {
+                chain.signed.pop_front();
+            }
+        }
+    }
+}

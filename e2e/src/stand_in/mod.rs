@@ -1,0 +1,14 @@
+//! One process that stands in for everything below the API server: it plays the StatefulSet controller, the kubelets,
+//! the disruption controller and the nodes themselves, for many networks at once.
+//!
+//! The nodes answer the real status protocol over mutual TLS, each on an address of its own in 127.64.0.0/10, with the
+//! certificate that the operator has issued; heights move, and who does not run does not sign. What they do not do is
+//! agree on anything: they serve to test and measure the operator, never the chain.
+
+mod chains;
+mod controllers;
+mod kubelet;
+mod node;
+
+pub use chains::Chains;
+pub use controllers::{Options, StandIn};

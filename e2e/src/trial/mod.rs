@@ -1,0 +1,249 @@
+//! Trials of the real operator against a real API server and the stand-in: one namespace and one operator process for
+//! each, with or without a fault; what it left behind and how often it made and deleted things is the result.
+
+mod ledger;
+mod operator;
+mod snapshot;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use althing_operator::faults::{Plan, STOPPED};
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::environment::Environment;
+use crate::network::{condition, kind_api};
+
+pub use ledger::{Counts, Ledger};
+pub use operator::{Operator, Start};
+pub use snapshot::snapshot;
+
+/// Pauses of the operator in percent of what they are in production: a settled object is looked at once a second.
+pub const PAUSES_PERCENT: u32 = 10;
+/// Longest pause between two looks, with these pauses.
+const RESYNC: Duration = Duration::from_secs(1);
+/// For so many of them nothing may be written at the end.
+const QUIET_RESYNCS: u32 = 3;
+/// How long a trial may take to its goal, and from there to silence.
+const GOAL_MAX: Duration = Duration::from_secs(120);
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What trials need.
+#[derive(Clone)]
+pub struct Stage {
+    /// The API server and our programs.
+    pub environment: Environment,
+    /// Its client.
+    pub client: Client,
+    /// Who made and deleted what.
+    pub ledger: Ledger,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Objects without what differs from run to run, by kind and name.
+    pub state: BTreeMap<String, serde_json::Value>,
+    /// How often each object was made and deleted.
+    pub counts: Counts,
+}
+
+/// An outcome, and what happened on the way.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The result.
+    pub outcome: Outcome,
+    /// Writes of the first process, as the fault layer counts them.
+    pub writes: Vec<String>,
+    /// The planned fault came to pass.
+    pub has_fired: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Stage {
+    /// Starts the ledger on this API server.
+    ///
+    /// # Errors
+    /// When there is no way to it.
+    pub async fn new(environment: Environment) -> Result<Self> {
+        let client = environment.client().await?;
+        let ledger = Ledger::start(&client);
+        Ok(Self { environment, client, ledger })
+    }
+
+    /// A stage on which nothing is counted.
+    ///
+    /// # Errors
+    /// When there is no way to the API server.
+    pub async fn without_ledger(environment: Environment) -> Result<Self> {
+        let client = environment.client().await?;
+        Ok(Self { environment, client, ledger: Ledger::default() })
+    }
+
+    /// Makes the resource definitions and a StorageClass known.
+    ///
+    /// # Errors
+    /// When the API server refuses them.
+    pub async fn prepare(&self) -> Result<()> {
+        let crds = self.environment.root.join("crds");
+        let crds = crds.to_string_lossy();
+        self.environment.kubectl(&["apply", "--server-side", "-f", &crds]).await?;
+        let class = "apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+";
+        self.environment.kubectl_call(&["apply", "-f", "-"]).input(class).stdout().await?;
+        self.environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
+        Ok(())
+    }
+
+    /// Runs the scenario `create`: a network of so many voters is applied and brought up by an operator with this plan.
+    /// A process that the plan ends is followed by one without a plan.
+    ///
+    /// # Errors
+    /// When the goal is not reached, or it does not become quiet.
+    pub async fn create(&self, namespace: &str, voters: u32, plan: &Plan) -> Result<Trial> {
+        let begin = Instant::now();
+        let object = serde_json::from_value(serde_json::json!({ "metadata": { "name": namespace } }))?;
+        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &object).await?;
+        let log = self.log(namespace);
+        let start = Start::trial(namespace, plan, &log, PAUSES_PERCENT);
+        let mut operator = Operator::start(&self.environment, &start).await?;
+        let manifest = manifest("alpha", voters);
+        let apply = ["apply", "--namespace", namespace, "-f", "-"];
+        self.environment.kubectl_call(&apply).input(manifest).stdout().await?;
+        let mut has_stopped = false;
+        // The fault may come to pass only after the goal was reached.
+        let settled = async {
+            self.goal(namespace, voters).await?;
+            self.quiet(namespace).await
+        };
+        tokio::pin!(settled);
+        let state = loop {
+            tokio::select! {
+                settled = &mut settled => break settled?,
+                code = operator.ended() => {
+                    let code = code?;
+                    ensure!(code == Some(STOPPED) && !has_stopped, "the operator ended with {code:?}");
+                    has_stopped = true;
+                    self.free_lease(namespace).await?;
+                    let second = Start { plan: plan.remakes.then_some(&REMAKES), ..start };
+                    operator = Operator::start(&self.environment, &second).await?;
+                }
+            }
+        };
+        operator.stop().await?;
+        let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
+        Ok(Trial {
+            outcome: Outcome { state, counts: self.ledger.counts(namespace) },
+            writes: operator::writes(&text),
+            has_fired: text.contains("fault injected"),
+            took: begin.elapsed(),
+        })
+    }
+
+    /// Where the operator of a trial writes what it does.
+    pub fn log(&self, namespace: &str) -> PathBuf {
+        self.environment.root.join("target/faults").join(format!("{namespace}.log"))
+    }
+
+    /// The process that held it has ended: nobody has to wait until it expires.
+    async fn free_lease(&self, namespace: &str) -> Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
+        match leases.delete(operator::LEASE, &DeleteParams::default()).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Everything is as the spec says and all voters sign.
+    async fn goal(&self, namespace: &str, voters: u32) -> Result<()> {
+        let end = Instant::now() + GOAL_MAX;
+        let mut pace = interval(Duration::from_millis(200));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let api = kind_api(self.client.clone(), namespace, "ConsensusGroup");
+        loop {
+            pace.tick().await;
+            let (ready, signing) = match api.get_opt("alpha-main").await? {
+                Some(group) => {
+                    let signing = group.data.pointer("/status/signing").and_then(|it| it.as_str()).map(str::to_string);
+                    (condition(&group, "Ready"), signing)
+                }
+                None => Default::default(),
+            };
+            if ready.status == "True" && signing == Some(format!("{voters}/{voters}")) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                bail!("not ready within {} s: {ready:?}, signing {signing:?}", GOAL_MAX.as_secs());
+            }
+        }
+    }
+
+    /// Waits until nothing has changed for three resync periods, and returns what there is.
+    async fn quiet(&self, namespace: &str) -> Result<BTreeMap<String, serde_json::Value>> {
+        let end = Instant::now() + SILENCE_MAX;
+        let mut pace = interval(RESYNC * QUIET_RESYNCS);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        pace.tick().await;
+        let mut before = (self.ledger.changes(namespace), snapshot(&self.client, namespace).await?);
+        loop {
+            pace.tick().await;
+            let after = (self.ledger.changes(namespace), snapshot(&self.client, namespace).await?);
+            if before == after {
+                return Ok(after.1);
+            }
+            if Instant::now() >= end {
+                let changed = snapshot::difference(&before.1, &after.1);
+                bail!("it does not become quiet: {} changes, the last: {changed}", after.0 - before.0);
+            }
+            before = after;
+        }
+    }
+}
+
+/// The plan of a second process of the faulty operator.
+static REMAKES: Plan =
+    Plan { stop_after_write: None, stop_after: None, writes: None, events: None, old_list: None, remakes: true };
+
+/// A network of so many voters.
+pub fn manifest(name: &str, voters: u32) -> String {
+    let account = althing_node::devnet::accounts::account(0);
+    format!(
+        "apiVersion: althing.dev/v1alpha1
+kind: BlockchainNetwork
+metadata: {{name: {name}}}
+spec:
+  node:
+    image: docker.io/althing/node:one
+    resources: {{cpu: 100m, memory: 128Mi}}
+    storage: {{size: 1Gi}}
+  groups:
+    - name: main
+      replicas: {voters}
+      chain: {{accounts: [{{key: \"{account}\", amount: 1000}}]}}
+"
+    )
+}
+
+impl Outcome {
+    /// What is different from a run without a fault; empty when nothing is.
+    pub fn differences(&self, expected: &Self) -> Vec<String> {
+        let mut found = self.counts.differences(&expected.counts);
+        let state = snapshot::difference(&expected.state, &self.state);
+        if !state.is_empty() {
+            found.push(format!("end state: {state}"));
+        }
+        found
+    }
+}

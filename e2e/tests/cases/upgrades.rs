@@ -1,0 +1,147 @@
+//! Rolling changes: one voter after the other inside the fault budget, paused when a voter does not come back, also
+//! against a drain at the same moment.
+
+use std::time::{Duration, Instant};
+
+use althing_e2e::load::Load;
+use althing_e2e::network::{Network, eventually};
+use althing_e2e::watch::Watch;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::disturbance::load_on_all;
+use super::running_alpha;
+use crate::Scene;
+
+/// An image that no node has and no registry answers for.
+const MISSING_IMAGE: &str = "docker.io/althing/node:missing";
+/// How long the watcher looks after a pause: nothing else may be restarted meanwhile.
+const MORE_WHILE_PAUSED: usize = 40;
+
+/// All four voters go to another image under load; the watcher reports gaps and what was acknowledged.
+pub async fn a_rolling_image_change_under_load_loses_nothing(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let (watch, load) = watched_load(&network).await?;
+    let begin = Instant::now();
+    set_image(&network, &scene.node_next).await?;
+    all_run(&network, &scene.node_next, 240).await?;
+    println!("    the rolling change took {:.1} s", begin.elapsed().as_secs_f64());
+    load.wait_more(10, 60).await?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// The first voter cannot start: the others are left alone, the group says so, and the old spec brings it back.
+pub async fn a_bad_image_pauses_and_is_rolled_back(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let (watch, load) = watched_load(&network).await?;
+    let before = uids(&network).await?;
+    set_image(&network, MISSING_IMAGE).await?;
+    paused_and_rolled_back(&network, &load, &before, |network| set_image_back(network, scene)).await?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// The same with resources that no machine has: the pod is never scheduled.
+pub async fn impossible_resources_pause_and_are_rolled_back(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let (watch, load) = watched_load(&network).await?;
+    let before = uids(&network).await?;
+    set(&network, r#"{"spec":{"node":{"resources":{"cpu":"400","memory":"256Mi"}}}}"#).await?;
+    paused_and_rolled_back(&network, &load, &before, |network| {
+        Box::pin(async move { set(network, r#"{"spec":{"node":{"resources":{"cpu":"300m"}}}}"#).await })
+    })
+    .await?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// A machine is drained while the image changes: together they never take more than one of four.
+pub async fn a_drain_and_a_rolling_change_share_one_budget(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let (watch, load) = watched_load(&network).await?;
+    set_image(&network, &scene.node_next).await?;
+    let selector = format!("--pod-selector={}={}", althing_crds::names::LABEL_GROUP, network.group);
+    let drain = ["drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s", &selector];
+    scene.environment.kubectl_call(&drain).within(170).stdout().await.context("the drain makes progress")?;
+    load.wait_more(20, 60).await.context("the chain goes on while one machine is drained")?;
+    scene.environment.kubectl(&["uncordon", "node2"]).await?;
+    all_run(&network, &scene.node_next, 240).await?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(1).await?;
+    Ok(())
+}
+
+async fn watched_load(network: &Network) -> Result<(Watch, Load)> {
+    let watch = Watch::start(network).await?;
+    let load = load_on_all(network, 0).await?;
+    load.wait_more(20, 60).await?;
+    Ok((watch, load))
+}
+
+type Back<'a> = futures::future::BoxFuture<'a, Result<()>>;
+
+async fn paused_and_rolled_back<'a>(
+    network: &'a Network,
+    load: &Load,
+    before: &[(String, String)],
+    back: impl FnOnce(&'a Network) -> Back<'a>,
+) -> Result<()> {
+    let stalled = network.wait_condition("ConsensusGroup", &network.group, "Stalled=True", 90).await?;
+    ensure!(stalled.reason == "RolloutPaused", "it is stalled for another reason: {stalled:?}");
+    load.wait_more(MORE_WHILE_PAUSED, 60).await.context("the chain goes on while the rollout is paused")?;
+    let paused = uids(network).await?;
+    let changed: Vec<&String> = before
+        .iter()
+        .filter(|(name, uid)| !paused.iter().any(|(other, now)| other == name && now == uid))
+        .map(|(name, _)| name)
+        .collect();
+    ensure!(changed.len() == 1, "restarted before the pause: {changed:?}");
+    back(network).await?;
+    network.wait_condition("ConsensusGroup", &network.group, "Stalled=False", 90).await?;
+    network.wait_condition("ConsensusGroup", &network.group, "Ready=True", 150).await?;
+    network.wait_all_signing(4, 60).await?;
+    let after = uids(network).await?;
+    let kept = before.iter().filter(|pod| after.contains(pod)).count();
+    ensure!(kept == 3, "only {kept} of the three voters that were left alone are still the same");
+    Ok(())
+}
+
+fn set_image_back<'a>(network: &'a Network, scene: &'a Scene) -> Back<'a> {
+    Box::pin(async move { set_image(network, &scene.images.node).await })
+}
+
+async fn set_image(network: &Network, image: &str) -> Result<()> {
+    set(network, &format!(r#"{{"spec":{{"node":{{"image":"{image}"}}}}}}"#)).await
+}
+
+async fn set(network: &Network, patch: &str) -> Result<()> {
+    network.kubectl(&["patch", "bcn", &network.name, "--type=merge", "-p", patch]).await?;
+    Ok(())
+}
+
+/// Name and UID of every pod.
+async fn uids(network: &Network) -> Result<Vec<(String, String)>> {
+    Ok(network.voters().await?.into_iter().map(|voter| (voter.node, voter.uid)).collect())
+}
+
+/// Every pod has this image, the group says so, and all sign.
+async fn all_run(network: &Network, image: &str, seconds: u64) -> Result<()> {
+    eventually(&format!("all voters run {image}"), seconds, || async {
+        let path = "jsonpath={.items[*].spec.containers[0].image}";
+        let selector = format!("{}={}", althing_crds::names::LABEL_GROUP, network.group);
+        let images = network.kubectl(&["get", "pods", "-l", &selector, "-o", path]).await?;
+        let images: Vec<&str> = images.split_whitespace().collect();
+        ensure!(images.len() == 4 && images.iter().all(|one| *one == image), "they run {images:?}");
+        let group = network.object("ConsensusGroup", &network.group).await?;
+        let updated = group.data.pointer("/status/updatedReplicas").and_then(Value::as_i64);
+        ensure!(updated == Some(4), "updatedReplicas is {updated:?}");
+        Ok(())
+    })
+    .await?;
+    network.wait_condition("ConsensusGroup", &network.group, "Ready=True", 90).await?;
+    network.wait_all_signing(4, Duration::from_secs(60).as_secs()).await
+}

@@ -1,0 +1,85 @@
+//! Every fault of the campaign: one place each.
+
+use std::time::SystemTime;
+
+use althing_operator::faults::{EventFault, EventFaultKind, Plan, WriteFault};
+
+/// Events of watches that may be touched: more than one run receives.
+const EVENTS_MAX: u64 = 240;
+/// Lists that may be old.
+const LISTS_MAX: u64 = 24;
+/// Writes of one storm.
+const STORM: u64 = 5;
+
+/// One case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Its name; the part before `@` is its sort.
+    pub name: String,
+    /// What goes wrong.
+    pub plan: Plan,
+    /// It belongs to a sample and waits for the next one when the time is over.
+    pub may_be_left_out: bool,
+}
+
+/// The process ends after each of the writes.
+pub fn stops(writes: u64) -> Vec<Case> {
+    let stop = |write: u64| Case {
+        name: format!("create/stop@{write}"),
+        plan: Plan { stop_after_write: Some(write), ..Plan::default() },
+        may_be_left_out: false,
+    };
+    (1..=writes).map(stop).collect()
+}
+
+/// Everything else.
+pub fn others(writes: u64) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: String, plan: Plan| cases.push(Case { name, plan, may_be_left_out: false });
+    for from in 1..=writes {
+        for (status, count, is_executed) in
+            [(409, 1, false), (429, STORM, false), (500, STORM, false), (503, STORM, false), (504, 1, true)]
+        {
+            let fault = WriteFault { from, count, status, is_executed };
+            let word = if is_executed { "-answer-lost" } else { "" };
+            add(format!("create/{status}x{count}{word}@{from}"), Plan { writes: Some(fault), ..Plan::default() });
+        }
+    }
+    for at in 1..=EVENTS_MAX {
+        for (word, kind) in
+            [("drop", EventFaultKind::Drop), ("duplicate", EventFaultKind::Duplicate), ("delay", EventFaultKind::Delay)]
+        {
+            let fault = EventFault { at, kind };
+            add(format!("create/{word}@{at}"), Plan { events: Some(fault), ..Plan::default() });
+        }
+    }
+    for at in 1..=LISTS_MAX {
+        // Nothing is listed a second time unless a watch is lost.
+        let lost = EventFault { at: 10 + at * 5, kind: EventFaultKind::Drop };
+        add(
+            format!("create/old-list@{at}"),
+            Plan { old_list: Some(12 + at % 4), events: Some(lost), ..Plan::default() },
+        );
+    }
+    cases
+}
+
+/// Another seed every day.
+pub fn seed_of_today() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)
+}
+
+/// So many cases, drawn by the seed.
+pub fn sample(mut cases: Vec<Case>, count: usize, seed: u64) -> Vec<Case> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
+    let mut drawn = Vec::new();
+    while drawn.len() < count && !cases.is_empty() {
+        // xorshift: any fixed sequence will do.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let index = usize::try_from(state % cases.len() as u64).expect("an index");
+        drawn.push(Case { may_be_left_out: true, ..cases.swap_remove(index) });
+    }
+    drawn
+}

@@ -1,0 +1,123 @@
+//! The TLS of a public entrance: any client may check it, a client certificate counts when it is shown, and files are
+//! replaced while it runs.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use node_api::{
+    pki::{CertificateAuthority, LeafFacts, Validity},
+    roles::{Role, SpiffeId},
+    tls::{ClientCertificates, EdgeStore, Reload, TlsPem, TlsStore},
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+const NAME: &str = "gateway.example";
+
+fn validity() -> Validity {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+    Validity::new(now_s - 300, now_s + 3_600).expect("times")
+}
+
+fn leaf(authority: &CertificateAuthority, role: Role) -> TlsPem {
+    let id = SpiffeId::new(&"demo".parse().expect("a chain id"), role, "test").expect("an id");
+    let issued = authority.issue(&id, validity()).expect("a certificate");
+    TlsPem::from_issued(&issued, authority.certificate_pem())
+}
+
+/// Writes a certificate for [`NAME`] that its own authority signs, and answers that authority.
+fn write_public(directory: &Path) -> CertificateDer<'static> {
+    let root_key = KeyPair::generate().expect("a key");
+    let mut root = CertificateParams::new(vec![]).expect("parameters");
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = root.self_signed(&root_key).expect("an authority").der().clone();
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(vec![NAME.to_owned()]).expect("parameters");
+    let leaf = leaf.signed_by(&key, &Issuer::new(root, root_key)).expect("a certificate");
+    std::fs::write(directory.join("tls.crt"), leaf.pem()).expect("written");
+    std::fs::write(directory.join("tls.key"), key.serialize_pem()).expect("written");
+    authority
+}
+
+/// Connects as a browser would, with or without a client certificate, and answers whom the server saw.
+async fn connect(
+    store: &Arc<EdgeStore>,
+    root: &CertificateDer<'static>,
+    client: Option<&TlsPem>,
+) -> std::io::Result<Option<SpiffeId>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let server = store.current();
+    let serving = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await?;
+        let mut stream = TlsAcceptor::from(server).accept(tcp).await?;
+        let seen = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|leaf| LeafFacts::from_der(leaf));
+        stream.write_all(b"!").await?;
+        Ok::<_, std::io::Error>(seen.map(|facts| facts.expect("a leaf of ours").id))
+    });
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).expect("an authority");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
+    let config = match client {
+        None => config.with_no_client_auth(),
+        Some(pem) => {
+            let chain = CertificateDer::pem_slice_iter(&pem.certificate).collect::<Result<_, _>>().expect("a chain");
+            let key = PrivateKeyDer::from_pem_slice(&pem.key).expect("a key");
+            config.with_client_auth_cert(chain, key).expect("a pair")
+        }
+    };
+    let tcp = TcpStream::connect(address).await?;
+    let mut stream =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).expect("a name"), tcp).await?;
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).await?;
+    serving.await.expect("the server ends")
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_optional_and_must_be_good_when_it_is_shown() {
+    let directory = TempDir::new().expect("a directory");
+    let root = write_public(directory.path());
+    let authority = CertificateAuthority::generate("chain", validity()).expect("an authority");
+    let chain = TlsStore::from_pem(&leaf(&authority, Role::Gateway)).expect("files");
+    let edge = |clients| EdgeStore::new(Arc::clone(&chain), Some(directory.path().to_owned()), clients).expect("files");
+    let asked = edge(ClientCertificates::Asked);
+    assert_eq!(connect(&asked, &root, None).await.expect("is let in"), None);
+    let good = leaf(&authority, Role::Client);
+    let seen = connect(&asked, &root, Some(&good)).await.expect("is let in").expect("is seen");
+    assert_eq!((seen.role(), seen.name()), (Role::Client, "test"));
+    let stranger = CertificateAuthority::generate("other", validity()).expect("an authority");
+    assert!(connect(&asked, &root, Some(&leaf(&stranger, Role::Client))).await.is_err());
+    let not_asked = edge(ClientCertificates::NotAsked);
+    assert_eq!(connect(&not_asked, &root, Some(&good)).await.expect("is let in"), None);
+}
+
+#[tokio::test]
+async fn new_files_count_for_the_next_connection_and_broken_ones_do_not() {
+    let directory = TempDir::new().expect("a directory");
+    let old = write_public(directory.path());
+    let authority = CertificateAuthority::generate("chain", validity()).expect("an authority");
+    let chain = TlsStore::from_pem(&leaf(&authority, Role::Gateway)).expect("files");
+    let store = EdgeStore::new(chain, Some(directory.path().to_owned()), ClientCertificates::Asked).expect("files");
+    assert_eq!(store.reload().expect("reads"), Reload::Unchanged);
+    std::fs::write(directory.path().join("tls.crt"), "broken").expect("written");
+    assert!(store.reload().is_err());
+    assert!(connect(&store, &old, None).await.is_ok());
+    let new = write_public(directory.path());
+    assert_eq!(store.reload().expect("reads"), Reload::Replaced);
+    assert!(connect(&store, &new, None).await.is_ok());
+    assert!(connect(&store, &old, None).await.is_err());
+}

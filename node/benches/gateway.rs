@@ -1,0 +1,240 @@
+//! What the gateway adds: the same calls made directly and through it, in the same run, against one real validator.
+//!
+//! Writes `target/bench/gateway.json`. Times depend on the machine, and the nodes, the gateway and this program share it;
+//! the two ways are measured in turns, so that a disturbance meets both.
+
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a benchmark may fail anywhere")]
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use althing_node::devnet::{Devnet, accounts, plan::PlanRequest, ports, processes::NodeProcess};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use node_api::{
+    client::{Client, ClientOptions},
+    config::LogLevel,
+    tls::{Expected, TlsStore},
+    transactions::{TransferTerms, transfer},
+};
+use node_core::{
+    codec::Encode,
+    types::{Amount, Height, Incarnation, Nonce, ParametersDraft},
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval, sleep_until};
+
+/// Requests in progress when the capacity is measured.
+const CALLERS: usize = 32;
+const CAPACITY_TIME: Duration = Duration::from_secs(5);
+/// Turns at 60 % of the capacity, each way.
+const TURNS: usize = 4;
+const TURN_TIME: Duration = Duration::from_secs(4);
+const BATCH: usize = 500;
+const BATCHES: usize = 40;
+
+struct Bench {
+    direct: Client,
+    through: Client,
+    incarnation: Incarnation,
+    edge_http: SocketAddr,
+    _processes: Vec<NodeProcess>,
+    devnet: Devnet,
+    _directory: tempfile::TempDir,
+}
+
+#[tokio::main]
+async fn main() {
+    let bench = Bench::start().await;
+    // Warm both ways.
+    closed_loop(&bench.direct, Duration::from_secs(1)).await;
+    closed_loop(&bench.through, Duration::from_secs(1)).await;
+    let direct_per_s = closed_loop(&bench.direct, CAPACITY_TIME).await;
+    let requests_per_s = closed_loop(&bench.through, CAPACITY_TIME).await;
+    let rate = requests_per_s * 0.6;
+    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        direct.extend(open_loop(&bench.direct, rate).await);
+        through.extend(open_loop(&bench.through, rate).await);
+    }
+    let (direct_p50, direct_p99) = percentiles(&mut direct);
+    let (through_p50, through_p99) = percentiles(&mut through);
+    let submit_batch_tps = bench.submit_batches().await;
+    let report = json!({
+        "requests_per_s": requests_per_s.round(),
+        "direct_requests_per_s": direct_per_s.round(),
+        "rate_per_s": rate.round(),
+        "direct_p50_ms": direct_p50,
+        "direct_p99_ms": direct_p99,
+        "gateway_p50_ms": through_p50,
+        "gateway_p99_ms": through_p99,
+        "added_p50_ms": through_p50 - direct_p50,
+        "added_p99_ms": through_p99 - direct_p99,
+        "submit_batch_tps": submit_batch_tps.round(),
+        "profile": if cfg!(debug_assertions) { "ci" } else { "release" },
+    });
+    let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"));
+    std::fs::create_dir_all(&target).expect("the directory is made");
+    std::fs::write(target.join("gateway.json"), format!("{report:#}\n")).expect("the report is written");
+    println!("{report:#}");
+    bench.devnet.stop().await.expect("the node stops");
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_althing-node"));
+        let request = PlanRequest {
+            directory: directory.path().to_owned(),
+            chain_id: "devnet".parse().expect("a chain id"),
+            ports: ports::free(1).expect("free ports"),
+            observers: 0,
+            candidates: 0,
+            log_level: LogLevel::Warn,
+        };
+        let mut devnet = Devnet::create(program.clone(), &request).expect("the node starts");
+        let genesis = devnet.start_chain(ParametersDraft::default()).await.expect("the chain starts");
+        let (plan, mut processes, mut edges) = (devnet.plan(), Vec::new(), Vec::new());
+        // One gateway as clients see it, and one without TLS for the batches over REST.
+        for plaintext in [false, true] {
+            let port = ports::free(1).expect("free ports")[0];
+            let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let (edge, http) = (address(port.grpc), address(port.http));
+            let text = format!(
+                "configVersion: 1\nchainId: devnet\nrole: gateway\ntlsDirectory: {}\nlogLevel: warn\n\
+                 listen: {{edge: '{edge}', http: '{http}'}}\ngateway:\n  backends: {{submit: [{{address: '{}'}}]}}\n  \
+                 edge: {{plaintext: {plaintext}}}\n  authentication: {{anonymousRoles: [writer]}}\n  \
+                 limits: {{ipPerMinute: 100000000, userPerMinute: 100000000, burstPercent: 100}}\n",
+                plan.gateway.display(),
+                plan.nodes[0].listen.grpc
+            );
+            let config = directory.path().join(format!("gateway-{plaintext}.yaml"));
+            std::fs::write(&config, text).expect("written");
+            let arguments = ["gateway".into(), "--config".into(), config.into()];
+            let log = directory.path().join("gateway.jsonl");
+            processes.push(NodeProcess::start(&program, &arguments, &log).expect("the gateway starts"));
+            edges.push(edge);
+        }
+        let tls = TlsStore::from_directory(&plan.client).expect("a certificate");
+        let connect = async |address: SocketAddr| {
+            let mut ticks = interval(Duration::from_millis(100));
+            for _ in 0..300 {
+                ticks.tick().await;
+                let expected = Expected::any_server(&plan.chain_id);
+                let client =
+                    Client::connect_tcp(&address.to_string(), Arc::clone(&tls), expected, ClientOptions::default())
+                        .await;
+                if let Ok(client) = client
+                    && client.account(&accounts::account(0)).await.is_ok()
+                {
+                    return client;
+                }
+            }
+            panic!("{address} does not answer");
+        };
+        let (direct, through) = (connect(plan.nodes[0].listen.grpc).await, connect(edges[0]).await);
+        let incarnation = genesis.incarnation();
+        Self { direct, through, incarnation, edge_http: edges[1], _processes: processes, devnet, _directory: directory }
+    }
+
+    /// Transactions a second that batches over REST are answered with, without waiting for finality.
+    async fn submit_batches(&self) -> f64 {
+        let bodies: Vec<Bytes> = (0..BATCHES).map(|batch| self.batch(batch)).collect();
+        let client: HttpClient<HttpConnector, Full<Bytes>> = HttpClient::builder(TokioExecutor::new()).build_http();
+        let taken = AtomicUsize::new(0);
+        let begin = Instant::now();
+        futures::StreamExt::for_each_concurrent(futures::stream::iter(bodies), 4, |body| {
+            let (client, taken) = (&client, &taken);
+            async move {
+                let url = format!("http://{}/api/v1/transactions/batch", self.edge_http);
+                let request = Request::post(url).header("content-type", "application/json").body(Full::new(body));
+                let answer = client.request(request.expect("a request")).await.expect("an answer");
+                let body = answer.into_body().collect().await.expect("a body").to_bytes();
+                let answer: Value = serde_json::from_slice(&body).expect("JSON");
+                let results = answer["results"].as_array().unwrap_or_else(|| panic!("{answer}"));
+                taken.fetch_add(
+                    results.iter().filter(|result| result["accepted"].is_object()).count(),
+                    Ordering::Relaxed,
+                );
+            }
+        })
+        .await;
+        let time = begin.elapsed().as_secs_f64();
+        println!("batches: {} of {} transactions taken in {time:.2} s", taken.load(Ordering::Relaxed), BATCH * BATCHES);
+        taken.load(Ordering::Relaxed) as f64 / time
+    }
+
+    /// Signed transfers, each batch from accounts of its own so that nonces do not meet.
+    fn batch(&self, batch: usize) -> Bytes {
+        let account = u32::try_from(batch).expect("few batches");
+        let key = accounts::key(account);
+        let transactions: Vec<String> = (0..BATCH as u64)
+            .map(|nonce| {
+                let terms = TransferTerms {
+                    incarnation: self.incarnation,
+                    nonce: Nonce::new(nonce),
+                    valid_until: Height::new(u64::MAX / 2),
+                    to: accounts::account(account + 1),
+                    amount: Amount::new(1),
+                };
+                STANDARD.encode(transfer(&key, &terms).encode())
+            })
+            .collect();
+        json!({"transactions": transactions}).to_string().into()
+    }
+}
+
+/// Calls a second with a fixed number of callers.
+async fn closed_loop(client: &Client, time: Duration) -> f64 {
+    let end = Instant::now() + time;
+    let callers = (0..CALLERS).map(|number| {
+        let client = client.clone();
+        let account = accounts::account(u32::try_from(number).expect("few callers"));
+        tokio::spawn(async move {
+            let mut calls = 0_u64;
+            while Instant::now() < end {
+                client.account(&account).await.expect("the call is answered");
+                calls += 1;
+            }
+            calls
+        })
+    });
+    let counts = futures::future::join_all(callers).await;
+    counts.into_iter().map(|calls| calls.expect("the caller ends")).sum::<u64>() as f64 / time.as_secs_f64()
+}
+
+/// Milliseconds of calls that begin at a fixed rate, counted from when each should have begun.
+async fn open_loop(client: &Client, rate: f64) -> Vec<f64> {
+    let begin = Instant::now();
+    let count = (TURN_TIME.as_secs_f64() * rate) as u32;
+    let calls = (0..count).map(|number| {
+        let client = client.clone();
+        let due = begin + Duration::from_secs_f64(f64::from(number) / rate);
+        tokio::spawn(async move {
+            sleep_until(due).await;
+            client.account(&accounts::account(number % 50)).await.expect("the call is answered");
+            due.elapsed().as_secs_f64() * 1_000.0
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    futures::future::join_all(calls).await.into_iter().map(|time| time.expect("the call ends")).collect()
+}
+
+fn percentiles(times: &mut [f64]) -> (f64, f64) {
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+    (at(0.5), at(0.99))
+}

@@ -1,0 +1,244 @@
+//! Makes one call, at another backend again where that is allowed, within the time of the caller.
+
+use std::{error::Error, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{future::BoxFuture, stream::BoxStream};
+use http::uri::PathAndQuery;
+use node_api::{
+    gateway::Backends as Configured,
+    proto::MESSAGE_BYTES_MAX,
+    trace::{TRACEPARENT, TraceParent},
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::{
+    Code, ConnectError, Request, Response, Status, Streaming,
+    client::Grpc,
+    metadata::{AsciiMetadataValue, MetadataMap},
+    transport::Channel,
+};
+
+use super::{
+    RawCodec,
+    pool::{Dialing, Lease, Pool},
+    probe,
+};
+use crate::gateway::{
+    calls::{CallRule, Retry, Tier},
+    metrics::GatewayMetrics,
+    rules::breaker::CallResult,
+};
+
+/// Backends that one call is tried at.
+const ATTEMPTS_MAX: usize = 3;
+/// Longest wait for a backend while there is another one to ask.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// What a call takes along.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    /// When the caller no longer waits.
+    pub deadline: Instant,
+    /// The trace that the caller is in.
+    pub trace: TraceParent,
+    /// The id of the caller's request.
+    pub request_id: Arc<str>,
+}
+
+/// One call of a client, wherever it is tried.
+struct Order<'a> {
+    rule: &'a CallRule,
+    message: Bytes,
+    context: &'a CallContext,
+}
+
+/// Both tiers.
+#[derive(Debug)]
+pub struct Backends {
+    submit: Arc<Pool>,
+    read: Arc<Pool>,
+    metrics: Arc<GatewayMetrics>,
+}
+
+impl Backends {
+    /// Those of the configuration.
+    pub fn new(configured: &Configured, dialing: Dialing, metrics: Arc<GatewayMetrics>) -> Self {
+        let submit = Arc::new(Pool::new(configured.submit.clone(), dialing.clone()));
+        let read = if configured.read.is_empty() { configured.submit.clone() } else { configured.read.clone() };
+        Self { submit, read: Arc::new(Pool::new(read, dialing)), metrics }
+    }
+
+    /// The backends of a tier.
+    pub fn pool(&self, tier: Tier) -> &Arc<Pool> {
+        match tier {
+            Tier::Submit => &self.submit,
+            Tier::Read => &self.read,
+        }
+    }
+
+    /// Whether each tier has somebody to ask.
+    pub fn serve(&self) -> bool {
+        [Tier::Submit, Tier::Read].iter().all(|tier| self.pool(*tier).view().iter().any(|backend| backend.up))
+    }
+
+    /// Probes a tier until the future is dropped.
+    pub fn probe(self: &Arc<Self>, tier: Tier) -> BoxFuture<'static, ()> {
+        let backends = Arc::clone(self);
+        let pool = Arc::clone(self.pool(tier));
+        Box::pin(probe::run(pool, tier, move |gone| {
+            backends.metrics.forget(tier, gone);
+            backends.metrics.show_backends(tier, &backends.pool(tier).view());
+        }))
+    }
+
+    /// A call with one answer.
+    pub async fn unary(&self, rule: &CallRule, request: Bytes, context: &CallContext) -> Result<Bytes, Status> {
+        let call = |mut grpc: Grpc<Channel>, request: Request<Bytes>| async move {
+            grpc.unary(request, PathAndQuery::from_static(rule.path), RawCodec).await.map(Response::into_inner)
+        };
+        self.attempts(&Order { rule, message: request, context }, call).await
+    }
+
+    /// A call with a stream of answers; the deadline is for its beginning.
+    pub async fn stream(
+        &self,
+        rule: &CallRule,
+        request: Bytes,
+        context: &CallContext,
+    ) -> Result<Streaming<Bytes>, Status> {
+        let call = |mut grpc: Grpc<Channel>, mut request: Request<Bytes>| async move {
+            request.metadata_mut().remove("grpc-timeout");
+            grpc.server_streaming(request, PathAndQuery::from_static(rule.path), RawCodec)
+                .await
+                .map(Response::into_inner)
+        };
+        self.attempts(&Order { rule, message: request, context }, call).await
+    }
+
+    /// A call with a stream each way, at one backend: what was sent cannot be sent again.
+    pub async fn duplex(
+        &self,
+        rule: &CallRule,
+        requests: BoxStream<'static, Bytes>,
+        context: &CallContext,
+    ) -> Result<Streaming<Bytes>, Status> {
+        let none = || Status::unavailable("no node can take this call now");
+        let lease = self.pool(rule.tier).next(&[]).ok_or_else(none)?;
+        let mut request = Request::new(requests);
+        insert(request.metadata_mut(), TRACEPARENT, &context.trace.child().to_string());
+        insert(request.metadata_mut(), "x-request-id", &context.request_id);
+        let channel = lease.node().client.channel();
+        let work = async {
+            let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+            grpc.streaming(request, PathAndQuery::from_static(rule.path), RawCodec).await.map(Response::into_inner)
+        };
+        let late = || Status::deadline_exceeded("no answer in time");
+        let result = timeout_at(context.deadline, work).await.unwrap_or_else(|_| Err(late()));
+        lease.settle(blame(rule.retry, &result));
+        result
+    }
+
+    async fn attempts<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        order: &Order<'_>,
+        call: impl Fn(Grpc<Channel>, Request<Bytes>) -> F,
+    ) -> Result<T, Status> {
+        let Order { rule, context, .. } = order;
+        let pool = self.pool(rule.tier);
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut last: Option<Status> = None;
+        while tried.len() < ATTEMPTS_MAX {
+            let Some(lease) = pool.next(&tried) else { break };
+            tried.push(lease.node().address);
+            let status = match self.attempt(lease, order, &call).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            if !may_retry(rule.retry, &status) || Instant::now() >= context.deadline {
+                return Err(status);
+            }
+            self.metrics.retries_total.inc();
+            last = Some(status);
+        }
+        Err(last.unwrap_or_else(|| Status::unavailable("no node can take this call now")))
+    }
+
+    async fn attempt<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        lease: Lease,
+        order: &Order<'_>,
+        call: &impl Fn(Grpc<Channel>, Request<Bytes>) -> F,
+    ) -> Result<T, Status> {
+        let Order { rule, message, context } = order;
+        let now = Instant::now();
+        let until = match rule.retry {
+            Retry::Always => context.deadline.min(now + ATTEMPT_TIME_MAX),
+            Retry::IfUnsent => context.deadline,
+        };
+        let mut request = Request::new(message.clone());
+        request.set_timeout(until.saturating_duration_since(now));
+        insert(request.metadata_mut(), TRACEPARENT, &context.trace.child().to_string());
+        insert(request.metadata_mut(), "x-request-id", &context.request_id);
+        let channel = lease.node().client.channel();
+        let work = async {
+            let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+            call(grpc, request).await
+        };
+        let result = match timeout_at(until, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        };
+        let blame = blame(rule.retry, &result);
+        self.metrics.called(lease.node().address, blame, now.elapsed());
+        lease.settle(blame);
+        result
+    }
+}
+
+fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
+    if let Ok(value) = AsciiMetadataValue::try_from(value) {
+        metadata.insert(name, value);
+    }
+}
+
+/// Whether the backend is to blame for a result. A refusal of the caller's request is an answer.
+fn blame<T>(retry: Retry, result: &Result<T, Status>) -> CallResult {
+    let Err(status) = result else { return CallResult::Answered };
+    match status.code() {
+        // Nobody but the connection itself reports these with a cause.
+        Code::Unknown | Code::Cancelled if status.source().is_some() => CallResult::Failed,
+        Code::Unavailable | Code::Internal | Code::DataLoss => CallResult::Failed,
+        // A read that takes that long is a fault; a caller who waits for finality may wait in vain without one.
+        Code::DeadlineExceeded => match retry {
+            Retry::Always => CallResult::Failed,
+            Retry::IfUnsent => CallResult::Answered,
+        },
+        _ => CallResult::Answered,
+    }
+}
+
+fn may_retry(retry: Retry, status: &Status) -> bool {
+    match retry {
+        Retry::Always => blame::<()>(retry, &Err(status.clone())) == CallResult::Failed || was_cut(status),
+        Retry::IfUnsent => was_not_sent(status),
+    }
+}
+
+/// The connection broke under the call.
+fn was_cut(status: &Status) -> bool {
+    status.source().is_some()
+}
+
+/// There was no connection that the call could have left on.
+fn was_not_sent(status: &Status) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = status.source();
+    while let Some(cause) = next {
+        if cause.is::<ConnectError>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}

@@ -1,0 +1,229 @@
+//! How much each caller gets: one bucket for each user, each service, and each address without a credential.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue};
+use node_api::gateway::{Gateways, Limits};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{
+    auth::{Class, Principal},
+    refusal::Refusal,
+    rules::{
+        address,
+        callers::Callers,
+        rate::{Quota, Rate, Verdict},
+    },
+};
+
+/// How often the gateways are counted.
+const COUNT: Duration = Duration::from_secs(5);
+/// Most gateways that a name is believed to have.
+const GATEWAYS_MAX: usize = 10_000;
+
+struct ClassLimit {
+    quota: Quota,
+    callers: Mutex<Callers>,
+}
+
+/// The limits of this gateway's share.
+pub struct Limiter {
+    anonymous: ClassLimit,
+    user: ClassLimit,
+    service: ClassLimit,
+    gateways: AtomicU32,
+    configured: Gateways,
+    /// Keyed by chance, so that nobody can choose who shares a bucket.
+    hasher: RandomState,
+    start: Instant,
+}
+
+impl std::fmt::Debug for Limiter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Limiter").field("gateways", &self.gateways).finish_non_exhaustive()
+    }
+}
+
+/// What the limit says of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Limited {
+    class: Class,
+    rate: Rate,
+    verdict: Verdict,
+}
+
+impl Limiter {
+    /// As configured.
+    pub fn new(limits: &Limits) -> Self {
+        let class = |per_minute| ClassLimit {
+            quota: Quota { per_minute, burst_percent: limits.burst_percent },
+            callers: Mutex::new(Callers::new(limits.principals_max)),
+        };
+        let gateways = match limits.gateways {
+            Gateways::Count(count) => count,
+            Gateways::Service(_) => 1,
+        };
+        Self {
+            anonymous: class(limits.ip_per_minute),
+            user: class(limits.user_per_minute),
+            service: class(limits.service_per_minute),
+            gateways: AtomicU32::new(gateways),
+            configured: limits.gateways.clone(),
+            hasher: RandomState::new(),
+            start: Instant::now(),
+        }
+    }
+
+    /// Counts the gateways until the future is dropped. A failed count leaves the last one.
+    pub async fn count_gateways(&self) {
+        let Gateways::Service(name) = &self.configured else { return std::future::pending().await };
+        let mut ticks = interval(COUNT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match tokio::time::timeout(COUNT, tokio::net::lookup_host(name.as_str())).await {
+                Ok(Ok(found)) => self.set_gateways(found.take(GATEWAYS_MAX).count()),
+                Ok(Err(error)) => tracing::warn!(name = name.as_str(), %error, "failed to count the gateways"),
+                Err(_) => tracing::warn!(name = name.as_str(), "no answer in time when counting the gateways"),
+            }
+        }
+    }
+
+    fn set_gateways(&self, found: usize) {
+        let found = u32::try_from(found).unwrap_or(u32::MAX).max(1);
+        let before = self.gateways.swap(found, Ordering::Relaxed);
+        if before != found {
+            tracing::info!(before, found, "the number of gateways changed");
+        }
+    }
+
+    /// Gateways that share the limits.
+    pub fn gateways(&self) -> u32 {
+        self.gateways.load(Ordering::Relaxed)
+    }
+
+    /// Callers that are counted now.
+    pub fn callers(&self) -> usize {
+        [&self.anonymous, &self.user, &self.service].iter().map(|class| lock(&class.callers).len()).sum()
+    }
+
+    /// Takes one request of a caller with a good credential, or of its address without one.
+    pub fn take(&self, principal: &Principal, from: IpAddr) -> Limited {
+        match principal.class {
+            Class::Anonymous => self.take_address(from),
+            Class::User | Class::Service => self.count(principal.class, self.hasher.hash_one(&principal.name)),
+        }
+    }
+
+    /// Takes one request of an address: nobody, or somebody whose credential is not good.
+    pub fn take_address(&self, from: IpAddr) -> Limited {
+        self.count(Class::Anonymous, self.hasher.hash_one(address::counted(from)))
+    }
+
+    fn count(&self, class: Class, caller: u64) -> Limited {
+        let limit = match class {
+            Class::Anonymous => &self.anonymous,
+            Class::User => &self.user,
+            Class::Service => &self.service,
+        };
+        let rate = Rate::share(limit.quota, self.gateways());
+        // A bucket is full at 0, so time begins later than that.
+        let now_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
+        let verdict = lock(&limit.callers).take(caller, rate, now_ns);
+        Limited { class, rate, verdict }
+    }
+}
+
+fn lock(callers: &Mutex<Callers>) -> std::sync::MutexGuard<'_, Callers> {
+    callers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Limited {
+    /// How long to wait before the next try; nothing when this one passed.
+    pub const fn wait(&self) -> Option<Duration> {
+        if self.verdict.allowed { None } else { Some(Duration::from_nanos(self.verdict.retry_in_ns)) }
+    }
+
+    /// The refusal of a request that came too early.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if self.verdict.allowed {
+            return Ok(());
+        }
+        Err(Refusal::TooMany { retry_in: Duration::from_nanos(self.verdict.retry_in_ns) })
+    }
+
+    /// Writes `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers). The numbers are this gateway's
+    /// share.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let (class, quota) = (self.class.as_str(), self.rate.per_minute());
+        let reset_s = self.verdict.full_in_ns.div_ceil(1_000_000_000);
+        let fields = [
+            ("ratelimit-policy", format!("\"{class}\";q={quota};w=60")),
+            ("ratelimit", format!("\"{class}\";r={};t={reset_s}", self.verdict.remaining)),
+        ];
+        for (name, value) in fields {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, net::IpAddr};
+
+    use http::HeaderMap;
+    use node_api::gateway::{Gateways, Limits};
+
+    use super::{Class, Limiter, Principal};
+
+    fn user(name: &str) -> Principal {
+        Principal { class: Class::User, name: name.into(), permissions: BTreeSet::new() }
+    }
+
+    #[test]
+    fn three_gateways_together_give_one_user_at_most_a_fifth_more_than_the_limit() {
+        let limits = Limits { gateways: Gateways::Count(3), ..Limits::default() };
+        let gateways: Vec<Limiter> = (0..3).map(|_| Limiter::new(&limits)).collect();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        // All at once: what the buckets hold. What a minute adds is the share of the limit, as `rate` shows.
+        let at_once: usize = gateways
+            .iter()
+            .map(|gateway| (0..1_000).filter(|_| gateway.take(&user("a"), address).check().is_ok()).count())
+            .sum();
+        assert!((90..=120).contains(&at_once), "{at_once}");
+    }
+
+    #[test]
+    fn each_class_has_its_own_numbers_and_says_them() {
+        let limiter = Limiter::new(&Limits::default());
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let policy = |limited: super::Limited| {
+            let mut headers = HeaderMap::new();
+            limited.write(&mut headers);
+            headers["ratelimit-policy"].to_str().expect("text").to_owned()
+        };
+        let service = Principal { class: Class::Service, ..user("s") };
+        assert_eq!(policy(limiter.take(&user("a"), address)), "\"user\";q=1000;w=60");
+        assert_eq!(policy(limiter.take(&service, address)), "\"service\";q=10000;w=60");
+        assert_eq!(policy(limiter.take_address(address)), "\"ip\";q=500;w=60");
+    }
+
+    #[test]
+    fn the_share_shrinks_when_gateways_appear() {
+        let limiter = Limiter::new(&Limits::default());
+        limiter.set_gateways(4);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let passed = (0..1_000).filter(|_| limiter.take(&user("a"), address).check().is_ok()).count();
+        assert!((25..=30).contains(&passed), "{passed}");
+    }
+}

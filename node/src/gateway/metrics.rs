@@ -1,0 +1,173 @@
+//! What a gateway shows at `/metrics`: rate, errors and duration of routes and backends, and what was turned away.
+
+use std::{net::SocketAddr, time::Duration};
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::{
+    backends::BackendView,
+    calls::Tier,
+    rules::breaker::{CallResult, Position},
+};
+
+/// Every metric of the process.
+#[derive(Debug)]
+pub struct GatewayMetrics {
+    registry: Registry,
+    /// Requests, by route, class of the caller and status.
+    pub requests_total: IntCounterVec,
+    /// Seconds from the head of a request until its answer, by route.
+    pub request_seconds: HistogramVec,
+    /// Requests that had to wait for their limit, by class.
+    pub limited_total: IntCounterVec,
+    /// Requests turned away because of too much work, by reason.
+    pub shed_total: IntCounterVec,
+    /// Calls to backends, by backend and result.
+    pub backend_calls_total: IntCounterVec,
+    /// Seconds of calls to backends, by backend.
+    pub backend_call_seconds: HistogramVec,
+    /// 1 while the probes of a backend are good.
+    pub backend_up: IntGaugeVec,
+    /// Position of a backend's breaker: 0 closed, 1 half open, 2 open.
+    pub backend_breaker: IntGaugeVec,
+    /// Calls that were made again at another backend.
+    pub retries_total: IntCounter,
+    /// Look-ups in the cache, by result.
+    pub cache_total: IntCounterVec,
+    /// Callers whose use is counted now.
+    pub callers: IntGauge,
+    /// Gateways that share the limits, as this one counts.
+    pub gateways: IntGauge,
+    /// Open streams.
+    pub streams: IntGauge,
+    /// Open connections.
+    pub connections: IntGauge,
+    /// Newest block that the gateway has seen.
+    pub height: IntGauge,
+}
+
+impl GatewayMetrics {
+    /// Registers every metric.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauges = |name: &str, help: &str| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &["tier", "backend"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let histogram = |name: &str, help: &str, label: &str| {
+            let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 17)?;
+            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[label])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let retries_total =
+            IntCounter::new("althing_gateway_retries_total", "Calls that were made again at another backend.")?;
+        registry.register(Box::new(retries_total.clone()))?;
+        Ok(Self {
+            requests_total: counters(
+                "althing_gateway_requests_total",
+                "Requests, by route, class of the caller and status.",
+                &["route", "class", "status"],
+            )?,
+            request_seconds: histogram(
+                "althing_gateway_request_seconds",
+                "Seconds from the head of a request until its answer begins, by route.",
+                "route",
+            )?,
+            limited_total: counters(
+                "althing_gateway_limited_total",
+                "Requests beyond the limit of their caller, by class.",
+                &["class"],
+            )?,
+            shed_total: counters(
+                "althing_gateway_shed_total",
+                "Requests turned away because of too much work, by reason.",
+                &["reason"],
+            )?,
+            backend_calls_total: counters(
+                "althing_gateway_backend_calls_total",
+                "Calls to backends, by backend and result.",
+                &["backend", "result"],
+            )?,
+            backend_call_seconds: histogram(
+                "althing_gateway_backend_call_seconds",
+                "Seconds of calls to backends, by backend.",
+                "backend",
+            )?,
+            backend_up: gauges("althing_gateway_backend_up", "1 while the probes of a backend are good.")?,
+            backend_breaker: gauges(
+                "althing_gateway_backend_breaker",
+                "Position of a backend's breaker: 0 closed, 1 half open, 2 open.",
+            )?,
+            cache_total: counters("althing_gateway_cache_total", "Look-ups in the cache, by result.", &["result"])?,
+            callers: gauge("althing_gateway_callers", "Callers whose use is counted now.")?,
+            gateways: gauge("althing_gateway_gateways", "Gateways that share the limits, as this one counts.")?,
+            streams: gauge("althing_gateway_streams", "Open streams.")?,
+            connections: gauge("althing_gateway_connections", "Open connections of clients.")?,
+            height: gauge("althing_gateway_height", "Newest block that this gateway has seen.")?,
+            retries_total,
+            registry,
+        })
+    }
+
+    /// One call to a backend.
+    pub fn called(&self, backend: SocketAddr, result: CallResult, time: Duration) {
+        let backend = backend.to_string();
+        let result = match result {
+            CallResult::Answered => "answered",
+            CallResult::Failed => "failed",
+            CallResult::Abandoned => "abandoned",
+        };
+        self.backend_calls_total.with_label_values(&[backend.as_str(), result]).inc();
+        self.backend_call_seconds.with_label_values(&[backend.as_str()]).observe(time.as_secs_f64());
+    }
+
+    /// The backends of a tier as they are now.
+    pub fn show_backends(&self, tier: Tier, backends: &[BackendView]) {
+        for BackendView { address, up, breaker } in backends {
+            let labels = [tier.as_str(), &address.to_string()];
+            self.backend_up.with_label_values(&labels).set(i64::from(*up));
+            let position = match breaker {
+                Position::Closed => 0,
+                Position::HalfOpen => 1,
+                Position::Open => 2,
+            };
+            self.backend_breaker.with_label_values(&labels).set(position);
+        }
+    }
+
+    /// Forgets backends that are gone.
+    pub fn forget(&self, tier: Tier, gone: &[SocketAddr]) {
+        for address in gone {
+            let address = address.to_string();
+            let labels = [tier.as_str(), &address];
+            // A label that never had a value is no error.
+            let _ = self.backend_up.remove_label_values(&labels);
+            let _ = self.backend_breaker.remove_label_values(&labels);
+            let _ = self.backend_call_seconds.remove_label_values(&[&address]);
+            for result in ["answered", "failed", "abandoned"] {
+                let _ = self.backend_calls_total.remove_label_values(&[&address, result]);
+            }
+        }
+    }
+
+    /// The Prometheus text format of every metric.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut bytes = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}

@@ -1,0 +1,8 @@
+//! The gateway as a process: what clients see over REST, gRPC and streams, before real nodes that may fail.
+
+#![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
+
+mod authentication;
+mod edge;
+mod forwarding;
+mod harness;

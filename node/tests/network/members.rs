@@ -1,0 +1,117 @@
+//! Voters that come and go: a node that follows the chain is voted in, signs, and is voted out again.
+
+use std::{path::Path, process::Stdio};
+
+use node_api::proto;
+use tokio::io::AsyncWriteExt;
+
+use super::{Ballot, Network, network_with_candidates, until};
+
+/// Runs one command of the program: its exit code, what it printed, and what it said about it.
+pub async fn run(arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_althing-node"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = process.stdin.take().expect("the input is a pipe");
+    stdin.write_all(input.as_bytes()).await.expect("the program reads its input");
+    drop(stdin);
+    let output = process.wait_with_output().await.expect("the program ends");
+    let text = |bytes| String::from_utf8(bytes).expect("the output is text");
+    (output.status.code().expect("it was not killed"), text(output.stdout), text(output.stderr))
+}
+
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("the path is text")
+}
+
+impl Network {
+    /// `althing-node tx governance <change> --key <governance key>`, then `tx submit`.
+    async fn govern(&self, change: &[&str], input: &str) {
+        let plan = self.devnet.plan();
+        let endpoint = plan.nodes[1].listen.grpc.to_string();
+        let connection = ["--endpoint", &endpoint, "--tls", path(&plan.client)];
+        let mut make = [&["tx", "governance"], change, &connection].concat();
+        let (code, unsigned, said) = run(&make, input).await;
+        assert_eq!(code, 0, "{said}");
+        let submit = [&["tx", "submit", "-", "--timeout", "30"], &connection[..]].concat();
+        let (code, _, said) = run(&submit, &unsigned).await;
+        assert_eq!(code, 6, "an unsigned transaction is refused: {said}");
+        assert!(said.contains("0 of 1 needed keys have signed"), "{said}");
+
+        make.extend(["--key", path(&plan.governance)]);
+        let (code, signed, said) = run(&make, input).await;
+        assert_eq!(code, 0, "{said}");
+        let (code, end, said) = run(&submit, &signed).await;
+        assert_eq!(code, 0, "{end}{said}");
+    }
+
+    async fn wait_voters(&self, number: usize, count: usize) {
+        let what = format!("node {number} sees {count} voters");
+        until(&what, || async {
+            let voters = self.clients[number].validators().await.ok()?.voters.len();
+            (voters == count).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
+    let mut network = network_with_candidates(4, 1).await;
+    for number in 0..4 {
+        network.wait_signing(number).await;
+    }
+    let ballot = Ballot::default();
+    for watcher in &network.watchers[1..4] {
+        ballot.watch(watcher).await;
+    }
+    let height = network.status(1).await.expect("node 1 answers").height;
+    network.wait_height(4, height).await;
+    let follows = network.status(4).await.expect("the fifth answers");
+    assert!(!follows.signing_enabled);
+    let identity = hex::encode(&follows.identity);
+
+    let plan = network.devnet.plan();
+    let endpoint = plan.nodes[4].listen.grpc.to_string();
+    let ask = ["tx", "governance", "report", "--endpoint", &endpoint, "--tls", path(&plan.operator)];
+    let (code, report, said) = run(&ask, "").await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(run(&ask, "").await.1, report, "the same key is reported again");
+    network.govern(&["add", "--report", "-", "--power", "1"], &report).await;
+    network.wait_signing(4).await;
+    until("the others see its votes", || async { (ballot.count_of(&follows.identity) > 2).then_some(()) }).await;
+    network.wait_voters(1, 5).await;
+
+    // Four of five are needed now: without the first, nothing is decided without the fifth.
+    network.devnet.kill_node(0).await.expect("the node can be killed");
+    for nonce in 0..3 {
+        network.send(1, 0, nonce).await;
+    }
+    network.devnet.start_node(0).expect("the node starts again");
+    network.wait_signing(0).await;
+
+    // It keeps its key over a restart.
+    network.devnet.kill_node(4).await.expect("the node can be killed");
+    network.devnet.start_node(4).expect("the node starts again");
+    let back = network.wait_signing(4).await;
+    assert_eq!(back.session.map(|session| session.epoch), Some(1));
+
+    network.govern(&["remove", "--voter", &identity], "").await;
+    until("it is no voter any more", || async {
+        let status = network.status(4).await?;
+        (status.session?.state() == proto::SessionState::NotAVoter && !status.signing_enabled).then_some(())
+    })
+    .await;
+    network.wait_voters(1, 4).await;
+    let height = network.status(1).await.expect("node 1 answers").height;
+    network.wait_height(4, height + 2).await;
+    network.devnet.kill_node(4).await.expect("the node can be killed");
+    network.send(1, 0, 3).await;
+    assert_eq!(ballot.conflicts(), vec![]);
+    network.devnet.stop().await.expect("the nodes stop");
+}

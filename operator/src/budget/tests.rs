@@ -1,0 +1,252 @@
+//! The budget against the protocol's own quorum rule: every small chain, every set of silent voters, every choice.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use node_api::node_core::types::{Epoch, Identity, Power, SessionKey, VoterEntry, VoterSet};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::chain::agreement::VoterFact;
+
+/// A chain with these powers in which some voters are silent and of some the pod is gone.
+#[derive(Clone, Debug)]
+struct Chain {
+    powers: Vec<u64>,
+    silent: u32,
+    absent: u32,
+}
+
+/// What is checked: the budget, or a budget with a fault.
+type Rule = fn(&Chain, &BTreeSet<String>) -> (usize, Vec<bool>);
+
+fn has(set: u32, number: usize) -> bool {
+    set & (1 << number) != 0
+}
+
+fn name(number: usize) -> String {
+    format!("v{number}")
+}
+
+impl Chain {
+    fn budget(&self) -> Budget {
+        let voters: BTreeMap<String, VoterFact> = self
+            .powers
+            .iter()
+            .enumerate()
+            .map(|(number, power)| {
+                (name(number), VoterFact { power: *power, is_signing: !has(self.silent, number), session: None })
+            })
+            .collect();
+        let signing = self.powers.iter().enumerate().filter(|(number, _)| !has(self.silent, *number));
+        let facts = Facts {
+            height: 1,
+            block_age: Duration::ZERO,
+            total_power: self.powers.iter().sum(),
+            signing_power: signing.map(|(_, power)| *power).sum(),
+            voters,
+            margin: 0,
+            last_precommits: BTreeMap::new(),
+        };
+        let absent = (0..self.powers.len()).filter(|number| has(self.absent, *number)).map(name).collect();
+        Budget::of(&facts, &absent)
+    }
+
+    /// The same chain as the protocol sees it.
+    fn protocol(&self) -> VoterSet {
+        let entry = |(number, power): (usize, &u64)| {
+            let byte = u8::try_from(number + 1).expect("few");
+            VoterEntry {
+                identity: Identity::new([byte; 32]),
+                power: Power::new(*power),
+                session_key: SessionKey::new([byte + 100; 32]),
+                epoch: Epoch::FIRST,
+            }
+        };
+        VoterSet::new(self.powers.iter().enumerate().map(entry).collect()).expect("a set")
+    }
+
+    fn down(&self) -> u32 {
+        self.silent | self.absent
+    }
+
+    fn power_of(&self, set: u32) -> u64 {
+        self.powers.iter().enumerate().filter(|(number, _)| has(set, *number)).map(|(_, power)| power).sum()
+    }
+
+    /// After these stop, too, at most as much power is down as the protocol tolerates, and what is left is a quorum.
+    fn bears(&self, stopped: u32) -> bool {
+        let set = self.protocol();
+        let down = self.power_of(self.down() | stopped);
+        down <= set.fault_budget().get() && set.total_power().get() - down >= set.quorum().get()
+    }
+}
+
+fn real(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
+    let budget = chain.budget();
+    let permits = (0..chain.powers.len()).map(|number| budget.permits(&name(number))).collect();
+    (budget.allowed(here), permits)
+}
+
+/// Everything that is wrong with what a rule says of one chain of which the voters of `here` run in this cluster.
+fn complaint(rule: Rule, chain: &Chain, here: u32) -> Option<String> {
+    let names: BTreeSet<String> = (0..chain.powers.len()).filter(|number| has(here, *number)).map(name).collect();
+    let (allowed, permits) = rule(chain, &names);
+    let set = chain.protocol();
+    let signing_here: Vec<usize> =
+        (0..chain.powers.len()).filter(|number| has(here, *number) && !has(chain.down(), *number)).collect();
+    let one_at_a_time = set.fault_budget().get() == 0 && chain.down() == 0;
+    for (number, permitted) in permits.iter().enumerate() {
+        let others = chain.down() & !(1 << number);
+        let alone = set.fault_budget().get() == 0 && others == 0;
+        let expected = has(chain.silent, number) || alone || chain.bears(1 << number);
+        if *permitted != expected {
+            return Some(format!("{chain:?}: stopping {number} is {permitted}, the protocol says {expected}"));
+        }
+    }
+    if set.fault_budget().get() == 0 {
+        let expected = usize::from(one_at_a_time && !signing_here.is_empty());
+        return (allowed != expected).then(|| format!("{chain:?} here {here:b}: {allowed} allowed, not {expected}"));
+    }
+    let choices = |size: usize| {
+        (0u32..1 << signing_here.len()).filter(move |choice| choice.count_ones() as usize == size).map(|choice| {
+            signing_here
+                .iter()
+                .enumerate()
+                .filter(|(bit, _)| has(choice, *bit))
+                .fold(0, |set, (_, number)| set | 1 << number)
+        })
+    };
+    // Nothing is asked of a chain that is beyond its budget already, but that nothing more is allowed.
+    if let Some(choice) = choices(allowed).find(|choice| allowed > 0 && !chain.bears(*choice)) {
+        return Some(format!("{chain:?} here {here:b}: {allowed} allowed, but not {choice:b}"));
+    }
+    let one_more = allowed + 1;
+    if one_more <= signing_here.len() && choices(one_more).all(|choice| chain.bears(choice)) {
+        return Some(format!("{chain:?} here {here:b}: {allowed} allowed, {one_more} would do"));
+    }
+    None
+}
+
+/// Every chain of up to five voters with powers up to four, and every set of silent, absent and local voters of some.
+fn first_complaint(rule: Rule) -> Option<String> {
+    for voters in 1..=5u32 {
+        for code in 0..4u64.pow(voters) {
+            let powers: Vec<u64> = (0..voters).map(|digit| code / 4u64.pow(digit) % 4 + 1).collect();
+            let mut random = StdRng::seed_from_u64(code);
+            for silent in 0..1u32 << voters {
+                let absent = random.random_range(0..1u32 << voters) & random.random_range(0..1u32 << voters);
+                let here = random.random_range(0..1u32 << voters);
+                let chain = Chain { powers: powers.clone(), silent, absent };
+                if let Some(complaint) = complaint(rule, &chain, here) {
+                    return Some(complaint);
+                }
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn the_budget_is_what_the_protocol_bears_and_no_less() {
+    assert_eq!(first_complaint(real), None);
+}
+
+#[test]
+fn a_budget_that_is_off_by_one_is_caught() {
+    fn one_too_many(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
+        let budget = chain.budget();
+        let wrong = Budget { faults: budget.faults + 1, ..budget };
+        let permits = (0..chain.powers.len()).map(|number| wrong.permits(&name(number))).collect();
+        (wrong.allowed(here), permits)
+    }
+    fn one_too_few(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
+        let (allowed, permits) = real(chain, here);
+        (allowed.saturating_sub(1), permits)
+    }
+    assert!(first_complaint(one_too_many).is_some());
+    assert!(first_complaint(one_too_few).is_some());
+}
+
+#[test]
+fn a_budget_that_forgets_voters_outside_the_cluster_is_caught() {
+    fn only_here(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
+        let budget = chain.budget();
+        let down_here = (0..chain.powers.len())
+            .filter(|number| has(chain.down(), *number) && here.contains(&name(*number)))
+            .filter_map(|number| chain.powers.get(number))
+            .sum();
+        let wrong = Budget { down: down_here, ..budget };
+        let permits = (0..chain.powers.len()).map(|number| wrong.permits(&name(number))).collect();
+        (wrong.allowed(here), permits)
+    }
+    assert!(first_complaint(only_here).is_some());
+}
+
+#[test]
+fn a_budget_that_counts_the_lightest_first_is_caught() {
+    fn lightest_first(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
+        let budget = chain.budget();
+        let (_, permits) = real(chain, here);
+        let mut powers: Vec<u64> = budget
+            .signing
+            .iter()
+            .filter(|(name, share)| !share.is_absent && here.contains(*name))
+            .map(|(_, share)| share.power)
+            .collect();
+        powers.sort_unstable();
+        let mut spent = 0;
+        let fits = powers.into_iter().take_while(|power| {
+            spent += power;
+            spent <= budget.left()
+        });
+        (if budget.tolerates_nothing() { real(chain, here).0 } else { fits.count() }, permits)
+    }
+    assert!(first_complaint(lightest_first).is_some());
+}
+
+#[test]
+fn without_facts_every_pod_must_stay() {
+    let names: BTreeSet<String> = (0..4).map(name).collect();
+    assert_eq!(pods_needed(None, &names, 4), 4);
+    let all_sign = Chain { powers: vec![1; 4], silent: 0, absent: 0 }.budget();
+    assert_eq!(pods_needed(Some(&all_sign), &names, 4), 3);
+    let one_absent = Chain { powers: vec![1; 4], silent: 0, absent: 0b0001 }.budget();
+    assert_eq!(pods_needed(Some(&one_absent), &names, 4), 4);
+    let alone = Chain { powers: vec![1], silent: 0, absent: 0 }.budget();
+    assert_eq!(pods_needed(Some(&alone), &names, 1), 0);
+}
+
+#[test]
+fn margin_is_the_most_failures_that_any_choice_of_voters_survives() {
+    for seed in 0..500 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let powers: Vec<u64> = (0..random.random_range(1..9)).map(|_| random.random_range(1..9)).collect();
+        let total: u64 = powers.iter().sum();
+        let signing: Vec<u64> = powers.iter().copied().filter(|_| random.random_bool(0.8)).collect();
+        let survives = |failed: u32| {
+            (0u32..1 << signing.len()).filter(|choice| choice.count_ones() == failed).all(|choice| {
+                let left: u64 = signing
+                    .iter()
+                    .enumerate()
+                    .filter(|(bit, _)| choice & (1 << bit) == 0)
+                    .map(|(_, power)| power)
+                    .sum();
+                left >= quorum(total)
+            })
+        };
+        let brute = (1..=u32::try_from(signing.len()).expect("few")).take_while(|failed| survives(*failed)).count();
+        assert_eq!(margin(total, signing.clone()) as usize, brute, "seed {seed}: {signing:?} of {total}");
+    }
+}
+
+#[test]
+fn quorum_and_faults_are_those_of_the_protocol() {
+    for total in 1..1_000 {
+        let set = Chain { powers: vec![total], silent: 0, absent: 0 }.protocol();
+        assert_eq!((quorum(total), faults(total)), (set.quorum().get(), set.fault_budget().get()), "{total}");
+        assert!(quorum(total) + faults(total) <= total, "{total}");
+        assert!(2 * quorum(total) - total > faults(total), "{total}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Which voter joins or leaves the chain next: decided from the spec, what is written down, and what the chain says. Pure.
+//!
+//! One change at a time. It is written down before it begins, so that a killed operator goes on with it; it is put before
+//! the chain as one governance transaction; it is over when f+1 voters say so, and for a newcomer when they see it sign.
+//! A change is put before the chain only if the quorum holds after it with a newcomer counted as down.
+
+use std::collections::BTreeMap;
+
+use crate::budget::quorum;
+use crate::chain::agreement::Facts;
+
+#[cfg(test)]
+mod tests;
+
+/// Power of a voter that this operator votes in: that of every voter in genesis.
+pub const POWER: u64 = 1;
+
+/// Whether a voter comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It is to be voted in.
+    Join,
+    /// It is to be voted out.
+    Leave,
+}
+
+/// A change as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Number of the voter's node.
+    pub number: u32,
+    /// Whether it comes or goes.
+    pub direction: Direction,
+    /// The last height at which the transaction that was put before the chain can be executed; none before the first.
+    pub proposed_until: Option<u64>,
+}
+
+/// Everything that the decision needs.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// How many voters the spec wants.
+    pub replicas: u32,
+    /// Numbers of the voters that the chain has, ascending.
+    pub numbers: &'a [u32],
+    /// Identities of their nodes and of the newcomer's, as far as they are known.
+    pub identities: &'a BTreeMap<u32, String>,
+    /// The change that is written down.
+    pub change: Option<&'a Change>,
+    /// The newcomer's node follows the chain and has its last blocks.
+    pub newcomer_is_synced: bool,
+    /// What f+1 voters report.
+    pub facts: Option<&'a Facts>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// The chain has the voters that the spec wants.
+    Nothing,
+    /// Wait; why.
+    Wait(String),
+    /// The spec asks for what the chain cannot do.
+    Refuse(String),
+    /// Write this change down.
+    Begin(Change),
+    /// Forget the change: nothing was put before the chain, and the spec does not want it any more.
+    Forget,
+    /// Put the change before the chain.
+    Propose,
+    /// The chain has the change: write down the numbers of its voters.
+    Finish(Vec<u32>),
+}
+
+/// How long after the last height of a transaction its change may still begin to count: a change counts three heights
+/// after its execution, and reports may be that much behind.
+const EFFECT_BLOCKS: u64 = 6;
+
+/// The next move.
+pub fn decide(view: &View<'_>) -> Move {
+    match view.change {
+        None => begin(view),
+        Some(change) => go_on(view, change),
+    }
+}
+
+fn begin(view: &View<'_>) -> Move {
+    let wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX);
+    let direction = match wanted.cmp(&view.numbers.len()) {
+        std::cmp::Ordering::Equal => return Move::Nothing,
+        std::cmp::Ordering::Greater => Direction::Join,
+        std::cmp::Ordering::Less => Direction::Leave,
+    };
+    if view.numbers.len() == 1 || wanted == 1 {
+        let has = view.numbers.len();
+        return Move::Refuse(format!(
+            "replicas is {wanted}, the chain has {has}: a change of voters must move less than a third of the power, so a chain of one voter stays one; set replicas back to {has}"
+        ));
+    }
+    let Some(facts) = view.facts else { return Move::Wait(unknown()) };
+    let number = match direction {
+        Direction::Join => (0..).find(|number| !view.numbers.contains(number)),
+        Direction::Leave => leaves(view, facts),
+    };
+    match number {
+        Some(number) => Move::Begin(Change { number, direction, proposed_until: None }),
+        None => Move::Nothing,
+    }
+}
+
+/// Who is voted out: the first that does not sign, else the one with the highest number.
+fn leaves(view: &View<'_>, facts: &Facts) -> Option<u32> {
+    let signs = |number: &u32| {
+        let voter = view.identities.get(number).and_then(|identity| facts.voters.get(identity));
+        voter.is_some_and(|voter| voter.is_signing)
+    };
+    view.numbers.iter().find(|number| !signs(number)).or_else(|| view.numbers.last()).copied()
+}
+
+fn go_on(view: &View<'_>, change: &Change) -> Move {
+    let Some(facts) = view.facts else { return Move::Wait(unknown()) };
+    let identity = view.identities.get(&change.number);
+    let voter = identity.and_then(|identity| facts.voters.get(identity));
+    match change.direction {
+        Direction::Join => match voter {
+            Some(voter) if voter.is_signing => Move::Finish(with(view.numbers, change.number)),
+            Some(_) => Move::Wait(format!("voter {} is voted in, waiting for it to sign", change.number)),
+            None => join(view, change, facts),
+        },
+        Direction::Leave => match (identity, voter) {
+            (None, _) => Move::Wait(format!("the identity of voter {} is not known", change.number)),
+            (Some(_), None) => Move::Finish(without(view.numbers, change.number)),
+            (Some(_), Some(voter)) => {
+                let signing = if voter.is_signing { voter.power } else { 0 };
+                let after =
+                    (facts.signing_power.saturating_sub(signing), facts.total_power.saturating_sub(voter.power));
+                leave(view, change, facts, after)
+            }
+        },
+    }
+}
+
+fn join(view: &View<'_>, change: &Change, facts: &Facts) -> Move {
+    let number = change.number;
+    let is_wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX) > view.numbers.len();
+    if !is_wanted && change.proposed_until.is_none() {
+        return Move::Forget;
+    }
+    if let Some(until) = in_flight(change, facts) {
+        return Move::Wait(format!("waiting for the chain to take voter {number} in, at the latest at height {until}"));
+    }
+    if !view.newcomer_is_synced {
+        return Move::Wait(format!("waiting for voter {number} to catch up with the chain"));
+    }
+    // With the newcomer counted as down.
+    if facts.signing_power < quorum(facts.total_power.saturating_add(POWER)) {
+        return Move::Wait(format!(
+            "voter {number} is not voted in now: too few voters sign to bear one more that may fail"
+        ));
+    }
+    Move::Propose
+}
+
+fn leave(view: &View<'_>, change: &Change, facts: &Facts, (signing, total): (u64, u64)) -> Move {
+    let number = change.number;
+    let is_wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX) >= view.numbers.len();
+    if is_wanted && change.proposed_until.is_none() {
+        return Move::Forget;
+    }
+    if let Some(until) = in_flight(change, facts) {
+        return Move::Wait(format!("waiting for the chain to let voter {number} go, at the latest at height {until}"));
+    }
+    if signing < quorum(total) {
+        return Move::Wait(format!("voter {number} is not voted out now: the others that sign would be no quorum"));
+    }
+    Move::Propose
+}
+
+/// The last height of a transaction that may still change something.
+fn in_flight(change: &Change, facts: &Facts) -> Option<u64> {
+    change.proposed_until.filter(|until| facts.height < until.saturating_add(EFFECT_BLOCKS))
+}
+
+fn unknown() -> String {
+    "too few voters answer to know who votes".to_string()
+}
+
+fn with(numbers: &[u32], number: u32) -> Vec<u32> {
+    let mut all = without(numbers, number);
+    all.push(number);
+    all.sort_unstable();
+    all
+}
+
+fn without(numbers: &[u32], number: u32) -> Vec<u32> {
+    numbers.iter().copied().filter(|other| *other != number).collect()
+}

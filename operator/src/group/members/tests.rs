@@ -1,0 +1,143 @@
+//! Every step of a voter that comes or goes, and what must never be put before the chain.
+
+use super::*;
+use crate::validator::fixtures;
+
+struct Chain {
+    facts: Facts,
+    numbers: Vec<u32>,
+    identities: BTreeMap<u32, String>,
+}
+
+/// Voters `i0`, `i1`, ... of which these are silent.
+fn chain(voters: u32, silent: &[u32]) -> Chain {
+    let names: Vec<String> = (0..voters).map(|number| format!("i{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut facts = fixtures::facts(&names);
+    for number in silent {
+        facts.voters.get_mut(&format!("i{number}")).expect("there").is_signing = false;
+        facts.signing_power -= 1;
+    }
+    let identities = (0..=voters).map(|number| (number, format!("i{number}"))).collect();
+    Chain { facts, numbers: (0..voters).collect(), identities }
+}
+
+impl Chain {
+    fn next(&self, replicas: u32, change: Option<&Change>) -> Move {
+        decide(&View {
+            replicas,
+            numbers: &self.numbers,
+            identities: &self.identities,
+            change,
+            newcomer_is_synced: true,
+            facts: Some(&self.facts),
+        })
+    }
+}
+
+fn change(number: u32, direction: Direction, proposed_until: Option<u64>) -> Change {
+    Change { number, direction, proposed_until }
+}
+
+#[test]
+fn a_voter_more_is_written_down_then_proposed_then_waited_for() {
+    let mut seen = chain(4, &[]);
+    assert_eq!(seen.next(4, None), Move::Nothing);
+    assert_eq!(seen.next(5, None), Move::Begin(change(4, Direction::Join, None)));
+    assert_eq!(seen.next(5, Some(&change(4, Direction::Join, None))), Move::Propose);
+    let until = seen.facts.height + 20;
+    let proposed = change(4, Direction::Join, Some(until));
+    assert!(matches!(seen.next(5, Some(&proposed)), Move::Wait(_)));
+    seen.facts.height = until + EFFECT_BLOCKS;
+    assert_eq!(seen.next(5, Some(&proposed)), Move::Propose, "the transaction has expired");
+    let mut with_it = chain(5, &[4]);
+    with_it.numbers.pop();
+    assert!(matches!(with_it.next(5, Some(&proposed)), Move::Wait(_)), "voted in and not signing yet");
+    with_it.facts = chain(5, &[]).facts;
+    assert_eq!(with_it.next(5, Some(&proposed)), Move::Finish(vec![0, 1, 2, 3, 4]));
+}
+
+#[test]
+fn a_voter_less_is_the_first_silent_one_or_the_last() {
+    assert_eq!(chain(5, &[]).next(4, None), Move::Begin(change(4, Direction::Leave, None)));
+    assert_eq!(chain(5, &[1]).next(4, None), Move::Begin(change(1, Direction::Leave, None)));
+    let leaves = change(1, Direction::Leave, None);
+    assert_eq!(chain(5, &[1]).next(4, Some(&leaves)), Move::Propose);
+    let mut gone = chain(5, &[]);
+    gone.facts.voters.remove("i1");
+    assert_eq!(gone.next(4, Some(&leaves)), Move::Finish(vec![0, 2, 3, 4]));
+}
+
+#[test]
+fn a_freed_number_is_taken_first() {
+    let mut seen = chain(5, &[]);
+    seen.numbers = vec![0, 2, 3, 4];
+    assert_eq!(seen.next(5, None), Move::Begin(change(1, Direction::Join, None)));
+}
+
+#[test]
+fn nothing_is_proposed_that_the_quorum_does_not_bear() {
+    // After it, 5 of power 5 need 4 that sign; with one of the four silent there are 3.
+    assert!(matches!(chain(4, &[0]).next(5, Some(&change(4, Direction::Join, None))), Move::Wait(_)));
+    // Of 7, two are silent and another goes: 4 of 6 sign, 5 are needed.
+    assert!(matches!(chain(7, &[0, 1]).next(6, Some(&change(6, Direction::Leave, None))), Move::Wait(_)));
+    assert_eq!(chain(7, &[0, 1]).next(6, Some(&change(0, Direction::Leave, None))), Move::Propose);
+}
+
+#[test]
+fn what_the_spec_does_not_want_any_more_is_forgotten_only_before_it_was_proposed() {
+    let seen = chain(4, &[]);
+    assert_eq!(seen.next(4, Some(&change(4, Direction::Join, None))), Move::Forget);
+    let until = Some(seen.facts.height + 20);
+    assert!(matches!(seen.next(4, Some(&change(4, Direction::Join, until))), Move::Wait(_)));
+    assert_eq!(chain(5, &[]).next(5, Some(&change(4, Direction::Leave, None))), Move::Forget);
+}
+
+#[test]
+fn without_facts_or_a_synced_newcomer_nothing_happens() {
+    let seen = chain(4, &[]);
+    let joins = change(4, Direction::Join, None);
+    let view = |change, newcomer_is_synced, facts| View {
+        replicas: 5,
+        numbers: &seen.numbers,
+        identities: &seen.identities,
+        change,
+        newcomer_is_synced,
+        facts,
+    };
+    assert!(matches!(decide(&view(None, true, None)), Move::Wait(_)));
+    assert!(matches!(decide(&view(Some(&joins), true, None)), Move::Wait(_)));
+    assert!(matches!(decide(&view(Some(&joins), false, Some(&seen.facts))), Move::Wait(_)));
+}
+
+#[test]
+fn a_chain_of_one_voter_stays_one() {
+    assert!(matches!(chain(1, &[]).next(4, None), Move::Refuse(_)));
+    assert!(matches!(chain(4, &[]).next(1, None), Move::Refuse(_)));
+}
+
+/// From any number of voters with any of them silent: what is proposed leaves a quorum, a newcomer counted as down.
+#[test]
+fn every_proposal_leaves_a_quorum() {
+    let mut proposed = 0;
+    for voters in 4..9u32 {
+        for silent in 0..1u32 << voters {
+            let silent: Vec<u32> = (0..voters).filter(|number| silent & (1 << number) != 0).collect();
+            let seen = chain(voters, &silent);
+            let signing = u64::from(voters) - silent.len() as u64;
+            if seen.next(voters + 1, Some(&change(voters, Direction::Join, None))) == Move::Propose {
+                assert!(3 * signing > 2 * (u64::from(voters) + 1), "{silent:?} of {voters}");
+                proposed += 1;
+            }
+            for number in 0..voters {
+                let leaves = change(number, Direction::Leave, None);
+                if seen.next(voters - 1, Some(&leaves)) == Move::Propose {
+                    let left = signing - u64::from(!silent.contains(&number));
+                    assert!(3 * left > 2 * (u64::from(voters) - 1), "{number} of {voters}, {silent:?}");
+                    proposed += 1;
+                }
+            }
+        }
+    }
+    assert!(proposed > 100, "only {proposed} proposals");
+}

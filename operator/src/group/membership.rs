@@ -1,0 +1,296 @@
+//! Carries out changes of the voters: writes down what is meant, lets the newcomer follow the chain, and puts one
+//! governance transaction before it.
+
+use std::collections::BTreeMap;
+
+use althing_crds::group::{MemberChange, MemberDirection, Members};
+use althing_crds::{Reason, names};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, Resource, ResourceExt};
+use node_api::governance::{GovernanceTerms, TransactionDocument, VoterReport, unsigned, with_signature};
+use node_api::keys;
+use node_api::node_core::types::{GovernanceChange, Height, Identity, Nonce, Power, Transaction};
+use node_api::proto::{NodeState, Wait};
+
+use super::ceremony;
+use super::members::{self, Change, Direction, Move, POWER, View};
+use super::observe::{self, GovernanceRead, Observed, Voter};
+use crate::certificates;
+use crate::context::Context;
+use crate::error::Error;
+use crate::events::Draft;
+use crate::kinds::Owner;
+use crate::refusal::Refusal;
+
+/// For how many blocks a transaction that the operator signs can be executed. Short, because a new one is made only when
+/// the old one has expired.
+const VALIDITY_BLOCKS: u64 = 20;
+/// The same where people have to sign.
+const VALIDITY_BLOCKS_SIGNED_BY_PEOPLE: u64 = 100_000;
+
+/// How far the voters are what the spec wants.
+pub enum Progress {
+    /// They are.
+    Settled,
+    /// The chain cannot come there.
+    Refused(Refusal),
+    /// It goes on by itself; what is waited for.
+    Going(String),
+    /// People must sign; what.
+    AwaitingGovernance(String),
+}
+
+/// Takes the next move.
+pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
+    let change = change(observed);
+    let newcomer = match &change {
+        Some(Change { number, direction: Direction::Join, .. }) => {
+            Some(observe::member(context, owner, observed, *number).await?)
+        }
+        Some(Change { direction: Direction::Leave, .. }) | None => None,
+    };
+    let newcomer_is_synced = match &newcomer {
+        Some(newcomer) => follow(observed, newcomer).await,
+        None => false,
+    };
+    let identities = identities(owner, observed.voters.iter().chain(&newcomer));
+    let view = View {
+        replicas: u32::try_from(observed.group.spec.replicas).unwrap_or(0),
+        numbers: &observed.numbers,
+        identities: &identities,
+        change: change.as_ref(),
+        newcomer_is_synced,
+        facts: observed.facts.as_ref(),
+    };
+    match members::decide(&view) {
+        Move::Nothing => Ok(Progress::Settled),
+        Move::Refuse(why) => Ok(Progress::Refused(Refusal::new(Reason::MembershipFixed, why))),
+        Move::Wait(why) => Ok(waiting(observed, why)),
+        Move::Begin(change) => {
+            let why = say(&change);
+            let numbers = observed.numbers.clone();
+            write(context, observed, numbers, Some(written(&change))).await?;
+            tell(context, observed, "VoterChangeBegun", why.clone()).await;
+            Ok(Progress::Going(why))
+        }
+        Move::Forget => {
+            let numbers = observed.numbers.clone();
+            write(context, observed, numbers, None).await?;
+            tell(context, observed, "VoterChangeForgotten", "the spec does not want it any more".to_string()).await;
+            Ok(Progress::Going("looking at the voters again".to_string()))
+        }
+        Move::Finish(numbers) => {
+            let note = format!("the chain has {} voters of this group", numbers.len());
+            write(context, observed, numbers, None).await?;
+            tell(context, observed, "VoterChangeOver", note.clone()).await;
+            Ok(Progress::Going(note))
+        }
+        Move::Propose => match (change, identities) {
+            (Some(change), identities) => {
+                propose(context, owner, observed, &Proposal { change, identities, newcomer }).await
+            }
+            (None, _) => Ok(Progress::Settled),
+        },
+    }
+}
+
+/// The change that is written down.
+fn change(observed: &Observed) -> Option<Change> {
+    let change = observed.status()?.members.as_ref()?.change.as_ref()?;
+    Some(Change {
+        number: u32::try_from(change.number).ok()?,
+        direction: match change.direction {
+            MemberDirection::Join => Direction::Join,
+            MemberDirection::Leave => Direction::Leave,
+        },
+        proposed_until: change.proposed_until.and_then(|height| u64::try_from(height).ok()),
+    })
+}
+
+fn written(change: &Change) -> MemberChange {
+    MemberChange {
+        number: i32::try_from(change.number).unwrap_or(i32::MAX),
+        direction: match change.direction {
+            Direction::Join => MemberDirection::Join,
+            Direction::Leave => MemberDirection::Leave,
+        },
+        since: Timestamp::now().to_string(),
+        proposed_until: None,
+        transaction: None,
+    }
+}
+
+fn say(change: &Change) -> String {
+    match change.direction {
+        Direction::Join => format!("voter {} joins the chain", change.number),
+        Direction::Leave => format!("voter {} leaves the chain", change.number),
+    }
+}
+
+fn waiting(observed: &Observed, why: String) -> Progress {
+    let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
+    if change.is_some_and(|change| change.transaction.is_some()) {
+        return Progress::AwaitingGovernance(format!(
+            "{why}; sign the document in status.members.change.transaction with `althing-node tx sign` and send it with `althing-node tx submit`"
+        ));
+    }
+    Progress::Going(why)
+}
+
+fn identities<'a>(owner: &Owner, voters: impl Iterator<Item = &'a Voter>) -> BTreeMap<u32, String> {
+    voters
+        .filter_map(|voter| Some((names::node_number(&owner.name, &voter.name)?, voter.identity()?.to_string())))
+        .collect()
+}
+
+/// Gives the chain's genesis to a newcomer that has none, and says whether it has the chain's last blocks.
+async fn follow(observed: &Observed, newcomer: &Voter) -> bool {
+    let (Ok(said), Some(connection), Some(genesis)) = (&newcomer.said, &newcomer.connection, observed.kept_genesis())
+    else {
+        return false;
+    };
+    let asked = match said.state() {
+        NodeState::WaitingForGenesis => {
+            let joined = connection.client.join_chain(genesis).await.map(|_| ());
+            connection.counted("AcceptGenesis", joined)
+        }
+        NodeState::GenesisAccepted => {
+            connection.counted("StartChain", connection.client.start_chain(&genesis.hash()).await)
+        }
+        NodeState::Unspecified
+        | NodeState::WaitingForGrant
+        | NodeState::Syncing
+        | NodeState::Running
+        | NodeState::Halted => Ok(()),
+    };
+    if let Err(error) = asked {
+        tracing::info!(node = %newcomer.name, %error, "the newcomer does not follow the chain yet, trying again");
+    }
+    said.state() == NodeState::Running && said.synced
+}
+
+/// A change that is put before the chain.
+struct Proposal {
+    change: Change,
+    identities: BTreeMap<u32, String>,
+    newcomer: Option<Voter>,
+}
+
+/// Makes the transaction. Written down before it is sent: until it has expired no other one is made.
+async fn propose(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    proposal: &Proposal,
+) -> Result<Progress, Error> {
+    let key = match &observed.governance {
+        GovernanceRead::Present(_) => Some(governance_key(context, owner).await?),
+        GovernanceRead::InSpec | GovernanceRead::Missing | GovernanceRead::Foreign | GovernanceRead::Invalid(_) => None,
+    };
+    let validity = if key.is_some() { VALIDITY_BLOCKS } else { VALIDITY_BLOCKS_SIGNED_BY_PEOPLE };
+    let height = observed.facts.as_ref().map_or(0, |facts| facts.height);
+    let valid_until = height.saturating_add(validity);
+    let transaction = match transaction(observed, proposal, Height::new(valid_until)).await {
+        Ok(transaction) => transaction,
+        Err(why) => return Ok(Progress::Going(why)),
+    };
+    let failed =
+        |error: String| Error::Build { what: format!("governance transaction of {}", owner.what()), message: error };
+    let document = match &key {
+        Some(_) => None,
+        None => Some(TransactionDocument::new(&transaction).map_err(|error| failed(error.to_string()))?.to_json()),
+    };
+    let mut change = written(&proposal.change);
+    change.proposed_until = i64::try_from(valid_until).ok();
+    change.transaction = document;
+    let numbers = observed.numbers.clone();
+    write(context, observed, numbers, Some(change)).await?;
+    let why = say(&proposal.change);
+    let Some(key) = key else {
+        tell(context, observed, "AwaitingGovernance", format!("{why}: governance must sign")).await;
+        return Ok(waiting(observed, why));
+    };
+    let signed = with_signature(&transaction, &key).map_err(|error| failed(error.to_string()))?;
+    send(observed, &signed).await;
+    tell(context, observed, "VoterChangeProposed", format!("{why}: transaction {}", signed.id())).await;
+    Ok(Progress::Going(why))
+}
+
+async fn transaction(observed: &Observed, proposal: &Proposal, valid_until: Height) -> Result<Transaction, String> {
+    let genesis = observed.kept_genesis().ok_or("the genesis is not kept")?;
+    let Proposal { change, identities, newcomer } = proposal;
+    let identity: Identity = identities
+        .get(&change.number)
+        .and_then(|identity| identity.parse().ok())
+        .ok_or_else(|| format!("the identity of voter {} is not known", change.number))?;
+    let (incarnation, change) = match change.direction {
+        Direction::Join => {
+            let connection = newcomer.as_ref().and_then(|newcomer| newcomer.connection.as_ref());
+            let connection = connection.ok_or("the newcomer cannot be called")?;
+            let reported = connection.counted("GetVoterReport", connection.client.voter_report().await);
+            let reported = reported.map_err(|error| error.to_string())?;
+            let voter = VoterReport::from_proto(&reported).voter(Power::new(POWER));
+            let (incarnation, voter) = voter.map_err(|error| error.to_string())?;
+            if voter.identity != identity {
+                return Err(format!("the newcomer reports identity {}", voter.identity));
+            }
+            (incarnation, GovernanceChange::AddVoter(voter))
+        }
+        Direction::Leave => (genesis.incarnation(), GovernanceChange::RemoveVoter { identity }),
+    };
+    if incarnation != genesis.incarnation() {
+        return Err("the newcomer follows another chain".to_string());
+    }
+    let nonce = nonce(observed).await.ok_or("no voter answers who may change the chain")?;
+    Ok(unsigned(&GovernanceTerms { incarnation, nonce, valid_until }, change))
+}
+
+/// The nonce of the next governance transaction: of several answers the one of the highest state. A wrong one costs no
+/// more than the validity of the transaction.
+async fn nonce(observed: &Observed) -> Option<Nonce> {
+    let asked = observed
+        .voters
+        .iter()
+        .filter_map(|voter| voter.connection.as_ref())
+        .map(|connection| async { connection.counted("GetGovernance", connection.client.governance().await).ok() });
+    let answers = futures::future::join_all(asked).await;
+    let newest = answers.into_iter().flatten().max_by_key(|answer| answer.height)?;
+    Some(Nonce::new(newest.nonce))
+}
+
+/// Hands the transaction to every voter that answers: they tell each other, but one alone may fail at this moment.
+async fn send(observed: &Observed, transaction: &Transaction) {
+    let connections = observed.voters.iter().filter_map(|voter| voter.connection.as_ref());
+    let sent = connections.map(|connection| async {
+        connection.counted("Submit", connection.client.submit(transaction, Wait::Accepted).await)
+    });
+    for error in futures::future::join_all(sent).await.into_iter().filter_map(Result::err) {
+        tracing::info!(%error, transaction = %transaction.id(), "a voter did not take the governance transaction");
+    }
+}
+
+async fn governance_key(context: &Context, owner: &Owner) -> Result<node_api::node_core::crypto::KeyPair, Error> {
+    let name = names::governance_secret(&owner.name);
+    let what = format!("Secret {}/{name}", owner.namespace);
+    let api: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let secret = api.get(&name).await.map_err(Error::read(&what))?;
+    let pem = certificates::text(&secret, names::FILE_GOVERNANCE).unwrap_or_default();
+    keys::from_pem(&pem).map_err(|error| Error::Build { what, message: error.to_string() })
+}
+
+/// Compare-and-swap of what is written down.
+async fn write(
+    context: &Context,
+    observed: &mut Observed,
+    numbers: Vec<u32>,
+    change: Option<MemberChange>,
+) -> Result<(), Error> {
+    let numbers = numbers.into_iter().filter_map(|number| i32::try_from(number).ok()).collect();
+    ceremony::save(context, observed, |status| status.members = Some(Members { numbers, change })).await
+}
+
+async fn tell(context: &Context, observed: &Observed, reason: &str, note: String) {
+    context.publish(&observed.group.object_ref(&()), &[Draft::normal(reason, note)]).await;
+    tracing::info!(group = %observed.group.name_any(), reason, "voters");
+}
