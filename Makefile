@@ -31,7 +31,7 @@ demo-down: ## remove what `make demo` made
 	@tools/demo --down $(if $(CONTEXT),--context "$(CONTEXT)")
 
 .PHONY: test
-test: preflight ## everything CI runs: format, tidy, clippy, unit, simulation, e2e
+test: preflight ## everything CI runs: format, tidy, clippy, unit, simulation, faults, e2e
 	@tools/test
 
 .PHONY: fmt

@@ -17,10 +17,10 @@ end
 if says("Stalled", "True") then
   return answer("Degraded", "Stalled")
 end
+if found["Reconciling"] ~= nil and found["Reconciling"].reason == "Paused" then
+  return answer("Suspended", "Reconciling")
+end
 if says("Reconciling", "True") then
-  if found["Reconciling"].reason == "Paused" then
-    return answer("Suspended", "Reconciling")
-  end
   return answer("Progressing", "Reconciling")
 end
 if says("Ready", "True") then

@@ -243,7 +243,8 @@ mod tests {
             GovernanceTerms { incarnation: Incarnation::new([1; 32]), nonce: Nonce::ZERO, valid_until: Height::new(9) };
         let remove = |byte| unsigned(&terms, GovernanceChange::RemoveVoter { identity: Identity::new([byte; 32]) });
         let text = TransactionDocument::new(&remove(1)).expect("it is governance").to_json();
-        let lie = text.replace(&Identity::new([1; 32]).to_string(), &Identity::new([2; 32]).to_string());
+        let said = |byte| format!("remove voter {}", Identity::new([byte; 32]));
+        let lie = text.replace(&said(1), &said(2));
         assert!(matches!(TransactionDocument::read(&lie), Err(GovernanceError::Json(_))));
         let broken = with_signature(&remove(1), &KeyPair::from_seed([1; 32])).expect("there is room");
         let mut bytes = node_core::codec::Encode::encode(&broken);

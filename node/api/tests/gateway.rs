@@ -30,7 +30,7 @@ fn a_short_file_is_complete_and_is_written_out_whole() {
 #[test]
 fn each_mistake_is_named_with_its_key() {
     let cases = [
-        ("  backends:", "  surprise: 1\n  backends:", "gateway: unknown field `surprise`"),
+        ("  backends:", "  surprise: 1\n  backends:", "gateway.surprise: unknown field `surprise`"),
         ("role: gateway", "role: validator", "role: unknown variant `validator`"),
         ("svc:7200'}", "svc:7200', weight: 0}", "gateway.backends.submit[0].weight: 0 is not in 1 to 100"),
         ("submit: [{address: 'demo-main-0-rpc.demo.svc:7200'}]", "submit: []", "gateway.backends.submit: is empty"),

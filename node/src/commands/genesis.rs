@@ -1,9 +1,8 @@
 //! `althing-node genesis`: shows a genesis and its hash, from its JSON document or its encoded form.
 
 use std::{
-    fs::File,
-    io::{self, Read},
-    path::PathBuf,
+    io::Read as _,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
@@ -12,7 +11,7 @@ use node_core::{codec::Decode, crypto::verify_genesis, types::Genesis};
 use serde_json::Value;
 
 use super::{
-    CommandError,
+    CommandError, input,
     output::{self, Output},
 };
 
@@ -73,15 +72,11 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     }
 }
 
-fn read(file: &PathBuf) -> Result<Genesis, CommandError> {
+fn read(file: &Path) -> Result<Genesis, CommandError> {
     let step = format!("failed to read a genesis from {}", file.display());
     let mut bytes = Vec::new();
-    let limit = u64::try_from(GENESIS_DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
-    let result = if file.as_os_str() == "-" {
-        io::stdin().lock().take(limit).read_to_end(&mut bytes)
-    } else {
-        File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
+    let result = input::open(file, GENESIS_DOCUMENT_BYTES_MAX.saturating_add(1))
+        .and_then(|mut source| source.read_to_end(&mut bytes));
     result.map_err(|error| CommandError::configuration(step.clone(), error))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) if text.trim_start().starts_with('{') => {

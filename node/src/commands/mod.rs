@@ -15,6 +15,7 @@ pub mod devnet;
 mod exit;
 pub mod gateway;
 pub mod genesis;
+mod input;
 pub mod keygen;
 pub mod logging;
 pub mod observer;

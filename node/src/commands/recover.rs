@@ -1,10 +1,6 @@
 //! `althing-node recover`: lets a chain go on after more voters than may fail have lost their session keys for good.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use node_api::{
@@ -17,7 +13,7 @@ use node_core::types::{GovernanceKey, Recovery};
 use super::{
     CommandError,
     connection::{Connection, failed},
-    output,
+    input, output,
 };
 
 const EXAMPLES: &str = "\
@@ -226,13 +222,7 @@ fn print(recovery: &Recovery) -> Result<(), CommandError> {
 
 fn read(path: &Path) -> Result<Recovery, CommandError> {
     let step = format!("failed to use the manifest {}", path.display());
-    let limit = u64::try_from(DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(limit).read_to_string(&mut text)
-    } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
-    };
-    read.map_err(|error| CommandError::configuration(step.clone(), error))?;
+    let text = input::read_text(path, DOCUMENT_BYTES_MAX);
+    let text = text.map_err(|error| CommandError::configuration(step.clone(), error))?;
     RecoveryDocument::read(&text).map_err(|error| CommandError::configuration(step, error))
 }

@@ -86,12 +86,10 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
             tell(context, observed, "VoterChangeOver", note.clone()).await;
             Ok(Progress::Going(note))
         }
-        Move::Propose => match (change, identities) {
-            (Some(change), identities) => {
-                propose(context, owner, observed, &Proposal { change, identities, newcomer }).await
-            }
-            (None, _) => Ok(Progress::Settled),
-        },
+        Move::Propose => {
+            let Some(change) = change else { return Ok(Progress::Settled) };
+            propose(context, owner, observed, &Proposal { change, identities, newcomer }).await
+        }
     }
 }
 

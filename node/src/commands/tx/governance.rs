@@ -1,10 +1,6 @@
 //! `althing-node tx governance`: makes the transactions that change the voters, the parameters or the governance keys.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use node_api::{
@@ -25,6 +21,7 @@ use serde_json::json;
 use super::super::{
     CommandError,
     connection::{Connection, failed},
+    input,
     output::{self, Output},
 };
 
@@ -295,15 +292,8 @@ fn read_report(path: &Path) -> Result<VoterReport, CommandError> {
 
 /// A small text from a file or standard input.
 pub fn read_text(path: &Path) -> Result<String, CommandError> {
-    let limit = u64::try_from(DOCUMENT_BYTES_MAX).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(limit).read_to_string(&mut text)
-    } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
-    };
-    read.map_err(|error| CommandError::configuration(format!("failed to read {}", path.display()), error))?;
-    Ok(text)
+    let text = input::read_text(path, DOCUMENT_BYTES_MAX);
+    text.map_err(|error| CommandError::configuration(format!("failed to read {}", path.display()), error))
 }
 
 /// What the chain says, to refuse here what it would refuse, with a better reason.
