@@ -49,9 +49,8 @@ impl Engine {
     /// Commits the next block that came from peers, if it is there and its voters are known.
     pub(super) fn commit_synced(&mut self) -> bool {
         let height = self.chain.next();
-        let Some(voters) = self.chain.voters(height).filter(|_| self.chain.may_start_next()).cloned() else {
-            return false;
-        };
+        let may = self.chain.may_start_next() && !self.superseded;
+        let Some(voters) = self.chain.voters(height).filter(|_| may).cloned() else { return false };
         let Some((from, CertifiedBlock { block, certificate })) = self.sync.take(height) else { return false };
         let proved = certificate.height() == height
             && certificate.value() == block.hash()

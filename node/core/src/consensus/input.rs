@@ -60,7 +60,7 @@ pub enum Input {
         /// The epoch for which it was made.
         epoch: Epoch,
     },
-    /// This node has accepted a recovery, durably: in this process it signs nothing more. The next one starts with the
+    /// This node has accepted a recovery, durably: in this process it signs and commits nothing more. The next one starts with the
     /// recovery in [`super::Boot`], once it is complete, and with a signing log of its own.
     Superseded,
 }

@@ -44,7 +44,7 @@ impl Engine {
         let may = if resumes { self.chain.may_vote_next() } else { self.chain.may_start_next() };
         let content = self.paced && (self.mempool.has_sessions() || self.batches.has_ready());
         let wanted = self.due || resumes || content || self.gate.has_early(height);
-        if self.core.is_some() || !may || !wanted || self.given_up_at == Some(height) {
+        if self.core.is_some() || self.superseded || !may || !wanted || self.given_up_at == Some(height) {
             return false;
         }
         self.due = false;

@@ -110,13 +110,14 @@ impl Engine {
         self.look_after_session();
     }
 
-    /// This node has accepted a recovery: for the incarnation that ends it signs nothing more.
+    /// This node has accepted a recovery: for the incarnation that ends it signs nothing more. Nor does it commit a block
+    /// there: votes from before the loss may still add up to a quorum, and the recovery goes on without that block.
     pub(super) fn on_superseded(&mut self) {
-        self.superseded = true;
         if !self.faults.old_incarnation_kept {
+            self.superseded = true;
             self.signer.stop();
             self.session.stop();
-            self.rebuild_core();
+            self.stop_core();
         }
     }
 

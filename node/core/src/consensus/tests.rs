@@ -242,6 +242,33 @@ fn a_block_without_a_proof_is_not_committed() {
 }
 
 #[test]
+fn once_a_recovery_is_accepted_no_block_of_before_is_committed() {
+    let genesis = four();
+    let me = not_first(&genesis);
+    let block = block(1, genesis.hash(), Vec::new());
+    let precommit = |n| {
+        let vote = UnsignedVote { kind: VoteKind::Precommit, ..prevote(1, 0, Some(block.hash())) };
+        let vote = said(n, &session_pair(n, 1), &genesis, vote);
+        CommitSignature { voter: vote.vote.voter, epoch: vote.epoch, signature: vote.signature }
+    };
+    let certificate =
+        CommitCertificate::new(Height::new(1), Round::ZERO, block.hash(), (0..4).map(precommit).collect()).unwrap();
+    let blocks = vec![crate::types::CertifiedBlock { block, certificate }];
+    let tip_after = |inputs: Vec<Input>| {
+        let mut engine = voter(&genesis, me, SigningLog::Fresh);
+        for input in inputs {
+            engine.step(NOW_MS, input);
+        }
+        hear(&mut engine, (me + 1) % 4, PeerMessage::Status { height: Height::new(1) });
+        hear(&mut engine, (me + 1) % 4, PeerMessage::BlocksResponse { blocks: blocks.clone() });
+        engine.status().tip
+    };
+    assert_eq!(tip_after(vec![Input::Start]), Height::new(1));
+    assert_eq!(tip_after(vec![Input::Start, Input::Superseded]), Height::ZERO);
+    assert_eq!(tip_after(vec![Input::Superseded, Input::Start]), Height::ZERO);
+}
+
+#[test]
 fn a_proposal_out_of_turn_is_dropped() {
     let genesis = four();
     let me = not_first(&genesis);

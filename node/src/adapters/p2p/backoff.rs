@@ -5,9 +5,9 @@ use std::time::Duration;
 use rand::Rng;
 
 const FIRST: Duration = Duration::from_millis(100);
-const MAX: Duration = Duration::from_secs(5);
+const MAX: Duration = Duration::from_secs(1);
 
-/// Doubles from 100 ms to 5 s; each wait is drawn between half and the whole of it.
+/// Doubles from 100 ms to 1 s; each wait is drawn between half and the whole of it.
 ///
 /// The jitter keeps the nodes of a network that restarts as one from dialing each other in step. The maximum is short
 /// because a chain waits for the connection.

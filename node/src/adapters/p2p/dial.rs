@@ -21,8 +21,9 @@ use super::{
     receive::Inbox,
 };
 
-/// A peer that does not finish the connection in this time counts as unreachable.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// A peer that does not finish the connection in this time counts as unreachable. Short, because a network that drops
+/// packets until its policies are in place answers no sooner to a dial that began before.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// A connection that held this long was a good one: the next dial comes at once.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 /// Silence after which a connection is probed, and how long the probe may take. A partitioned peer is noticed, and its

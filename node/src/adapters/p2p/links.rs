@@ -41,8 +41,9 @@ pub type Frame = Bytes;
 /// Every open connection of the process.
 ///
 /// A pair of nodes that know each other's address has two connections, one opened by each. Frames leave through the
-/// one this node opened, or through the other while that one is down; frames are taken from both. No connection has
-/// to be closed in favour of the other, so there is no race about which one stays.
+/// newer one, which is alive for sure when the peer came back from another machine, or through the other while that one
+/// is full; frames are taken from both. No connection has to be closed in favour of the other, so there is no race about
+/// which one stays.
 #[derive(Clone, Debug)]
 pub struct Links {
     table: Arc<Mutex<Table>>,
@@ -135,10 +136,8 @@ impl Links {
     }
 
     fn queue(&self, entry: &Peer, frame: &Frame) {
-        let queued = [&entry.dialed, &entry.accepted]
-            .into_iter()
-            .flatten()
-            .any(|connection| connection.queue.try_send(frame.clone()).is_ok());
+        let send = |connection: &Connection| connection.queue.try_send(frame.clone()).is_ok();
+        let queued = entry.newest_first().into_iter().flatten().any(send);
         self.count(if queued { "queued" } else { "queue_full" });
     }
 
@@ -172,6 +171,12 @@ impl Links {
 }
 
 impl Peer {
+    fn newest_first(&self) -> [Option<&Connection>; 2] {
+        let (dialed, accepted) = (self.dialed.as_ref(), self.accepted.as_ref());
+        let serial = |connection: Option<&Connection>| connection.map(|connection| connection.serial);
+        if serial(accepted) > serial(dialed) { [accepted, dialed] } else { [dialed, accepted] }
+    }
+
     fn side(&mut self, side: Side) -> &mut Option<Connection> {
         match side {
             Side::Dialed => &mut self.dialed,
@@ -222,16 +227,18 @@ mod tests {
     }
 
     #[test]
-    fn frames_leave_through_the_dialed_connection_and_fall_back_to_the_accepted_one() {
-        let links = links();
-        let (_accepted, mut through_accepted) = links.open(identity(1), Side::Accepted).expect("there is room");
-        let (dialed, mut through_dialed) = links.open(identity(1), Side::Dialed).expect("there is room");
-        links.broadcast(&frame());
-        assert!(through_dialed.try_recv().is_ok());
-        assert!(through_accepted.try_recv().is_err());
-        drop(dialed);
-        links.send(&identity(1), &frame());
-        assert!(through_accepted.try_recv().is_ok());
+    fn frames_leave_through_the_newer_connection_and_fall_back_to_the_older_one() {
+        for (older, newer) in [(Side::Accepted, Side::Dialed), (Side::Dialed, Side::Accepted)] {
+            let links = links();
+            let (_older, mut through_older) = links.open(identity(1), older).expect("there is room");
+            let (newer, mut through_newer) = links.open(identity(1), newer).expect("there is room");
+            links.broadcast(&frame());
+            assert!(through_newer.try_recv().is_ok());
+            assert!(through_older.try_recv().is_err());
+            drop(newer);
+            links.send(&identity(1), &frame());
+            assert!(through_older.try_recv().is_ok());
+        }
     }
 
     #[test]
