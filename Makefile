@@ -39,9 +39,11 @@ fmt: ## format the code
 	@cargo fmt --all
 
 .PHONY: gen
-gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document
+gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document, list of metrics
 	@cargo build -q --workspace --bin crdgen --profile ci && $(BIN_CI)/crdgen
-	@cargo run -q --profile ci -p althing-node --example openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
+	@cargo build -q --workspace --examples --profile ci
+	@$(BIN_CI)/examples/openapi > target/openapi.json && mv target/openapi.json docs/openapi.json
+	@$(BIN_CI)/examples/metrics > target/metrics.md && mv target/metrics.md docs/metrics.md
 
 .PHONY: unit
 unit: ## unit, golden and adapter tests
@@ -65,7 +67,7 @@ campaign: preflight ## every fault of the campaign, hours long; goes on where it
 
 .PHONY: bench-operator
 bench-operator: preflight ## what the operator costs at 1,000 nodes: target/bench/operator.json
-	@cargo build -q --release -p althing-operator -p althing-cluster -p althing-e2e --bins && $(BIN_RELEASE)/bench-operator
+	@cargo build -q --release --workspace --bins && $(BIN_RELEASE)/bench-operator
 
 .PHONY: e2e
 e2e: preflight ## the cases on a local cluster; CASE=name runs one
@@ -73,12 +75,12 @@ e2e: preflight ## the cases on a local cluster; CASE=name runs one
 
 .PHONY: bench
 bench: ## four validators on this machine under load: 10,000 tx/s, then the most they sustain; ARGS=
-	@cargo build -q --release -p althing-node --bin althing-node && $(BIN_RELEASE)/althing-node bench $(ARGS)
+	@cargo build -q --release --workspace --bin althing-node && $(BIN_RELEASE)/althing-node bench $(ARGS)
 
 .PHONY: cluster
 cluster: preflight ## the local Kubernetes cluster alone, kept running; NODES=n
-	@cargo build -q --profile ci -p althing-cluster && $(BIN_CI)/cluster up --nodes $(or $(NODES),4)
+	@cargo build -q --profile ci --workspace --bin cluster && $(BIN_CI)/cluster up --nodes $(or $(NODES),4)
 
 .PHONY: cluster-down
 cluster-down: ## end the local cluster
-	@cargo build -q --profile ci -p althing-cluster && $(BIN_CI)/cluster down
+	@cargo build -q --profile ci --workspace --bin cluster && $(BIN_CI)/cluster down

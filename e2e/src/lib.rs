@@ -5,6 +5,7 @@ pub mod dial;
 pub mod environment;
 pub mod invariants;
 pub mod load;
+pub mod metrics_document;
 pub mod network;
 pub mod process;
 pub mod stand_in;

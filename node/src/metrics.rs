@@ -1,14 +1,12 @@
 //! The metrics of a node, all under the prefix `althing_` and in base units.
 
-use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use node_api::metrics::{Description, Registrar};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 /// Every metric of the process; made once, shared by reference.
 #[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
+    registrar: Registrar,
     /// Height of the newest block that is on disk.
     pub height: IntGauge,
     /// Height of the newest block that is executed.
@@ -46,69 +44,75 @@ pub struct Metrics {
 impl Metrics {
     /// Registers every metric.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
+        let mut registrar = Registrar::default();
         let metrics = Self {
-            height: int_gauge(&registry, "althing_height", "Height of the newest block on disk.")?,
-            executed_height: int_gauge(&registry, "althing_executed_height", "Height of the newest executed block.")?,
+            height: int_gauge(&mut registrar, "althing_height", "Height of the newest block on disk.")?,
+            executed_height: int_gauge(
+                &mut registrar,
+                "althing_executed_height",
+                "Height of the newest executed block.",
+            )?,
             block_age_seconds: gauge(
-                &registry,
+                &mut registrar,
                 "althing_block_age_seconds",
                 "Age of the newest block by the clock of this machine.",
             )?,
-            round: int_gauge(&registry, "althing_round", "Round of the height in progress.")?,
-            signing: int_gauge(&registry, "althing_signing", "1 while this node may sign at the height in progress.")?,
-            synced: int_gauge(&registry, "althing_synced", "1 while this node is not behind its peers.")?,
-            peers: int_gauge(&registry, "althing_peers", "Peers with at least one open connection.")?,
+            round: int_gauge(&mut registrar, "althing_round", "Round of the height in progress.")?,
+            signing: int_gauge(
+                &mut registrar,
+                "althing_signing",
+                "1 while this node may sign at the height in progress.",
+            )?,
+            synced: int_gauge(&mut registrar, "althing_synced", "1 while this node is not behind its peers.")?,
+            peers: int_gauge(&mut registrar, "althing_peers", "Peers with at least one open connection.")?,
             mempool_transactions: int_gauge(
-                &registry,
+                &mut registrar,
                 "althing_mempool_transactions",
                 "Transactions that wait for inclusion.",
             )?,
             transactions_total: counters(
-                &registry,
+                &mut registrar,
                 "althing_transactions_total",
                 "Transactions in executed blocks, by result.",
                 "result",
             )?,
             votes_seen_total: counters(
-                &registry,
+                &mut registrar,
                 "althing_votes_seen_total",
                 "Verified votes seen, late ones included, by step.",
                 "step",
             )?,
             messages_received_total: counters(
-                &registry,
+                &mut registrar,
                 "althing_messages_received_total",
                 "Messages from peers, by what became of them.",
                 "outcome",
             )?,
             messages_sent_total: counters(
-                &registry,
+                &mut registrar,
                 "althing_messages_sent_total",
                 "Messages to peers, by what became of them.",
                 "outcome",
             )?,
-            log_flush_seconds: histogram(&registry, "althing_log_flush_seconds", "Seconds of one durable log flush.")?,
+            log_flush_seconds: histogram(
+                &mut registrar,
+                "althing_log_flush_seconds",
+                "Seconds of one durable log flush.",
+            )?,
             execution_seconds: histogram(
-                &registry,
+                &mut registrar,
                 "althing_execution_seconds",
                 "Seconds from the start of a block's execution until its state is durable.",
             )?,
-            equivocations_total: {
-                let counter = IntCounter::new(
-                    "althing_equivocations_total",
-                    "Evidence of two conflicting signatures by one session key.",
-                )?;
-                registry.register(Box::new(counter.clone()))?;
-                counter
-            },
-            build_info: {
-                let options = Opts::new("althing_build_info", "1 for the version that runs.");
-                let gauges = IntGaugeVec::new(options, &["version", "commit"])?;
-                registry.register(Box::new(gauges.clone()))?;
-                gauges
-            },
-            registry,
+            equivocations_total: registrar.add(IntCounter::new(
+                "althing_equivocations_total",
+                "Evidence of two conflicting signatures by one session key.",
+            )?)?,
+            build_info: registrar.add(IntGaugeVec::new(
+                Opts::new("althing_build_info", "1 for the version that runs."),
+                &["version", "commit"],
+            )?)?,
+            registrar,
         };
         metrics.build_info.with_label_values(&[crate::commands::VERSION, crate::commands::COMMIT]).set(1);
         Ok(metrics)
@@ -116,36 +120,36 @@ impl Metrics {
 
     /// The Prometheus text format of every metric.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut bytes = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        self.registrar.text()
+    }
+
+    /// What each metric means.
+    pub fn described(&self) -> &[Description] {
+        self.registrar.described()
     }
 }
 
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-    let metric = IntGauge::new(name, help)?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
+fn int_gauge(registrar: &mut Registrar, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    registrar.add(IntGauge::new(name, help)?)
 }
 
-fn gauge(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-    let metric = Gauge::new(name, help)?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
+fn gauge(registrar: &mut Registrar, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    registrar.add(Gauge::new(name, help)?)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<IntCounterVec, prometheus::Error> {
-    let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
+fn counters(
+    registrar: &mut Registrar,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> Result<IntCounterVec, prometheus::Error> {
+    registrar.add(IntCounterVec::new(Opts::new(name, help), &[label])?)
 }
 
 /// Buckets from 100 us to 6.5 s, each double the one before.
-fn histogram(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+fn histogram(registrar: &mut Registrar, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
     let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 17)?;
-    let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
+    registrar.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Numbers about the operator itself, for Prometheus.
 
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use node_api::metrics::{Description, Registrar};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts};
 
 /// All metrics of the operator.
 pub struct Metrics {
-    registry: Registry,
+    registrar: Registrar,
     /// Finished reconciles by kind and result (`ok`, `conflict`, `error`, `timeout`, `panic`).
     pub reconciles: IntCounterVec,
     /// Seconds that a reconcile took, by kind.
@@ -20,12 +21,9 @@ pub struct Metrics {
 impl Metrics {
     /// Registers every metric once.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
+        let mut registrar = Registrar::default();
+        let mut counter =
+            |name: &str, help: &str, labels: &[&str]| registrar.add(IntCounterVec::new(Opts::new(name, help), labels)?);
         let reconciles = counter(
             "althing_operator_reconciles_total",
             "Finished reconciles by kind and result.",
@@ -41,25 +39,27 @@ impl Metrics {
             "Calls to nodes by method and result.",
             &["method", "result"],
         )?;
-        let reconcile_seconds = HistogramVec::new(
+        let reconcile_seconds = registrar.add(HistogramVec::new(
             HistogramOpts::new(
                 "althing_operator_reconcile_duration_seconds",
                 "Seconds that a reconcile took, by kind.",
             )
             .buckets(vec![0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
             &["kind"],
-        )?;
-        registry.register(Box::new(reconcile_seconds.clone()))?;
-        let leader = IntGauge::new("althing_operator_leader", "1 while this process holds the leader lease.")?;
-        registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, writes, node_calls, leader })
+        )?)?;
+        let leader =
+            registrar.add(IntGauge::new("althing_operator_leader", "1 while this process holds the leader lease.")?)?;
+        Ok(Self { registrar, reconciles, reconcile_seconds, writes, node_calls, leader })
     }
 
     /// The metrics in the text format of Prometheus.
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        let mut buffer = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut buffer)?;
-        Ok(String::from_utf8_lossy(&buffer).into_owned())
+        self.registrar.text()
+    }
+
+    /// What each metric means.
+    pub fn described(&self) -> &[Description] {
+        self.registrar.described()
     }
 }
 

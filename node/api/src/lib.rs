@@ -10,6 +10,7 @@
 //! | [`genesis`], [`keys`], [`cometbft`] | the genesis document, key files, those of CometBFT |
 //! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
 //! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
+//! | [`metrics`] | Prometheus metrics with their descriptions |
 
 #![deny(missing_docs)]
 
@@ -22,6 +23,7 @@ pub mod gateway;
 pub mod genesis;
 pub mod governance;
 pub mod keys;
+pub mod metrics;
 pub mod pki;
 pub mod proto;
 pub mod recovery;

@@ -2,9 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use node_api::metrics::{Description, Registrar};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::{
     backends::BackendView,
@@ -15,7 +14,7 @@ use super::{
 /// Every metric of the process.
 #[derive(Debug)]
 pub struct GatewayMetrics {
-    registry: Registry,
+    registrar: Registrar,
     /// Requests, by route, class of the caller and status.
     pub requests_total: IntCounterVec,
     /// Seconds from the head of a request until its answer, by route.
@@ -51,75 +50,74 @@ pub struct GatewayMetrics {
 impl GatewayMetrics {
     /// Registers every metric.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauges = |name: &str, help: &str| {
-            let metric = IntGaugeVec::new(Opts::new(name, help), &["tier", "backend"])?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let gauge = |name: &str, help: &str| {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let histogram = |name: &str, help: &str, label: &str| {
-            let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 17)?;
-            let metric = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[label])?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok::<_, prometheus::Error>(metric)
-        };
-        let retries_total =
-            IntCounter::new("althing_gateway_retries_total", "Calls that were made again at another backend.")?;
-        registry.register(Box::new(retries_total.clone()))?;
+        let mut registrar = Registrar::default();
         Ok(Self {
             requests_total: counters(
+                &mut registrar,
                 "althing_gateway_requests_total",
                 "Requests, by route, class of the caller and status.",
                 &["route", "class", "status"],
             )?,
             request_seconds: histogram(
+                &mut registrar,
                 "althing_gateway_request_seconds",
                 "Seconds from the head of a request until its answer begins, by route.",
                 "route",
             )?,
             limited_total: counters(
+                &mut registrar,
                 "althing_gateway_limited_total",
                 "Requests beyond the limit of their caller, by class.",
                 &["class"],
             )?,
             shed_total: counters(
+                &mut registrar,
                 "althing_gateway_shed_total",
                 "Requests turned away because of too much work, by reason.",
                 &["reason"],
             )?,
             backend_calls_total: counters(
+                &mut registrar,
                 "althing_gateway_backend_calls_total",
                 "Calls to backends, by backend and result.",
                 &["backend", "result"],
             )?,
             backend_call_seconds: histogram(
+                &mut registrar,
                 "althing_gateway_backend_call_seconds",
                 "Seconds of calls to backends, by backend.",
                 "backend",
             )?,
-            backend_up: gauges("althing_gateway_backend_up", "1 while the probes of a backend are good.")?,
+            backend_up: gauges(
+                &mut registrar,
+                "althing_gateway_backend_up",
+                "1 while the probes of a backend are good.",
+            )?,
             backend_breaker: gauges(
+                &mut registrar,
                 "althing_gateway_backend_breaker",
                 "Position of a backend's breaker: 0 closed, 1 half open, 2 open.",
             )?,
-            cache_total: counters("althing_gateway_cache_total", "Look-ups in the cache, by result.", &["result"])?,
-            callers: gauge("althing_gateway_callers", "Callers whose use is counted now.")?,
-            gateways: gauge("althing_gateway_gateways", "Gateways that share the limits, as this one counts.")?,
-            streams: gauge("althing_gateway_streams", "Open streams.")?,
-            connections: gauge("althing_gateway_connections", "Open connections of clients.")?,
-            height: gauge("althing_gateway_height", "Newest block that this gateway has seen.")?,
-            retries_total,
-            registry,
+            cache_total: counters(
+                &mut registrar,
+                "althing_gateway_cache_total",
+                "Look-ups in the cache, by result.",
+                &["result"],
+            )?,
+            callers: gauge(&mut registrar, "althing_gateway_callers", "Callers whose use is counted now.")?,
+            gateways: gauge(
+                &mut registrar,
+                "althing_gateway_gateways",
+                "Gateways that share the limits, as this one counts.",
+            )?,
+            streams: gauge(&mut registrar, "althing_gateway_streams", "Open streams.")?,
+            connections: gauge(&mut registrar, "althing_gateway_connections", "Open connections of clients.")?,
+            height: gauge(&mut registrar, "althing_gateway_height", "Newest block that this gateway has seen.")?,
+            retries_total: registrar.add(IntCounter::new(
+                "althing_gateway_retries_total",
+                "Calls that were made again at another backend.",
+            )?)?,
+            registrar,
         })
     }
 
@@ -166,8 +164,40 @@ impl GatewayMetrics {
 
     /// The Prometheus text format of every metric.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut bytes = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        self.registrar.text()
     }
+
+    /// What each metric means.
+    pub fn described(&self) -> &[Description] {
+        self.registrar.described()
+    }
+}
+
+fn counters(
+    registrar: &mut Registrar,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    registrar.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(registrar: &mut Registrar, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    registrar.add(IntGauge::new(name, help)?)
+}
+
+/// Of each backend.
+fn gauges(registrar: &mut Registrar, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    registrar.add(IntGaugeVec::new(Opts::new(name, help), &["tier", "backend"])?)
+}
+
+/// Buckets from 100 us to 6.5 s, each double the one before.
+fn histogram(
+    registrar: &mut Registrar,
+    name: &str,
+    help: &str,
+    label: &str,
+) -> Result<HistogramVec, prometheus::Error> {
+    let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 17)?;
+    registrar.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &[label])?)
 }
