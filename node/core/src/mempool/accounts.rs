@@ -11,7 +11,7 @@ pub(super) struct AccountLane {
     senders: BTreeMap<AccountId, Sender>,
     /// In order of arrival: whose transaction with which nonce.
     arrivals: BTreeMap<u64, (AccountId, Nonce)>,
-    /// Those of them that are in no batch yet.
+    /// Those of them that are in no batch yet, and do not wait behind a gap as far as is known.
     unsealed: BTreeMap<u64, (AccountId, Nonce)>,
     /// By the last height at which they may be executed.
     expiries: BTreeSet<(Height, AccountId, Nonce)>,
@@ -27,6 +27,9 @@ struct Sender {
     floor: Nonce,
     /// A transaction with this nonce was included too early: it waits until the one before it is included.
     held_from: Option<Nonce>,
+    /// Those that are in no batch and could go into none when that was tried, by arrival: looked at again when something
+    /// about this sender changes, and not before, however many they are.
+    behind_gap: BTreeMap<u64, Nonce>,
 }
 
 impl Sender {
@@ -96,7 +99,8 @@ impl AccountLane {
         if known.is_some_and(|sender| sender.waiting.len() >= sender_max) {
             return Err(Refusal::SenderFull);
         }
-        self.insert(account, nonce, waiting).floor = floor;
+        self.insert(account, nonce, waiting);
+        self.on_nonce(&account, floor);
         Ok(())
     }
 
@@ -109,6 +113,9 @@ impl AccountLane {
         self.expiries.insert((waiting.valid_until(), account, nonce));
         let sender = self.senders.entry(account).or_default();
         sender.waiting.insert(nonce, (arrival, waiting));
+        if nonce.checked_add(1).is_some_and(|next| sender.waiting.contains_key(&next)) {
+            reopen(&mut self.unsealed, account, sender);
+        }
         sender
     }
 
@@ -130,7 +137,7 @@ impl AccountLane {
         }
     }
 
-    /// How many transactions are in no batch.
+    /// How many transactions can go into a batch, as far as is known.
     pub(super) fn unsealed(&self) -> usize {
         self.unsealed.len()
     }
@@ -139,17 +146,29 @@ impl AccountLane {
     /// or an earlier one; what comes after a gap waits.
     pub(super) fn seal(&mut self, filling: &mut Filling) {
         let mut sealed = BTreeSet::new();
-        for (account, nonce) in self.unsealed.values() {
-            let Some(sender) = self.senders.get(account) else { continue };
-            for (arrival, waiting) in sender.run_up_to(*nonce, &self.unsealed, &sealed) {
+        let mut behind_gap = Vec::new();
+        'batch: for (arrival, (account, nonce)) in &self.unsealed {
+            let Some(sender) = self.senders.get(account).filter(|_| !sealed.contains(arrival)) else { continue };
+            let run = sender.run_up_to(*nonce, &self.unsealed, &sealed);
+            if run.is_empty() {
+                behind_gap.push((*arrival, *account, *nonce));
+            }
+            for (arrival, waiting) in run {
                 if filling.take(waiting) == Fit::Full {
-                    self.unsealed.retain(|arrival, _| !sealed.contains(arrival));
-                    return;
+                    break 'batch;
                 }
                 sealed.insert(arrival);
             }
         }
-        self.unsealed.retain(|arrival, _| !sealed.contains(arrival));
+        for arrival in sealed {
+            self.unsealed.remove(&arrival);
+        }
+        for (arrival, account, nonce) in behind_gap {
+            self.unsealed.remove(&arrival);
+            if let Some(sender) = self.senders.get_mut(&account) {
+                sender.behind_gap.insert(arrival, nonce);
+            }
+        }
     }
 
     /// A decided block includes a transaction with this body, maybe one that never waited here.
@@ -157,6 +176,7 @@ impl AccountLane {
         let sender = self.senders.get_mut(&body.sender)?;
         if sender.held_from.is_some_and(|held| body.nonce.saturating_add(1) >= held) {
             sender.held_from = None;
+            reopen(&mut self.unsealed, body.sender, sender);
         }
         let same = sender.waiting.get(&body.nonce).is_some_and(|(_, waiting)| waiting.transaction.id() == *id);
         if same { self.remove(&body.sender, body.nonce) } else { None }
@@ -164,8 +184,9 @@ impl AccountLane {
 
     /// The account's nonce is at least this, says an executed block.
     pub(super) fn on_nonce(&mut self, account: &AccountId, nonce: Nonce) {
-        if let Some(sender) = self.senders.get_mut(account) {
-            sender.floor = sender.floor.max(nonce);
+        if let Some(sender) = self.senders.get_mut(account).filter(|sender| sender.floor < nonce) {
+            sender.floor = nonce;
+            reopen(&mut self.unsealed, *account, sender);
         }
     }
 
@@ -196,6 +217,8 @@ impl AccountLane {
     fn remove(&mut self, account: &AccountId, nonce: Nonce) -> Option<Waiting> {
         let sender = self.senders.get_mut(account)?;
         let (arrival, waiting) = sender.waiting.remove(&nonce)?;
+        sender.behind_gap.remove(&arrival);
+        reopen(&mut self.unsealed, *account, sender);
         if sender.waiting.is_empty() {
             self.senders.remove(account);
         }
@@ -204,5 +227,12 @@ impl AccountLane {
         self.expiries.remove(&(waiting.valid_until(), *account, nonce));
         self.bytes -= waiting.bytes;
         Some(waiting)
+    }
+}
+
+/// Something about a sender has changed: what waited behind a gap may be able to go into a batch.
+fn reopen(unsealed: &mut BTreeMap<u64, (AccountId, Nonce)>, account: AccountId, sender: &mut Sender) {
+    for (arrival, nonce) in std::mem::take(&mut sender.behind_gap) {
+        unsealed.insert(arrival, (account, nonce));
     }
 }

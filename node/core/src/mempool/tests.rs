@@ -118,7 +118,8 @@ fn a_transaction_is_in_one_batch_and_follows_the_one_before_it() {
         pool.add(pay(from, nonce), None).unwrap();
     }
     assert_eq!(sealed(&mut pool), pairs(&[("alice", 3), ("alice", 4), ("carol", 0)]));
-    assert_eq!((sealed(&mut pool), pool.unsealed(), pool.len()), (Vec::new(), 1, 4));
+    // What waits behind the gap is not looked at again before the gap is filled.
+    assert_eq!((sealed(&mut pool), pool.unsealed(), pool.len()), (Vec::new(), 0, 4));
     pool.add(pay("alice", 5), None).unwrap();
     assert_eq!(sealed(&mut pool), pairs(&[("alice", 5), ("alice", 6)]));
 }
