@@ -81,6 +81,12 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
+    /// The bytes that are left; after a value was read, its own bytes are what is no longer left.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The next `count` bytes.
     pub fn raw(&mut self, field: &'static str, count: usize) -> Result<&'a [u8], DecodeError> {
         let (head, tail) = self.rest.split_at_checked(count).ok_or(DecodeError::UnexpectedEnd { field })?;

@@ -27,7 +27,7 @@ pub enum StateSpace {
 }
 
 /// The key of one entry of the state. 33 bytes, in the order of which a [`super::WriteSet`] is written.
-#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct StateKey([u8; 33]);
 
 impl StateKey {

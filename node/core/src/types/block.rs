@@ -96,7 +96,8 @@ impl Header {
 pub struct Batch {
     transactions: Vec<Transaction>,
     digest: Hash,
-    bytes: usize,
+    /// As it travels and is stored, which is more often than it is made.
+    encoded: Vec<u8>,
 }
 
 impl Batch {
@@ -105,11 +106,15 @@ impl Batch {
         if transactions.len() > BATCH_TRANSACTIONS_MAX {
             return Err(TransactionError::BatchTooLong { found: transactions.len() });
         }
-        let mut batch = Self { transactions, digest: Hash::ZERO, bytes: 0 };
-        let encoded = batch.encode();
-        batch.digest = Hash::tagged("althing/batch/1", &encoded);
-        batch.bytes = encoded.len();
-        Ok(batch)
+        let mut writer = Writer::with_room(TRANSACTION_BYTES_USUAL * transactions.len());
+        writer.u8(BATCH_VERSION);
+        writer.list(&transactions);
+        Ok(Self::of_encoded(transactions, writer.into_bytes()))
+    }
+
+    fn of_encoded(transactions: Vec<Transaction>, encoded: Vec<u8>) -> Self {
+        let digest = Hash::tagged("althing/batch/1", &encoded);
+        Self { transactions, digest, encoded }
     }
 
     /// The transactions in order of execution.
@@ -127,7 +132,7 @@ impl Batch {
     /// How many bytes its encoding has.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.encoded.len()
     }
 }
 
@@ -275,20 +280,21 @@ impl Decode for Header {
 
 impl Encode for Batch {
     fn room(&self) -> usize {
-        if self.bytes > 0 { self.bytes } else { TRANSACTION_BYTES_USUAL * self.transactions.len() }
+        self.encoded.len()
     }
 
     fn encode_to(&self, writer: &mut Writer) {
-        writer.u8(BATCH_VERSION);
-        writer.list(&self.transactions);
+        writer.raw(&self.encoded);
     }
 }
 
 impl Decode for Batch {
     fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let start = reader.rest();
         reader.version("Batch", BATCH_VERSION)?;
         let transactions = reader.list("batch transactions", BATCH_TRANSACTIONS_MAX)?;
-        Self::new(transactions).map_err(|error| DecodeError::invalid("Batch", error))
+        let encoded = start.get(..start.len() - reader.remaining()).unwrap_or_default();
+        Ok(Self::of_encoded(transactions, encoded.to_vec()))
     }
 }
 

@@ -131,6 +131,7 @@ pub struct TransactionSignature {
 pub struct Transaction {
     body: TransactionBody,
     signatures: Vec<TransactionSignature>,
+    id: TransactionId,
 }
 
 impl Transaction {
@@ -140,7 +141,8 @@ impl Transaction {
         if signatures.len() > TRANSACTION_SIGNATURES_MAX || !ascending {
             return Err(TransactionError::SignaturesOutOfOrder);
         }
-        Ok(Self { body, signatures })
+        let id = body.id();
+        Ok(Self { body, signatures, id })
     }
 
     /// The part that is signed.
@@ -155,10 +157,10 @@ impl Transaction {
         &self.signatures
     }
 
-    /// The hash of the body's signing bytes.
+    /// The hash of the body's signing bytes. Computed once.
     #[must_use]
     pub fn id(&self) -> TransactionId {
-        self.body.id()
+        self.id
     }
 }
 
