@@ -8,6 +8,7 @@
 //! - [`bench`]: measures a network under load.
 //! - [`gateway`]: the public entrance before the nodes.
 //! - [`metrics`]: everything that `/metrics` shows.
+//! - [`recent`]: a bounded map that keeps what is used.
 
 pub mod adapters;
 pub mod bench;
@@ -16,5 +17,6 @@ pub mod commands;
 pub mod devnet;
 pub mod gateway;
 pub mod metrics;
+pub mod recent;
 pub mod services;
 pub mod shell;

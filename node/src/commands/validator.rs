@@ -104,6 +104,7 @@ fn into_command_error(error: LaunchError) -> CommandError {
             | MainLoopError::Perform(PerformError::Storage(_) | PerformError::Sessions(_)),
         ) => CommandError::volume(step, error),
         LaunchError::Owner(_)
+        | LaunchError::Thread(_)
         | LaunchError::Listen { .. }
         | LaunchError::Metrics(_)
         | LaunchError::MainLoop(_)

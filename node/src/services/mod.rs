@@ -55,6 +55,7 @@ pub async fn serve_api(
     listener: TcpListener,
     tls: Arc<TlsStore>,
     handle: Handle,
+    verifier: Verifier,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -68,7 +69,7 @@ pub async fn serve_api(
         .layer(AuthorizeLayer)
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(TransactionsServer::new(transactions::TransactionsService::new(handle.clone(), Verifier::start())))
+        .add_service(TransactionsServer::new(transactions::TransactionsService::new(handle.clone(), verifier)))
         .add_service(AccountsServer::new(accounts::AccountsService::new(handle.clone())))
         .add_service(
             BlocksServer::new(blocks::BlocksService::new(handle.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),

@@ -17,7 +17,7 @@ use crate::shell::{
     handle::Handle,
     receipts::{Fate, final_to_proto},
     submission::{Answer, Submission, SubmitError, Ticket, Wanted},
-    verifier::{Queued, Verifier},
+    verifier::{Queued, Verified, Verifier},
 };
 
 /// Most transactions in one message.
@@ -47,7 +47,7 @@ pub struct Submitter {
 struct Verifying {
     first: u64,
     wanted: Wanted,
-    queued: Queued,
+    queued: Queued<Verified>,
 }
 
 impl Submitter {
@@ -145,7 +145,7 @@ impl Submitter {
 struct Done {
     first: u64,
     wanted: Wanted,
-    results: crate::shell::verifier::Verified,
+    results: Verified,
 }
 
 async fn verified(job: Verifying) -> Done {

@@ -36,6 +36,7 @@ use super::{
     report::Facts,
     sessions::{Sessions, SessionsError},
     startup::{StartupError, Volume},
+    verifier::Verifier,
 };
 use crate::{
     adapters::{
@@ -99,6 +100,9 @@ pub enum LaunchError {
     /// The genesis that was given cannot be used.
     #[error("failed to adopt the genesis")]
     Genesis(#[from] LifecycleError),
+    /// No thread for the signatures.
+    #[error("failed to start the thread that verifies signatures")]
+    Thread(#[source] std::io::Error),
     /// A port is not free.
     #[error("failed to listen on {address} ({port})")]
     Listen {
@@ -196,7 +200,8 @@ async fn serve(
     let links = Links::new(Arc::clone(&metrics));
     // The servers outlive the main loop, so that the last answers still leave.
     let servers_stop = CancellationToken::new();
-    let inbox = Inbox::new(sender, Arc::clone(&metrics), servers_stop.clone());
+    let verifier = Verifier::start().map_err(LaunchError::Thread)?;
+    let inbox = Inbox::new(sender, verifier.clone(), Arc::clone(&metrics), servers_stop.clone());
     let mut servers: JoinSet<Result<(), LaunchError>> = JoinSet::new();
     let peers = PeerService::new(links.clone(), inbox.clone());
     spawn_servers(
@@ -206,6 +211,7 @@ async fn serve(
             peers,
             tls: Arc::clone(&tls),
             handle: handle.clone(),
+            verifier,
             metrics: Arc::clone(&metrics),
             health: health.clone(),
             stop: servers_stop.clone(),
@@ -267,18 +273,19 @@ struct ServerParts {
     peers: PeerService,
     tls: Arc<TlsStore>,
     handle: Handle,
+    verifier: Verifier,
     metrics: Arc<Metrics>,
     health: Health,
     stop: CancellationToken,
 }
 
 fn spawn_servers(servers: &mut JoinSet<Result<(), LaunchError>>, parts: ServerParts) {
-    let ServerParts { listeners, peers, tls, handle, metrics, health, stop } = parts;
+    let ServerParts { listeners, peers, tls, handle, verifier, metrics, health, stop } = parts;
     let Listeners { p2p, grpc, http } = listeners;
     let (peer_tls, peer_stop) = (Arc::clone(&tls), stop.clone());
     servers.spawn(async move { Ok(services::serve_peers(p2p, peer_tls, peers, peer_stop).await?) });
     let api_stop = stop.clone();
-    servers.spawn(async move { Ok(services::serve_api(grpc, tls, handle, api_stop).await?) });
+    servers.spawn(async move { Ok(services::serve_api(grpc, tls, handle, verifier, api_stop).await?) });
     servers.spawn(async move { http::serve(http, metrics, health, stop).await.map_err(LaunchError::Http) });
 }
 

@@ -14,9 +14,9 @@ use crate::{
     mempool::Refusal,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
     types::{
-        Batch, CommitCertificate, CommitSignature, Epoch, FailureReason, Genesis, GovernanceChange, Hash, Height,
-        Identity, PeerMessage, Proposal, ProposedBlock, Round, RoundCertificate, RoundSignature, Signature, Step,
-        TimeMs, UnsignedProposal, UnsignedVote, Vote, VoteKind,
+        Batch, Block, CommitCertificate, CommitSignature, Epoch, FailureReason, Genesis, GovernanceChange, Hash,
+        Header, Height, Identity, PeerMessage, Proposal, ProposedBlock, Round, RoundCertificate, RoundSignature,
+        Signature, Step, TimeMs, UnsignedProposal, UnsignedVote, Vote, VoteKind, voters_hash,
     },
 };
 
@@ -245,7 +245,13 @@ fn a_block_without_a_proof_is_not_committed() {
 fn once_a_recovery_is_accepted_no_block_of_before_is_committed() {
     let genesis = four();
     let me = not_first(&genesis);
-    let block = block(1, genesis.hash(), Vec::new());
+    let voters = genesis.voter_set();
+    let header = Header {
+        voters_hash: voters_hash(voters, voters),
+        parameters_hash: genesis.parameters.hash(),
+        ..block(1, genesis.hash(), Vec::new()).header().clone()
+    };
+    let block = Block::new(header, Vec::new()).unwrap();
     let precommit = |n| {
         let vote = UnsignedVote { kind: VoteKind::Precommit, ..prevote(1, 0, Some(block.hash())) };
         let vote = said(n, &session_pair(n, 1), &genesis, vote);
@@ -259,7 +265,7 @@ fn once_a_recovery_is_accepted_no_block_of_before_is_committed() {
         for input in inputs {
             engine.step(NOW_MS, input);
         }
-        hear(&mut engine, (me + 1) % 4, PeerMessage::Status { height: Height::new(1) });
+        hear(&mut engine, (me + 1) % 4, PeerMessage::Status { height: Height::new(9) });
         hear(&mut engine, (me + 1) % 4, PeerMessage::BlocksResponse { blocks: blocks.clone() });
         engine.status().tip
     };

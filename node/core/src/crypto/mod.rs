@@ -7,12 +7,13 @@ mod domains;
 mod keys;
 mod verify;
 
-pub use batch::{SignatureCheck, verify_all, verify_each};
+pub use batch::{KeyPoints, NoMemory, PublicPoint, SignatureCheck, verify_all, verify_each};
 pub use domains::{RotationTerms, SigningBytes};
 pub use keys::{KeyError, KeyPair, verify};
 pub use verify::{
-    InvalidSignature, VerifiedBatch, VerifiedTransaction, verify_acknowledgement, verify_batch, verify_certificate,
-    verify_genesis, verify_proposal, verify_transaction, verify_transactions, verify_vote,
+    Findings, InvalidSignature, VerifiedBatch, VerifiedTransaction, verify_acknowledgement, verify_batch,
+    verify_certificate, verify_genesis, verify_proposal, verify_together, verify_transaction, verify_transactions,
+    verify_vote,
 };
 
 #[cfg(test)]

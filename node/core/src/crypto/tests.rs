@@ -1,8 +1,9 @@
 //! Signatures: single and batch verification agree, and every field of what is signed is bound.
 
 use super::{
-    InvalidSignature, SignatureCheck, SigningBytes, verify, verify_all, verify_certificate, verify_each,
-    verify_genesis, verify_proposal, verify_transaction, verify_transactions, verify_vote,
+    InvalidSignature, KeyPoints, NoMemory, PublicPoint, SignatureCheck, SigningBytes, verify, verify_all,
+    verify_certificate, verify_each, verify_genesis, verify_proposal, verify_transaction, verify_transactions,
+    verify_vote,
 };
 use crate::{
     fixtures::{Dice, Rotation, account, genesis, identity, identity_pair, key_pair, session_pair, signed, transfer},
@@ -26,7 +27,7 @@ fn batches_find_exactly_the_bad_signatures() {
     for count in [0, 1, 2, 3, 255, 256, 257, 600] {
         let valid: Vec<bool> = (0..count).map(|_| dice.below(50) != 0).collect();
         let checks: Vec<SignatureCheck> = (0..).zip(&valid).map(|(n, valid)| check(n, *valid)).collect();
-        assert_eq!(verify_each(&checks), valid, "{count}");
+        assert_eq!(verify_each(&mut NoMemory, &checks), valid, "{count}");
         assert_eq!(verify_all(&checks), valid.iter().all(|valid| *valid), "{count}");
     }
 }
@@ -39,6 +40,63 @@ fn a_batch_verifies_the_same_way_every_time() {
     }
 }
 
+/// ZIP-215 leaves no freedom: every pair of small-order points as key and R, in canonical and other encodings, with s = 0
+/// and with s = the order of the group, is judged in a batch as it is alone.
+#[test]
+fn single_and_batch_verification_agree_on_odd_encodings() {
+    let mut encodings: Vec<[u8; 32]> =
+        curve25519_dalek::constants::EIGHT_TORSION.iter().map(|point| point.compress().to_bytes()).collect();
+    // y = 1, y = p, y = p + 1 and a y on no point, with either sign.
+    let prime = |last: u8| {
+        let mut bytes = [0xff; 32];
+        (bytes[0], bytes[31]) = (last, 0x7f);
+        bytes
+    };
+    for mut bytes in [[0; 32], prime(0xed), prime(0xee), [2; 32]] {
+        encodings.push(bytes);
+        bytes[31] |= 0x80;
+        encodings.push(bytes);
+    }
+    let mut order = [0; 32];
+    order[..16].copy_from_slice(&27_742_317_777_372_353_535_851_937_790_883_648_493u128.to_le_bytes());
+    order[31] = 0x10;
+    let (mut good, mut bad) = (0, 0);
+    for key in &encodings {
+        for commitment in &encodings {
+            for response in [[0; 32], order] {
+                let mut signature = [0; 64];
+                signature[..32].copy_from_slice(commitment);
+                signature[32..].copy_from_slice(&response);
+                let odd =
+                    SignatureCheck { key: *key, bytes: b"anything".to_vec(), signature: Signature::new(signature) };
+                let alone = verify(&odd.key, &odd.bytes, &odd.signature).is_ok();
+                if alone {
+                    good += 1
+                } else {
+                    bad += 1
+                }
+                assert_eq!(verify_all(&[check(1, true), odd.clone()]), alone, "{odd:?}");
+            }
+        }
+    }
+    assert!(good > 50 && bad > 50, "{good} good, {bad} bad");
+}
+
+/// A memory that says the wrong thing is noticed: the point that was found is the one that counts.
+#[test]
+fn the_points_of_keys_are_those_that_were_found() {
+    struct Wrong;
+    impl KeyPoints for Wrong {
+        fn find(&mut self, _: &[u8; 32]) -> Option<PublicPoint> {
+            PublicPoint::of(&key_pair("somebody else").public())
+        }
+    }
+    let checks: Vec<SignatureCheck> = (0..8).map(|n| check(n, true)).collect();
+    assert_eq!(verify_each(&mut NoMemory, &checks), [true; 8]);
+    // One by one no memory is asked, so all turn out to be right in the end.
+    assert_eq!(verify_each(&mut Wrong, &checks), [true; 8]);
+}
+
 /// ZIP-215: keys and signatures with points of small order verify alone and in a batch alike. The identity point as key
 /// and as R with s = 0 is the simplest of them.
 #[test]
@@ -49,7 +107,7 @@ fn single_and_batch_verification_agree_on_small_order_points() {
     signature[0] = 1;
     let odd = SignatureCheck { key: identity_point, bytes: b"anything".to_vec(), signature: Signature::new(signature) };
     assert!(verify(&odd.key, &odd.bytes, &odd.signature).is_ok());
-    assert_eq!(verify_each(&[check(1, true), odd, check(2, false)]), [true, true, false]);
+    assert_eq!(verify_each(&mut NoMemory, &[check(1, true), odd, check(2, false)]), [true, true, false]);
 }
 
 #[test]
@@ -57,7 +115,7 @@ fn a_key_that_is_no_point_is_refused() {
     let not_a_point = [2; 32];
     assert!(verify(&not_a_point, b"bytes", &Signature::new([0; 64])).is_err());
     let bad = SignatureCheck { key: not_a_point, bytes: Vec::new(), signature: Signature::new([0; 64]) };
-    assert_eq!(verify_each(&[check(1, true), bad]), [true, false]);
+    assert_eq!(verify_each(&mut NoMemory, &[check(1, true), bad]), [true, false]);
 }
 
 fn vote(incarnation: &Incarnation, n: u64, kind: VoteKind, value: Option<Hash>) -> Vote {

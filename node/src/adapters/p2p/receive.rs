@@ -5,15 +5,18 @@ use std::sync::Arc;
 use node_api::proto::Frame;
 use node_core::{
     codec::Decode,
-    crypto::{VerifiedBatch, VerifiedTransaction, verify_batch, verify_transactions},
-    types::{Batch, Identity, PeerMessage, Transaction},
+    crypto::{InvalidSignature, VerifiedBatch, VerifiedTransaction, verify_transactions},
+    types::{Identity, PeerMessage, Transaction},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::links::Link;
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    shell::verifier::{Queued, Verifier},
+};
 
 /// What the connections report to the main loop.
 #[derive(Debug)]
@@ -47,9 +50,21 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub struct Inbox {
     events: mpsc::Sender<Event>,
+    verifier: Verifier,
+    batches: mpsc::Sender<Verifying>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
+
+/// A batch whose signatures are being verified.
+#[derive(Debug)]
+struct Verifying {
+    from: Identity,
+    found: Queued<Result<VerifiedBatch, InvalidSignature>>,
+}
+
+/// Batches whose verification may be under way.
+const BATCHES_MAX: usize = 256;
 
 /// Why reading ended.
 #[derive(Debug)]
@@ -66,8 +81,15 @@ pub enum End {
 
 impl Inbox {
     /// Delivers to `events` until `stop` is cancelled.
-    pub fn new(events: mpsc::Sender<Event>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { events, metrics, stop }
+    pub fn new(
+        events: mpsc::Sender<Event>,
+        verifier: Verifier,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (batches, verifying) = mpsc::channel(BATCHES_MAX);
+        tokio::spawn(deliver(verifying, events.clone(), Arc::clone(&metrics)));
+        Self { events, verifier, batches, metrics, stop }
     }
 
     /// Reads until the connection ends. A full queue slows this peer down and nobody else.
@@ -106,10 +128,14 @@ impl Inbox {
                 PeerMessage::Transactions(transactions) => {
                     Event::Transactions { from, transactions: self.verify(transactions).await }
                 }
-                PeerMessage::Batch(batch) => match self.verify_batch(batch).await {
-                    Some(batch) => Event::Batch { from, batch },
-                    None => continue,
-                },
+                // What comes after it, a vote for example, does not wait for its signatures.
+                PeerMessage::Batch(batch) => {
+                    let Some(found) = self.verifier.queue_batch(batch).await else { return End::Stopping };
+                    if self.batches.send(Verifying { from, found }).await.is_err() {
+                        return End::Stopping;
+                    }
+                    continue;
+                }
                 message => Event::Message { from, message: Box::new(message) },
             };
             if self.events.send(event).await.is_err() {
@@ -134,15 +160,22 @@ impl Inbox {
         good
     }
 
-    async fn verify_batch(&self, batch: Arc<Batch>) -> Option<VerifiedBatch> {
-        let verified = tokio::task::spawn_blocking(move || verify_batch(batch)).await.ok()?;
-        if verified.is_err() {
-            self.count("bad_transaction");
-        }
-        verified.ok()
-    }
-
     fn count(&self, outcome: &str) {
         self.metrics.messages_received_total.with_label_values(&[outcome]).inc();
+    }
+}
+
+/// Hands on what is verified, in the order in which it came. Ends with the last connection, or with the main loop.
+async fn deliver(mut batches: mpsc::Receiver<Verifying>, events: mpsc::Sender<Event>, metrics: Arc<Metrics>) {
+    while let Some(Verifying { from, found }) = batches.recv().await {
+        match found.wait().await {
+            Some(Ok(batch)) => {
+                if events.send(Event::Batch { from, batch }).await.is_err() {
+                    return;
+                }
+            }
+            Some(Err(_)) => metrics.messages_received_total.with_label_values(&["bad_transaction"]).inc(),
+            None => return,
+        }
     }
 }

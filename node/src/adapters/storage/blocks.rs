@@ -1,6 +1,7 @@
 //! The log of final blocks with their certificates: one durable write a block, read by height while it grows.
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -24,6 +25,8 @@ static KIND: Kind = Kind {
 const SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
 /// The place of every so many blocks is kept in memory; those between are found by walking from record to record.
 const INDEX_STRIDE: u64 = 64;
+/// Blocks that are kept in memory, too.
+const NEWEST_MAX: usize = 16;
 
 /// The one writer of the log. Readers are made with [`BlockLog::reader`].
 #[derive(Debug)]
@@ -51,6 +54,8 @@ struct Shared {
 struct State {
     files: Vec<Arc<BlockFile>>,
     last: Option<u64>,
+    /// The last blocks that were appended: execution, peers and clients want them at once.
+    newest: VecDeque<CertifiedBlock>,
 }
 
 /// One file of the log. Its number is the height of its first block.
@@ -112,6 +117,13 @@ impl BlockLog {
         self.failed = true;
         self.append_body(&folder, height, &body)?;
         self.failed = false;
+        let block = CertifiedBlock { block: block.clone(), certificate: certificate.clone() };
+        self.reader.shared.write(|state| {
+            state.newest.push_back(block);
+            if state.newest.len() > NEWEST_MAX {
+                state.newest.pop_front();
+            }
+        });
         Ok(())
     }
 
@@ -160,6 +172,14 @@ impl BlockReader {
 
     /// The block at this height, or nothing if it is not kept.
     pub fn read(&self, height: Height) -> Result<Option<CertifiedBlock>, StorageError> {
+        let newest = |state: &State| {
+            let first = state.newest.front()?.block.header().height.get();
+            let position = usize::try_from(height.get().checked_sub(first)?).ok()?;
+            state.newest.get(position).cloned()
+        };
+        if let Some(block) = self.shared.read(newest) {
+            return Ok(Some(block));
+        }
         let height = height.get();
         let file = self.shared.read(|state| {
             if state.last.is_none_or(|last| height > last) {
@@ -183,7 +203,7 @@ impl BlockReader {
         let mut height = Some(from);
         while let Some(next) = height.filter(|_| blocks.len() < count_max && bytes <= bytes_max) {
             let Some(block) = self.read(next)? else { break };
-            bytes += block.block.encode().len();
+            bytes += block.block.bytes();
             blocks.push(block);
             height = next.checked_add(1);
         }

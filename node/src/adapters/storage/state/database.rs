@@ -1,6 +1,7 @@
 //! The database on its own thread: one commit for each height, with the height in the commit itself.
 
 use std::{
+    cell::RefCell,
     future::Future,
     num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     path::PathBuf,
@@ -31,6 +32,7 @@ use node_core::{
 };
 
 use super::{StateError, proof};
+use crate::recent::Recent;
 
 /// No entry is larger: three sets of 256 voters fit several times.
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
@@ -39,8 +41,12 @@ pub const CHUNK_BYTES: usize = 32;
 const PAGE_BYTES: NonZeroU16 = page_size(BLOB_PAGE_SIZE);
 const OPERATIONS_PER_FILE: NonZeroU64 = NonZeroU64::new(65_536).expect("not zero");
 const PARTITION: &str = "state";
-/// 16 MiB of pages.
-const CACHED_PAGES: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
+/// 32 MiB of pages.
+const CACHED_PAGES: NonZeroUsize = NonZeroUsize::new(8_192).expect("not zero");
+/// Of one generation: some 25 MiB for both, if they are accounts.
+const RECENT_ENTRIES_MAX: usize = 131_072;
+/// Larger values are few, and read from the database.
+const RECENT_VALUE_BYTES_MAX: usize = 256;
 const BUFFER_BYTES: NonZeroUsize = NonZeroUsize::new(1024 * 1024).expect("not zero");
 const OPENING_CACHE_ENTRIES: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// Every so many commits, operations that were not needed at the last such commit are removed. Nodes that sync from this
@@ -60,6 +66,8 @@ pub struct LocalStore {
     folder: PathBuf,
     /// Nothing after a write that failed: the database is consumed by it.
     database: Option<Database>,
+    /// Entries that were read or written lately, and where there is none: a block on busy accounts reads nothing else.
+    recent: RefCell<Recent<StateKey, Option<StateValue>>>,
     committed: Option<(Height, StateRoots)>,
     /// Up to where operations may be removed at the next occasion.
     prune_until: Option<Location>,
@@ -81,7 +89,13 @@ impl LocalStore {
                 Some((Height::new(height), roots(&database)))
             }
         };
-        Ok(Self { folder, database: Some(database), committed, prune_until: None })
+        Ok(Self {
+            folder,
+            database: Some(database),
+            recent: RefCell::new(Recent::new(RECENT_ENTRIES_MAX)),
+            committed,
+            prune_until: None,
+        })
     }
 
     fn database(&self) -> Result<&Database, StateError> {
@@ -89,6 +103,15 @@ impl LocalStore {
             path: self.folder.clone(),
             reason: "an earlier write failed".to_owned(),
         })
+    }
+
+    fn remember(&self, key: StateKey, value: Option<StateValue>) {
+        let mut recent = self.recent.borrow_mut();
+        if value.as_ref().is_some_and(|value| value.len() > RECENT_VALUE_BYTES_MAX) {
+            recent.forget(&key);
+        } else {
+            recent.put(key, value);
+        }
     }
 
     fn failed(&self, action: &'static str) -> impl Fn(DatabaseError) -> StateError + use<> {
@@ -125,7 +148,13 @@ impl StateStore for LocalStore {
     type Error = StateError;
 
     fn get(&self, key: &StateKey) -> Result<Option<StateValue>, StateError> {
-        wait(self.database()?.get(&Key::new(*key.as_bytes()))).map_err(self.failed("read"))
+        let database = self.database()?;
+        if let Some(known) = self.recent.borrow_mut().get(key) {
+            return Ok(known);
+        }
+        let value = wait(database.get(&Key::new(*key.as_bytes()))).map_err(self.failed("read"))?;
+        self.remember(*key, value.clone());
+        Ok(value)
     }
 
     fn commit(&mut self, height: Height, writes: WriteSet) -> Result<StateRoots, StateError> {
@@ -136,6 +165,10 @@ impl StateStore for LocalStore {
         }
         let failed = self.failed("write");
         if let Some(database) = self.database.take() {
+            // Until the write has succeeded there is no database to read.
+            for (key, value) in &writes {
+                self.remember(*key, value.clone());
+            }
             let database = wait(Self::write(database, height, writes)).map_err(&failed)?;
             self.committed = Some((height, roots(&database)));
             self.database = Some(database);
