@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Client;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use crate::chain::nodes::Dialers;
 use crate::config::{BACKOFF_MAX, Config};
 use crate::events::{Draft, Events};
 use crate::lease::Leadership;
+use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::parts::Installation;
 use crate::watches::{Children, Guarded};
@@ -41,6 +42,8 @@ pub struct Shared {
     pub dialers: Dialers,
     /// Certificate authorities of networks.
     pub authorities: Authorities,
+    /// What was read by name a short while ago.
+    pub memories: Memories,
 }
 
 /// What the reconcilers of one scope use.
@@ -55,6 +58,8 @@ pub struct Context {
     pub nodes: Store<Guarded<ValidatorNode>>,
     /// Pods of nodes in this scope.
     pub pods: Store<Pod>,
+    /// Claims of nodes in this scope, without their status.
+    pub claims: Store<PersistentVolumeClaim>,
     /// Metadata of children in this scope.
     pub children: Children,
     /// Wakes other reconcilers.
@@ -106,6 +111,8 @@ pub struct Caches {
     pub nodes: Store<Guarded<ValidatorNode>>,
     /// Pods.
     pub pods: Store<Pod>,
+    /// Claims.
+    pub claims: Store<PersistentVolumeClaim>,
     /// Children.
     pub children: Children,
 }
@@ -113,8 +120,8 @@ pub struct Caches {
 impl Context {
     /// A context over these caches.
     pub fn new(shared: Arc<Shared>, caches: Caches, wakers: Wakers) -> Self {
-        let Caches { networks, groups, nodes, pods, children } = caches;
-        Self { shared, networks, groups, nodes, pods, children, wakers, failures: Mutex::default() }
+        let Caches { networks, groups, nodes, pods, claims, children } = caches;
+        Self { shared, networks, groups, nodes, pods, claims, children, wakers, failures: Mutex::default() }
     }
 
     /// A network from the cache.
@@ -179,6 +186,11 @@ impl Context {
     /// A pod from the cache.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
         self.pods.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// A claim from the cache.
+    pub fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        self.claims.get(&ObjectRef::new(name).within(namespace))
     }
 
     /// Sends events about an object.
