@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
+use althing_crds::{BlockchainNetwork, Condition, ConsensusGroup, ValidatorNode};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Client;
 use kube_runtime::reflector::{ObjectRef, Store};
@@ -20,6 +20,7 @@ use crate::lease::Leadership;
 use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::parts::Installation;
+use crate::readings;
 use crate::watches::{Children, Guarded};
 
 /// What all scopes share.
@@ -196,6 +197,26 @@ impl Context {
     /// Sends events about an object.
     pub async fn publish(&self, about: &ObjectReference, drafts: &[Draft]) {
         self.shared.events.publish(&self.shared.leadership, about, drafts).await;
+    }
+
+    /// Whether this status can wait for the next look: it says nothing new of any condition but in other words, and one
+    /// was written a moment ago. What is on its way would else be written with every step.
+    pub fn can_wait(&self, uid: &str, before: &[Condition], after: &[Condition]) -> bool {
+        readings::same_but_for_words(before, after) && self.shared.memories.told.get("status", uid).is_some()
+    }
+
+    /// A status was written.
+    pub fn told(&self, uid: &str) {
+        self.shared.memories.told.put("status", uid, Instant::now(), ());
+    }
+
+    /// Whether children that were just written may go without a word: the next look follows at once and says how they
+    /// are. Not twice in a row: children that never come to rest are told.
+    pub fn applies_quietly(&self, uid: &str) -> bool {
+        let memory = &self.shared.memories.applied;
+        let is_first = memory.get("applied", uid).is_none();
+        memory.put("applied", uid, Instant::now(), ());
+        is_first
     }
 
     /// How long to wait after another failure of this object.

@@ -18,6 +18,10 @@ pub const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(30);
 pub const MADE_ONCE_AGE_MAX: Duration = Duration::from_secs(40);
 /// How long a genesis that is not there counts as absent while no voter of the chain runs.
 pub const NO_GENESIS_AGE_MAX: Duration = Duration::from_secs(10);
+/// A step on the way that changes no condition's status or reason waits this long after the last writing of a status.
+pub const TOLD_AGE_MAX: Duration = Duration::from_secs(2);
+/// Children that are written again within this time are worth a word in the status.
+pub const APPLIED_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long a class that a spec names counts as there.
 pub const REFERENCE_AGE_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked for children that nobody wants although the wanted ones are the same as before.
@@ -39,6 +43,10 @@ pub struct Memories {
     pub genesis: Memory<(String, GenesisRead)>,
     /// Chains without a kept genesis.
     pub no_genesis: Memory<()>,
+    /// Objects whose status was written a moment ago.
+    pub told: Memory<()>,
+    /// Objects whose children were written a moment ago, without a word in their status.
+    pub applied: Memory<()>,
     /// What specs name and is there.
     pub references: Memory<()>,
     /// The names of the children at which nothing was left over.
@@ -55,6 +63,8 @@ impl Memories {
             authorities: Memory::new(config.pause(MADE_ONCE_AGE_MAX)),
             genesis: Memory::new(config.pause(VERSION_AGE_MAX)),
             no_genesis: Memory::new(config.pause(NO_GENESIS_AGE_MAX)),
+            told: Memory::new(config.pause(TOLD_AGE_MAX)),
+            applied: Memory::new(config.pause(APPLIED_AGE_MAX)),
             references: Memory::new(config.pause(REFERENCE_AGE_MAX)),
             pruned: Memory::new(config.pause(PRUNED_AGE_MAX)),
         }

@@ -24,7 +24,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt};
 
 use crate::apply::AllOutcome;
-use crate::config::{AWAITED, SETTLED, UNSETTLED};
+use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events;
@@ -240,13 +240,21 @@ async fn prune_former_voters(context: &Context, owner: &Owner, observed: &Observ
 /// Writes the status if it changed, tells about it, and says when to look again.
 async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
     let before = observed.status().cloned().unwrap_or_default();
+    let uid = observed.group.uid().unwrap_or_default();
+    if matches!(progress, Progress::Applied) && !before.conditions.is_empty() && context.applies_quietly(&uid) {
+        return Ok(APPLIED);
+    }
     let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
+    if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
+        return Ok(UNSETTLED);
+    }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let mut changed = observed.group.clone();
     changed.status = Some(after.clone());
     let written = context.shared.writer.status(observed.status(), &changed, &after).await?;
     if written.is_some() {
+        context.told(&uid);
         context.publish(&observed.group.object_ref(&()), &drafts).await;
     }
     let has_processes = observed.voters.iter().any(|voter| voter.connection.is_some());

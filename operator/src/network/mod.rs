@@ -16,7 +16,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::apply::{AllOutcome, Made};
 use crate::certificates;
-use crate::config::{AWAITED, SETTLED};
+use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::{self, Draft};
@@ -173,13 +173,21 @@ fn taken(what: &str) -> Refusal {
 /// Writes the status if it changed, tells about it, and says when to look again.
 async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
     let before = observed.network.status.clone().unwrap_or_default();
+    let uid = observed.network.uid().unwrap_or_default();
+    if matches!(progress, Progress::Applied) && !before.conditions.is_empty() && context.applies_quietly(&uid) {
+        return Ok(APPLIED);
+    }
     let after = status::next(observed, progress, &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
+    if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
+        return Ok(UNSETTLED);
+    }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let mut changed = observed.network.clone();
     changed.status = Some(after.clone());
     let written = context.shared.writer.status(observed.network.status.as_ref(), &changed, &after).await?;
     if written.is_some() {
+        context.told(&uid);
         context.publish(&observed.network.object_ref(&()), &drafts).await;
     }
     // Its groups are watched.

@@ -21,7 +21,7 @@ use kube::{Resource, ResourceExt};
 
 use crate::apply::{AllOutcome, Outcome};
 use crate::certificates;
-use crate::config::{AWAITED, SETTLED, UNSETTLED};
+use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events;
@@ -136,11 +136,19 @@ async fn prune(context: &Context, owner: &Owner, children: &[Child]) -> Result<(
 /// Writes the status if it changed, tells about it, and says when to look again.
 async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
     let before = observed.node.status.clone().unwrap_or_default();
+    let uid = observed.node.uid().unwrap_or_default();
+    if *progress == Progress::Applied && !before.conditions.is_empty() && context.applies_quietly(&uid) {
+        return Ok(APPLIED);
+    }
     let after = status::next(observed, progress, &Time(Timestamp::now()));
     let settled = status::is_settled(&after);
+    if !settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
+        return Ok(UNSETTLED);
+    }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let written = save(context, &observed.node, after).await?;
     if written {
+        context.told(&uid);
         context.publish(&observed.node.object_ref(&()), &drafts).await;
     }
     Ok(match observed.connection {

@@ -147,12 +147,20 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
     let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
     let owner = super::owner(&node)?;
     let network = context.network(&namespace, &node.spec.network);
+    let has_network = network.is_some();
     let recorded_authority =
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
+    let awaits_authority = has_network && recorded_authority.is_none();
     let (identity, tls, authority, claim) = tokio::try_join!(
         identity(context, &node, &owner),
         certificate(context, &owner),
-        context.shared.authorities.get(client, &namespace, &node.spec.network),
+        async {
+            // The network writes it down as soon as it has made it.
+            if awaits_authority {
+                return Ok(None);
+            }
+            context.shared.authorities.get(client, &namespace, &node.spec.network).await
+        },
         claim(context, &node, &owner),
     )?;
     let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
