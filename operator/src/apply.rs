@@ -66,6 +66,8 @@ struct Applied {
 }
 
 type Key = (Kind, String, String);
+/// A child, the hash of what is wanted of it and the hash of what is there.
+type Record<'a> = (&'a Child, [u8; 32], [u8; 32]);
 
 /// Writes to the API server.
 pub struct Writer {
@@ -119,7 +121,7 @@ impl Writer {
         if recorded.is_none() || hashed(children).all(|child| applied.contains_key(&key(owner, child))) {
             return;
         }
-        let found: Vec<Option<(&Child, [u8; 32], [u8; 32])>> = hashed(children)
+        let found: Vec<Option<Record<'_>>> = hashed(children)
             .map(|child| cached(child).map(|meta| (child, digest(&child.body), fingerprint(&meta))))
             .collect();
         if all_hash(found.iter().copied()).as_deref() != recorded {
@@ -291,7 +293,7 @@ fn hashed(children: &[Child]) -> impl Iterator<Item = &Child> {
 }
 
 /// One hash over what is wanted and what is there of every child; none when one is not known.
-fn all_hash<'a>(records: impl Iterator<Item = Option<(&'a Child, [u8; 32], [u8; 32])>>) -> Option<String> {
+fn all_hash<'a>(records: impl Iterator<Item = Option<Record<'a>>>) -> Option<String> {
     let mut hasher = Sha256::new();
     for record in records {
         let (child, wanted, found) = record?;
