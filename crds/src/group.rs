@@ -141,6 +141,11 @@ pub struct ConsensusGroupStatus {
     /// Which voters the chain has once their number was changed, and the change that is going on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub members: Option<Members>,
+    /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
+    /// nothing is applied again, also after a restart of the operator; hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub children_hash: Option<String>,
 }
 
 /// The voters of the chain that this group runs, by the numbers of their nodes.

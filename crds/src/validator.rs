@@ -124,4 +124,9 @@ pub struct ValidatorNodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub version: Option<String>,
+    /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
+    /// nothing is applied again, also after a restart of the operator; hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub children_hash: Option<String>,
 }

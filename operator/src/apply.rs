@@ -35,6 +35,20 @@ pub enum Outcome {
     Taken,
 }
 
+/// What became of all children of one owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllOutcome {
+    /// They are as wanted.
+    Applied {
+        /// How many were made or changed.
+        written: usize,
+        /// Hash of what is wanted and what is there: while it is the same, nothing has to be applied again.
+        hash: Option<String>,
+    },
+    /// The name of this one belongs to somebody else; it and those after it were not written.
+    Taken(String),
+}
+
 /// What became of something that is made once.
 #[derive(Clone, Debug)]
 pub enum Made<K> {
@@ -52,6 +66,8 @@ struct Applied {
 }
 
 type Key = (Kind, String, String);
+/// A child, the hash of what is wanted of it and the hash of what is there.
+type Record<'a> = (&'a Child, [u8; 32], [u8; 32]);
 
 /// Writes to the API server.
 pub struct Writer {
@@ -67,22 +83,80 @@ impl Writer {
         Self { client, leadership, metrics, applied: Mutex::default() }
     }
 
+    /// Makes all children what they shall be, in this order. `recorded` is the hash of an earlier run, perhaps of another
+    /// process: when it is that of what is wanted and of what the watch knows, nothing is sent.
+    pub async fn apply_all(
+        &self,
+        owner: &Owner,
+        children: &[Child],
+        recorded: Option<&str>,
+        cached: impl Fn(&Child) -> Option<ObjectMeta>,
+    ) -> Result<AllOutcome, Error> {
+        self.recall(owner, children, recorded, &cached);
+        let mut written = 0;
+        for child in children {
+            match self.apply(owner, child, cached(child).as_ref()).await? {
+                Outcome::Taken => return Ok(AllOutcome::Taken(child.what(&owner.namespace))),
+                Outcome::Written => written += 1,
+                Outcome::Unchanged => {}
+            }
+        }
+        let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = hashed(children).map(|child| {
+            let record = applied.get(&key(owner, child))?;
+            Some((child, record.wanted, record.found))
+        });
+        Ok(AllOutcome::Applied { written, hash: all_hash(records) })
+    }
+
+    /// Takes what an earlier process applied as applied.
+    fn recall(
+        &self,
+        owner: &Owner,
+        children: &[Child],
+        recorded: Option<&str>,
+        cached: impl Fn(&Child) -> Option<ObjectMeta>,
+    ) {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorded.is_none() || hashed(children).all(|child| applied.contains_key(&key(owner, child))) {
+            return;
+        }
+        let found: Vec<Option<Record<'_>>> = hashed(children)
+            .map(|child| cached(child).map(|meta| (child, digest(&child.body), fingerprint(&meta))))
+            .collect();
+        if all_hash(found.iter().copied()).as_deref() != recorded {
+            return;
+        }
+        for (child, wanted, found) in found.into_iter().flatten() {
+            applied.insert(key(owner, child), Applied { wanted, found });
+        }
+    }
+
     /// Makes a child what it shall be. `cached` is what the watch knows of it; without it the API server is asked, so
     /// that an object of somebody else is never taken over.
     pub async fn apply(&self, owner: &Owner, child: &Child, cached: Option<&ObjectMeta>) -> Result<Outcome, Error> {
+        if cached.is_some() {
+            return self.apply_over(owner, child, cached).await;
+        }
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &owner.namespace, &child.kind.resource());
         let what = child.what(&owner.namespace);
-        let key: Key = (child.kind, owner.namespace.clone(), child.name.clone());
+        let live = api.get_metadata_opt(&child.name).await.map_err(Error::read(&what))?;
+        self.apply_over(owner, child, live.as_ref().map(|object| &object.metadata)).await
+    }
+
+    /// The same over what is there now; none when the API server has just said that nothing is.
+    pub async fn apply_over(
+        &self,
+        owner: &Owner,
+        child: &Child,
+        present: Option<&ObjectMeta>,
+    ) -> Result<Outcome, Error> {
+        let what = child.what(&owner.namespace);
+        let key = key(owner, child);
         let wanted = digest(&child.body);
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &owner.namespace, &child.kind.resource());
-        let live;
-        let present = match cached {
-            Some(meta) => Some(meta),
-            None => {
-                live = api.get_metadata_opt(&child.name).await.map_err(Error::read(&what))?;
-                live.as_ref().map(|object| &object.metadata)
-            }
-        };
         if let Some(meta) = present {
             match standing(meta, owner) {
                 Standing::Foreign => return Ok(Outcome::Taken),
@@ -209,6 +283,30 @@ impl Writer {
     }
 }
 
+fn key(owner: &Owner, child: &Child) -> Key {
+    (child.kind, owner.namespace.clone(), child.name.clone())
+}
+
+/// Secrets are no part of the hash: what is wanted of a certificate is another one with each issue.
+fn hashed(children: &[Child]) -> impl Iterator<Item = &Child> {
+    children.iter().filter(|child| child.kind != Kind::Secret)
+}
+
+/// One hash over what is wanted and what is there of every child; none when one is not known.
+fn all_hash<'a>(records: impl Iterator<Item = Option<Record<'a>>>) -> Option<String> {
+    let mut hasher = Sha256::new();
+    for record in records {
+        let (child, wanted, found) = record?;
+        for part in [child.kind.as_str(), &child.name] {
+            hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hasher.update(part);
+        }
+        hasher.update(wanted);
+        hasher.update(found);
+    }
+    Some(hex::encode(hasher.finalize()))
+}
+
 /// What changes when somebody changes a child. Kinds without a generation change with every write; of the others, a
 /// write to the status alone is no change.
 fn fingerprint(meta: &ObjectMeta) -> [u8; 32] {
@@ -248,5 +346,15 @@ mod tests {
         let mut edited = meta("2", Some(1));
         edited.annotations = Some([("a".to_string(), "b".to_string())].into());
         assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&edited));
+    }
+
+    #[test]
+    fn the_hash_of_children_is_another_one_when_a_wish_or_an_object_changes() {
+        let child = Child { kind: Kind::Service, name: "a".to_string(), body: serde_json::json!({}) };
+        let hash = |wanted: u8, found: u8| all_hash([Some((&child, [wanted; 32], [found; 32]))].into_iter());
+        assert_eq!(hash(1, 2), hash(1, 2));
+        assert_ne!(hash(1, 2), hash(2, 2));
+        assert_ne!(hash(1, 2), hash(1, 1));
+        assert_eq!(all_hash([None].into_iter()), None, "a child that is not known may be anything");
     }
 }

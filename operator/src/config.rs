@@ -63,7 +63,11 @@ impl Config {
 
 /// Longest time that one reconcile may take.
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause before the next look at an object that is on its way.
+/// Pause before the next look at an object that is on its way while only watches can bring news of it.
+pub const AWAITED: Duration = Duration::from_secs(5);
+/// Pause before the look that says what became of children that were just written.
+pub const APPLIED: Duration = Duration::from_millis(300);
+/// Pause before the next look at an object that is on its way and whose processes have to be asked.
 pub const UNSETTLED: Duration = Duration::from_secs(1);
 /// Pause before the next look at an object where nothing is expected to change.
 pub const SETTLED: Duration = Duration::from_secs(10);

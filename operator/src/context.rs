@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use althing_crds::{BlockchainNetwork, Condition, ConsensusGroup, ValidatorNode};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Client;
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
@@ -17,8 +17,10 @@ use crate::chain::nodes::Dialers;
 use crate::config::{BACKOFF_MAX, Config};
 use crate::events::{Draft, Events};
 use crate::lease::Leadership;
+use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::parts::Installation;
+use crate::readings;
 use crate::watches::{Children, Guarded};
 
 /// What all scopes share.
@@ -41,6 +43,8 @@ pub struct Shared {
     pub dialers: Dialers,
     /// Certificate authorities of networks.
     pub authorities: Authorities,
+    /// What was read by name a short while ago.
+    pub memories: Memories,
 }
 
 /// What the reconcilers of one scope use.
@@ -55,6 +59,8 @@ pub struct Context {
     pub nodes: Store<Guarded<ValidatorNode>>,
     /// Pods of nodes in this scope.
     pub pods: Store<Pod>,
+    /// Claims of nodes in this scope, without their status.
+    pub claims: Store<PersistentVolumeClaim>,
     /// Metadata of children in this scope.
     pub children: Children,
     /// Wakes other reconcilers.
@@ -106,6 +112,8 @@ pub struct Caches {
     pub nodes: Store<Guarded<ValidatorNode>>,
     /// Pods.
     pub pods: Store<Pod>,
+    /// Claims.
+    pub claims: Store<PersistentVolumeClaim>,
     /// Children.
     pub children: Children,
 }
@@ -113,8 +121,8 @@ pub struct Caches {
 impl Context {
     /// A context over these caches.
     pub fn new(shared: Arc<Shared>, caches: Caches, wakers: Wakers) -> Self {
-        let Caches { networks, groups, nodes, pods, children } = caches;
-        Self { shared, networks, groups, nodes, pods, children, wakers, failures: Mutex::default() }
+        let Caches { networks, groups, nodes, pods, claims, children } = caches;
+        Self { shared, networks, groups, nodes, pods, claims, children, wakers, failures: Mutex::default() }
     }
 
     /// A network from the cache.
@@ -181,9 +189,34 @@ impl Context {
         self.pods.get(&ObjectRef::new(name).within(namespace))
     }
 
+    /// A claim from the cache.
+    pub fn claim(&self, namespace: &str, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        self.claims.get(&ObjectRef::new(name).within(namespace))
+    }
+
     /// Sends events about an object.
     pub async fn publish(&self, about: &ObjectReference, drafts: &[Draft]) {
         self.shared.events.publish(&self.shared.leadership, about, drafts).await;
+    }
+
+    /// Whether this status can wait for the next look: it says nothing new of any condition but in other words, and one
+    /// was written a moment ago. What is on its way would else be written with every step.
+    pub fn can_wait(&self, uid: &str, before: &[Condition], after: &[Condition]) -> bool {
+        readings::same_but_for_words(before, after) && self.shared.memories.told.get("status", uid).is_some()
+    }
+
+    /// A status was written.
+    pub fn told(&self, uid: &str) {
+        self.shared.memories.told.put("status", uid, Instant::now(), ());
+    }
+
+    /// Whether children that were just written may go without a word: the next look follows at once and says how they
+    /// are. Not twice in a row: children that never come to rest are told.
+    pub fn applies_quietly(&self, uid: &str) -> bool {
+        let memory = &self.shared.memories.applied;
+        let is_first = memory.get("applied", uid).is_none();
+        memory.put("applied", uid, Instant::now(), ());
+        is_first
     }
 
     /// How long to wait after another failure of this object.

@@ -34,19 +34,21 @@ impl Draft {
     }
 }
 
-/// The events that a change of conditions deserves: one for each condition whose status changed, and one for each that
-/// holds for another reason than before.
+/// The events that a change of conditions deserves: one for each condition that begins or ceases to hold, and one for
+/// each bad one that holds for another reason than before. The steps on the way there, of which every start has several
+/// for each object, stand in the conditions alone.
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for condition in after {
         let former = before.iter().find(|former| former.kind == condition.kind);
-        let same_status = former.is_some_and(|former| former.status == condition.status);
+        let holds = |condition: &Condition| condition.status == ConditionStatus::True;
+        let same_status = former.is_some_and(|former| holds(former) == holds(condition) || is_a_step(condition));
         let same_reason = former.is_some_and(|former| former.reason == condition.reason);
         let bad = is_bad(condition);
         let worth_saying = match former {
             // The first statement about an object is news only when it is bad news.
             None => bad,
-            Some(_) => !same_status || (bad && !same_reason),
+            Some(former) => !same_status || (bad && (!same_reason || former.status != condition.status)),
         };
         if worth_saying {
             let note = format!("{} is {}: {}", condition.kind.as_str(), word(condition.status), condition.message);
@@ -54,6 +56,18 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Draft> {
         }
     }
     drafts
+}
+
+/// Says how far the way to Ready is.
+fn is_a_step(condition: &Condition) -> bool {
+    match condition.kind {
+        ConditionType::Reconciling | ConditionType::Synced => true,
+        ConditionType::Stalled
+        | ConditionType::Available
+        | ConditionType::QuorumAtRisk
+        | ConditionType::Ready
+        | ConditionType::Signing => false,
+    }
 }
 
 fn is_bad(condition: &Condition) -> bool {
@@ -145,6 +159,17 @@ mod tests {
         assert_eq!(transitions(&[], &bad), [Draft::warning("NameTaken", "Stalled is true: why")]);
         assert_eq!(transitions(&bad, &good), [Draft::normal("NotStalled", "Stalled is false: why")]);
         assert_eq!(transitions(&[], &good), []);
+    }
+
+    #[test]
+    fn steps_on_the_way_are_no_events() {
+        let of = |kind, status| conditions(&[Statement::new(kind, status, Reason::Pending, "why")]);
+        let count = |kind, before, after| transitions(&of(kind, before), &of(kind, after)).len();
+        assert_eq!(count(ConditionType::Reconciling, ConditionStatus::True, ConditionStatus::False), 0);
+        assert_eq!(count(ConditionType::Ready, ConditionStatus::Unknown, ConditionStatus::False), 0);
+        assert_eq!(count(ConditionType::Ready, ConditionStatus::False, ConditionStatus::True), 1);
+        assert_eq!(count(ConditionType::Signing, ConditionStatus::True, ConditionStatus::Unknown), 1);
+        assert_eq!(count(ConditionType::Available, ConditionStatus::Unknown, ConditionStatus::False), 1);
     }
 
     #[test]

@@ -38,13 +38,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Kinds whose metadata is watched; Secrets are only ever read by name.
-    pub const WATCHED: [Self; 7] = [
+    /// Kinds whose metadata is watched; claims are watched whole, and Secrets are only ever read by name.
+    pub const WATCHED: [Self; 6] = [
         Self::NetworkPolicy,
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Service,
-        Self::PersistentVolumeClaim,
         Self::PodDisruptionBudget,
         Self::StatefulSet,
     ];

@@ -9,7 +9,7 @@
 //! | `budget/` | how much power may be taken away on purpose: every disruption asks it |
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
-//! | `watches.rs`, `context.rs` | caches, and what a reconcile may use |
+//! | `watches.rs`, `memory.rs`, `context.rs` | caches, and what a reconcile may use |
 //! | `faults/` | faults between operator and API server, for tests only |
 //! | `run.rs`, `lease.rs`, `http.rs`, `metrics.rs`, `events.rs` | the process around it |
 
@@ -27,6 +27,7 @@ pub mod group;
 pub mod http;
 pub mod kinds;
 pub mod lease;
+pub mod memory;
 pub mod metrics;
 pub mod network;
 pub mod parts;

@@ -12,6 +12,14 @@ pub fn are_young(observed_at: Option<&String>, now: &Time) -> bool {
         .is_some_and(|then| now.0.duration_since(then).as_secs() < STATUS_REFRESH.as_secs().cast_signed())
 }
 
+/// No condition has another status, reason or generation.
+pub fn same_but_for_words(before: &[Condition], after: &[Condition]) -> bool {
+    let key = |condition: &Condition| {
+        (condition.kind, condition.status, condition.reason.clone(), condition.observed_generation)
+    };
+    before.len() == after.len() && before.iter().zip(after).all(|(before, after)| key(before) == key(after))
+}
+
 /// The conditions in the order in which groups and networks show them.
 pub fn in_order(mut conditions: Vec<Condition>) -> Vec<Condition> {
     conditions.sort_by_key(|condition| ConditionType::OF_GROUPS.iter().position(|kind| *kind == condition.kind));

@@ -1,18 +1,21 @@
 //! Objects that a spec only names: StorageClass, PriorityClass, Secrets. Read before the first child is made.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use althing_crds::{NodeTemplate, Reason, names};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{ListParams, PartialObjectMeta};
-use kube::{Api, Client, Resource};
+use kube::{Api, Resource};
 use node_api::keys;
 use serde::de::DeserializeOwned;
 
 use crate::certificates;
+use crate::context::Context;
 use crate::error::Error;
+use crate::memory::Memory;
 use crate::refusal::Refusal;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -66,27 +69,29 @@ pub fn refuse(missing: &[Missing]) -> Option<Refusal> {
 /// What is missing of what this template and these identity Secrets name. What this operator may not read counts as
 /// there: the API server will say so in time.
 pub async fn read(
-    client: &Client,
+    context: &Context,
     namespace: &str,
     template: &NodeTemplate,
     identity_secrets: &[String],
 ) -> Result<Vec<Missing>, Error> {
+    let client = &context.shared.client;
+    let memory = &context.shared.memories.references;
     let mut missing = Vec::new();
     let classes: Api<StorageClass> = Api::all(client.clone());
     match &template.storage.storage_class_name {
-        Some(name) if !exists(&classes, name).await? => missing.push(Missing::StorageClass(name.clone())),
+        Some(name) if !exists(memory, "", &classes, name).await? => missing.push(Missing::StorageClass(name.clone())),
         Some(_) => {}
-        None if !has_default(&classes).await? => missing.push(Missing::DefaultStorageClass),
+        None if !has_default(memory, &classes).await? => missing.push(Missing::DefaultStorageClass),
         None => {}
     }
     if let Some(name) = &template.priority_class_name
-        && !exists(&Api::<PriorityClass>::all(client.clone()), name).await?
+        && !exists(memory, "", &Api::<PriorityClass>::all(client.clone()), name).await?
     {
         missing.push(Missing::PriorityClass(name.clone()));
     }
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     for name in &template.image_pull_secrets {
-        if !exists(&secrets, name).await? {
+        if !exists(memory, namespace, &secrets, name).await? {
             missing.push(Missing::PullSecret(name.clone()));
         }
     }
@@ -116,27 +121,45 @@ async fn identities(secrets: &Api<Secret>, brought: &[String]) -> Result<Vec<Mis
     Ok(missing)
 }
 
-async fn exists<K>(api: &Api<K>, name: &str) -> Result<bool, Error>
+/// Whether it is there, or was a short while ago.
+async fn exists<K>(memory: &Memory<()>, namespace: &str, api: &Api<K>, name: &str) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let what = format!("{} {name}", K::kind(&()));
-    match api.get_metadata_opt(name).await {
-        Ok(found) => Ok(found.is_some_and(|found: PartialObjectMeta<K>| found.metadata.deletion_timestamp.is_none())),
-        Err(error) if is_forbidden(&error) => Ok(true),
-        Err(error) => Err(Error::read(what)(error)),
+    if memory.get(namespace, &what).is_some() {
+        return Ok(true);
     }
+    let at = Instant::now();
+    let is_there = match api.get_metadata_opt(name).await {
+        Ok(found) => found.is_some_and(|found: PartialObjectMeta<K>| found.metadata.deletion_timestamp.is_none()),
+        Err(error) if is_forbidden(&error) => true,
+        Err(error) => return Err(Error::read(what)(error)),
+    };
+    if is_there {
+        memory.put(namespace, &what, at, ());
+    }
+    Ok(is_there)
 }
 
-async fn has_default(classes: &Api<StorageClass>) -> Result<bool, Error> {
-    match classes.list_metadata(&ListParams::default()).await {
-        Ok(list) => Ok(list.items.iter().any(|class| {
+async fn has_default(memory: &Memory<()>, classes: &Api<StorageClass>) -> Result<bool, Error> {
+    const WHAT: &str = "StorageClasses";
+    if memory.get("", WHAT).is_some() {
+        return Ok(true);
+    }
+    let at = Instant::now();
+    let has_one = match classes.list_metadata(&ListParams::default()).await {
+        Ok(list) => list.items.iter().any(|class| {
             let annotations = class.metadata.annotations.as_ref();
             annotations.and_then(|all| all.get(DEFAULT_CLASS)).is_some_and(|value| value == "true")
-        })),
-        Err(error) if is_forbidden(&error) => Ok(true),
-        Err(error) => Err(Error::read("StorageClasses")(error)),
+        }),
+        Err(error) if is_forbidden(&error) => true,
+        Err(error) => return Err(Error::read(WHAT)(error)),
+    };
+    if has_one {
+        memory.put("", WHAT, at, ());
     }
+    Ok(has_one)
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

@@ -1,5 +1,7 @@
 //! The process: HTTP, election, then watches and controllers for as long as it leads.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,13 +31,17 @@ use crate::events::Events;
 use crate::faults::{FaultLayer, Plan};
 use crate::http::{self, Health};
 use crate::lease::{Election, Leadership};
+use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::reconcile::{after_failure, framed};
-use crate::watches::{Guarded, api_of, touched, watch_children, watch_pods};
+use crate::watches::{Guarded, api_of, touched, watch_children, watch_claims, watch_pods};
 use crate::{group, network, validator};
 
 /// Wishes for a reconcile that may wait in one queue.
 const WAKES_MAX: usize = 4_096;
+/// How long wishes are collected: one object that many others speak of is looked at once. A change of its own spec does
+/// not wait.
+const WAKES_WINDOW: Duration = Duration::from_millis(100);
 /// How long running reconciles may take to end at a stop.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -157,6 +163,7 @@ fn share(client: Client, config: Config, leadership: Arc<Leadership>, metrics: A
         dialers: Dialers::new(Arc::clone(&metrics)),
         book: Book::default(),
         authorities: Authorities::default(),
+        memories: Memories::new(&config),
         client,
         config,
         leadership,
@@ -204,7 +211,8 @@ fn start_scope(
     let wakers = Wakers { networks, groups, nodes };
     let (children, mut watches) = watch_children(client, scope, &wakers);
     let (pods, pod_watch) = watch_pods(client, scope, &wakers);
-    watches.push(pod_watch);
+    let (claims, claim_watch) = watch_claims(client, scope, &wakers);
+    watches.extend([pod_watch, claim_watch]);
     for watch in watches {
         let mut wait = stopped.clone();
         tasks.spawn(async move {
@@ -223,6 +231,7 @@ fn start_scope(
         groups: group_writer.as_reader(),
         nodes: node_writer.as_reader(),
         pods,
+        claims,
         children,
     };
     let context = Arc::new(Context::new(Arc::clone(shared), caches, wakers.clone()));
@@ -298,11 +307,8 @@ where
 {
     let Controlled { stream, store, wakes, context } = controlled;
     let concurrency = context.shared.config.concurrency;
-    let wakes: std::pin::Pin<Box<dyn Stream<Item = ObjectRef<Guarded<K>>> + Send>> =
-        Box::pin(futures::stream::unfold(wakes, |mut wakes| async move {
-            let wake = wakes.recv().await?;
-            Some((wake, wakes))
-        }));
+    let window = context.shared.config.pause(WAKES_WINDOW);
+    let wakes = coalesced(wakes, window).boxed();
     // Own status writes wake nobody: only spec, annotations and deletion do.
     let is_news = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
     let stream = stream.predicate_filter(is_news, PredicateConfig::default());
@@ -322,4 +328,38 @@ where
         )
         .for_each(|_| std::future::ready(()))
         .boxed()
+}
+
+/// Each wish once, for all that came within one window.
+fn coalesced<T: Eq + Hash + Send + 'static>(
+    wakes: mpsc::Receiver<T>,
+    window: Duration,
+) -> impl Stream<Item = T> + Send {
+    let collected = futures::stream::unfold(wakes, move |mut wakes| async move {
+        let mut wanted = HashSet::from([wakes.recv().await?]);
+        tokio::time::sleep(window).await;
+        for _ in 0..WAKES_MAX {
+            let Ok(wake) = wakes.try_recv() else { break };
+            wanted.insert(wake);
+        }
+        Some((futures::stream::iter(wanted), wakes))
+    });
+    collected.flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn wishes_of_one_window_are_one() {
+        let (send, receive) = mpsc::channel(16);
+        for wish in ["a", "b", "a", "a"] {
+            send.send(wish).await.expect("there is room");
+        }
+        drop(send);
+        let mut found: Vec<&str> = coalesced(receive, Duration::ZERO).collect().await;
+        found.sort_unstable();
+        assert_eq!(found, ["a", "b"]);
+    }
 }

@@ -1,10 +1,10 @@
-//! Watches and the caches they fill: the three kinds and pods whole, all other children as metadata only.
+//! Watches and the caches they fill: the three kinds, pods and claims whole, all other children as metadata only.
 
 use std::collections::HashMap;
 
 use althing_crds::names;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::core::DeserializeGuard;
@@ -120,12 +120,36 @@ pub fn watch_pods(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Sto
     let wakers = wakers.clone();
     let wake = stream.for_each(move |touched| {
         match touched {
-            Ok(pod) => wake_owner(&wakers, &pod.metadata),
+            Ok(pod) => {
+                wake_owner(&wakers, &pod.metadata);
+                wake_group(&wakers, &pod.metadata);
+            }
             Err(error) => tracing::warn!(kind = "Pod", %error, "watch failed, trying again"),
         }
         std::future::ready(())
     });
     (store, Watch { name: "Pod", task: Box::pin(wake) })
+}
+
+/// Starts the watch of the nodes' claims: how large they are is asked of them, not only whether they are there.
+pub fn watch_claims(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Store<PersistentVolumeClaim>, Watch) {
+    let writer = StoreWriter::<PersistentVolumeClaim>::default();
+    let store = writer.as_reader();
+    let stream = watcher(api_of::<PersistentVolumeClaim>(client, scope), of_ours()).default_backoff();
+    let stream = stream.modify(|claim| {
+        drop_managed_fields(claim);
+        claim.status = None;
+    });
+    let stream = reflector(writer, stream).touched_objects();
+    let wakers = wakers.clone();
+    let wake = stream.for_each(move |touched| {
+        match touched {
+            Ok(claim) => wake_owner(&wakers, &claim.metadata),
+            Err(error) => tracing::warn!(kind = "PersistentVolumeClaim", %error, "watch failed, trying again"),
+        }
+        std::future::ready(())
+    });
+    (store, Watch { name: "PersistentVolumeClaim", task: Box::pin(wake) })
 }
 
 /// A watch that runs for as long as the process leads.
@@ -134,6 +158,14 @@ pub struct Watch {
     pub name: &'static str,
     /// Never ends by itself.
     pub task: futures::future::BoxFuture<'static, ()>,
+}
+
+/// Wakes the group that the labels name: the disruption budget follows its pods.
+fn wake_group(wakers: &Wakers, meta: &ObjectMeta) {
+    let group = meta.labels.as_ref().and_then(|labels| labels.get(names::LABEL_GROUP));
+    if let (Some(namespace), Some(group)) = (meta.namespace.as_deref(), group) {
+        wakers.group(namespace, group);
+    }
 }
 
 /// Wakes the nearest owner that the labels name: a node, else a group, else a network.

@@ -169,7 +169,8 @@ impl Bench {
         Ok(json!({
             "bulk_create_s": round(bulk_create_s),
             "bulk_available_s": round(available_s),
-            "api_calls_per_node_created": round(total(&requests, &[]) as f64 / wanted as f64),
+            "api_calls_per_node_created": round(total(&requests, |_| true) as f64 / wanted as f64),
+            "api_calls_per_node_created_by_request": each(&requests, wanted),
         }))
     }
 
@@ -193,13 +194,14 @@ impl Bench {
         pause(REST).await;
         let requests = since(&before, &self.requests()?);
         let minutes = REST.as_secs_f64() / 60.0;
-        let refresh = total(&requests, &["update status"]);
-        let writes = total(&requests, &["create", "update", "patch", "delete", "update status"]);
-        println!("at rest: {requests:?}");
+        let refresh = total(&requests, |sort| matches!(sort, Sort::Status));
+        let writes = total(&requests, |sort| matches!(sort, Sort::Write));
+        let reads = total(&requests, |sort| matches!(sort, Sort::Read));
         Ok(json!({
-            "writes_per_minute_at_rest": round((writes - refresh) as f64 / minutes),
+            "writes_per_minute_at_rest": round(writes as f64 / minutes),
             "refresh_writes_per_minute": round(refresh as f64 / minutes),
-            "reads_per_minute_at_rest": round((total(&requests, &[]) - writes) as f64 / minutes),
+            "reads_per_minute_at_rest": round(reads as f64 / minutes),
+            "requests_per_minute_at_rest_by_request": each(&requests, REST.as_secs() as usize / 60),
             "cpu_cores_at_rest": round((cpu_seconds(operator)? - cpu) / REST.as_secs_f64()),
         }))
     }
@@ -211,7 +213,7 @@ impl Bench {
         let mut seen = watcher(policies, watcher::Config::default()).default_backoff().touched_objects().boxed();
         let networks = kind_api(client, NAMESPACE, "BlockchainNetwork");
         let mut times: Vec<f64> = Vec::new();
-        let mut writes = 0;
+        let mut all: BTreeMap<String, u64> = BTreeMap::new();
         for change in 0..CHANGES {
             let name = format!("n{}", (change * 37) % usize::try_from(self.groups)?);
             let range = format!("10.{}.{}.0/24", change % 250, change / 250 + 1);
@@ -234,14 +236,17 @@ impl Bench {
             times.push(begin.elapsed().as_secs_f64() * 1_000.0);
             pause(Duration::from_millis(400)).await;
             let requests = since(&before, &self.requests()?);
-            writes += total(&requests, &["create", "update", "patch", "delete"]);
+            for (request, count) in requests {
+                *all.entry(request).or_default() += count;
+            }
         }
         times.sort_by(f64::total_cmp);
         let at = |part: usize| times.get((times.len() - 1) * part / 100).copied().unwrap_or_default();
         Ok(json!({
             "change_to_children_p50_ms": round(at(50)),
             "change_to_children_p99_ms": round(at(99)),
-            "api_calls_per_change": round(writes as f64 / CHANGES as f64),
+            "api_calls_per_change": round(total(&all, |sort| matches!(sort, Sort::Write)) as f64 / CHANGES as f64),
+            "api_calls_per_change_by_request": each(&all, CHANGES),
         }))
     }
 
@@ -316,12 +321,20 @@ fn count(log: &Path, found: &mut BTreeMap<String, u64>) -> Result<()> {
         if !line.contains(USER) || line.contains("\"verb\":\"watch\"") || line.contains("\"resource\":\"leases\"") {
             continue;
         }
-        let Some(verb) = line.split("\"verb\":\"").nth(1).and_then(|rest| rest.split('"').next()) else { continue };
-        let status = if line.contains("\"subresource\":\"status\"") { " status" } else { "" };
-        let event = if line.contains("\"resource\":\"events\"") { " event" } else { "" };
-        *found.entry(format!("{verb}{status}{event}")).or_default() += 1;
+        let Some(verb) = field(&line, "verb") else { continue };
+        let resource = field(&line, "resource").unwrap_or("?");
+        let request = match field(&line, "subresource") {
+            Some(part) => format!("{verb} {resource}/{part}"),
+            None => format!("{verb} {resource}"),
+        };
+        *found.entry(request).or_default() += 1;
     }
     Ok(())
+}
+
+/// The text of a field of one line of the audit log.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(&format!("\"{name}\":\"")).nth(1)?.split('"').next()
 }
 
 fn since(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
@@ -329,11 +342,38 @@ fn since(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTree
     grown.filter(|(_, count)| *count > 0).collect()
 }
 
-/// The sum over these verbs; of all when none is named.
-fn total(requests: &BTreeMap<String, u64>, verbs: &[&str]) -> u64 {
-    let counts =
-        |(verb, count): (&String, &u64)| (verbs.is_empty() || verbs.contains(&verb.as_str())).then_some(*count);
-    requests.iter().filter_map(counts).sum()
+/// A kind of request, by verb and resource.
+#[derive(Clone, Copy)]
+enum Sort {
+    Read,
+    Status,
+    Event,
+    Write,
+}
+
+fn sort_of(request: &str) -> Sort {
+    match request.split_once(' ').unwrap_or((request, "")) {
+        ("get" | "list", _) => Sort::Read,
+        (_, "events") => Sort::Event,
+        (_, resource) if resource.ends_with("/status") => Sort::Status,
+        _ => Sort::Write,
+    }
+}
+
+/// The sum over all requests of these sorts.
+fn total(requests: &BTreeMap<String, u64>, keep: impl Fn(Sort) -> bool) -> u64 {
+    requests.iter().filter(|(request, _)| keep(sort_of(request))).map(|(_, count)| count).sum()
+}
+
+/// Requests for each of `count` things, the most frequent first.
+fn each(requests: &BTreeMap<String, u64>, count: usize) -> Value {
+    let mut sorted: Vec<(&String, &u64)> = requests.iter().collect();
+    sorted.sort_by(|left, right| right.1.cmp(left.1));
+    let lines = sorted.into_iter().map(|(request, times)| {
+        let times = (*times as f64 * 100.0 / count as f64).round() / 100.0;
+        json!(format!("{times} {request}"))
+    });
+    lines.collect()
 }
 
 fn round(value: f64) -> Value {

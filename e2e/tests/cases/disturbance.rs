@@ -1,8 +1,9 @@
 //! Validators that die, vanish and return under load.
 
 use althing_e2e::dial::Access;
+use althing_e2e::environment::OPERATOR_NAMESPACE;
 use althing_e2e::load::Load;
-use althing_e2e::network::{Network, Voter, eventually};
+use althing_e2e::network::{Network, Voter, condition, eventually};
 use althing_e2e::watch::{Watch, client_of};
 use anyhow::{Context, Result, ensure};
 
@@ -48,6 +49,76 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
     watch.acknowledged(&load.stop().await);
     watch.report(1).await?;
     Ok(())
+}
+
+/// Two of four voters are cut off, which is more than may fail: the chain stands still, status says so and who is missing,
+/// nothing is rebuilt, and when they return the chain goes on with the same pods and volumes.
+pub async fn more_than_f_lost_voters_stop_the_chain_until_they_return(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    let load = load_on_all(&network, 0).await?;
+    load.wait_more(10, 60).await?;
+    watch.acknowledged(&load.stop().await);
+    let before = kept(&network).await?;
+    // Node 1 carries the switch of the local cluster, and somewhere an operator must stay.
+    let machines = ["get", "pods", "--namespace", OPERATOR_NAMESPACE, "-o", "jsonpath={.items[*].spec.nodeName}"];
+    let operators = scene.environment.kubectl(&machines).await?;
+    let mut lost = network.voters().await?;
+    lost.retain(|voter| voter.host != "node1");
+    lost.sort_by_key(|voter| operators.split_whitespace().any(|host| host == voter.host));
+    lost.truncate(2);
+    ensure!(lost.len() == 2, "two voters off node 1");
+    for voter in &lost {
+        scene.environment.cluster(&["node", "partition", voter.host.trim_start_matches("node")]).await?;
+    }
+    let said = outage_is_said(&network, &lost).await;
+    let during = kept(&network).await;
+    for voter in &lost {
+        scene.environment.cluster(&["node", "heal", voter.host.trim_start_matches("node")]).await?;
+    }
+    said?;
+    let during = during?;
+    ensure!(before == during, "something was rebuilt: {before:?} became {during:?}");
+    network.wait_all_signing(4, 150).await?;
+    let after = kept(&network).await?;
+    ensure!(before == after, "something was rebuilt: {before:?} became {after:?}");
+    network.wait_condition("ConsensusGroup", &network.group, "QuorumAtRisk=False", 60).await?;
+    let load = load_on_all(&network, 10).await?;
+    load.wait_more(10, 60).await.context("the chain goes on")?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(2).await?;
+    Ok(())
+}
+
+/// Group and network say that the chain stands still and who is missing, and go on saying so; nobody needs a person.
+async fn outage_is_said(network: &Network, lost: &[Voter]) -> Result<()> {
+    network.wait_condition("ConsensusGroup", &network.group, "Available=False", 90).await?;
+    network.wait_condition("BlockchainNetwork", &network.name, "Available=False", 30).await?;
+    for (kind, name) in [("ConsensusGroup", &network.group), ("BlockchainNetwork", &network.name)] {
+        eventually(&format!("{kind} {name} says who is missing"), 60, || async {
+            let risk = condition(&network.object(kind, name).await?, "QuorumAtRisk");
+            let names_all = lost.iter().all(|voter| risk.message.contains(&voter.node));
+            ensure!(risk.status == "True" && names_all, "it says {risk:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    let group = network.object("ConsensusGroup", &network.group).await?;
+    let stalled = condition(&group, "Stalled");
+    ensure!(stalled.status == "False", "an outage that heals by itself is no stall: {stalled:?}");
+    let signing = group.data.pointer("/status/signing").and_then(|value| value.as_str());
+    ensure!(signing == Some("2/4"), "status.signing is {signing:?}");
+    Ok(())
+}
+
+/// UIDs of pods and claims by name.
+async fn kept(network: &Network) -> Result<Vec<String>> {
+    let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name} {.metadata.uid}{\"\\n\"}{end}";
+    let selector = format!("{}={}", althing_crds::names::LABEL_GROUP, network.group);
+    let listed = network.kubectl(&["get", "pods,pvc", "-l", &selector, "-o", path]).await?;
+    let mut lines: Vec<String> = listed.lines().map(str::to_string).collect();
+    lines.sort_unstable();
+    Ok(lines)
 }
 
 /// One sender for each voter.

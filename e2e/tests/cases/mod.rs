@@ -5,11 +5,13 @@ mod copies;
 mod demo_path;
 mod disturbance;
 mod installation;
+mod leaders;
 mod membership;
 mod policies;
 mod refusals;
 mod restarts;
 mod resume;
+mod rights;
 mod upgrades;
 
 use althing_e2e::network::Network;
@@ -39,11 +41,17 @@ pub fn all() -> Vec<Case> {
         case!(copies::a_copied_volume_never_signs),
         case!(membership::voters_join_and_leave_by_kubectl_scale),
         case!(upgrades::a_rolling_image_change_under_load_loses_nothing),
+        case!(leaders::an_operator_killed_in_mid_rollout_resumes),
+        case!(leaders::an_operator_killed_in_mid_scale_resumes),
+        case!(leaders::a_drain_of_the_leaders_machine_moves_the_lead),
+        case!(leaders::an_operator_upgrade_restarts_no_validator),
         case!(upgrades::a_bad_image_pauses_and_is_rolled_back),
         case!(upgrades::impossible_resources_pause_and_are_rolled_back),
         case!(upgrades::a_drain_and_a_rolling_change_share_one_budget),
         case!(installation::networks_outlive_the_chart),
+        case!(rights::no_right_is_given_that_is_not_used),
         case!(disturbance::a_partitioned_validator_never_signs_twice),
+        case!(disturbance::more_than_f_lost_voters_stop_the_chain_until_they_return),
     ]
 }
 

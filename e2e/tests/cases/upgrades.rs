@@ -114,7 +114,7 @@ fn set_image_back<'a>(network: &'a Network, scene: &'a Scene) -> Back<'a> {
     Box::pin(async move { set_image(network, &scene.images.node).await })
 }
 
-async fn set_image(network: &Network, image: &str) -> Result<()> {
+pub async fn set_image(network: &Network, image: &str) -> Result<()> {
     set(network, &format!(r#"{{"spec":{{"node":{{"image":"{image}"}}}}}}"#)).await
 }
 
@@ -124,12 +124,12 @@ async fn set(network: &Network, patch: &str) -> Result<()> {
 }
 
 /// Name and UID of every pod.
-async fn uids(network: &Network) -> Result<Vec<(String, String)>> {
+pub async fn uids(network: &Network) -> Result<Vec<(String, String)>> {
     Ok(network.voters().await?.into_iter().map(|voter| (voter.node, voter.uid)).collect())
 }
 
 /// Every pod has this image, the group says so, and all sign.
-async fn all_run(network: &Network, image: &str, seconds: u64) -> Result<()> {
+pub async fn all_run(network: &Network, image: &str, seconds: u64) -> Result<()> {
     eventually(&format!("all voters run {image}"), seconds, || async {
         let path = "jsonpath={.items[*].spec.containers[0].image}";
         let selector = format!("{}={}", althing_crds::names::LABEL_GROUP, network.group);

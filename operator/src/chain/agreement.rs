@@ -75,6 +75,19 @@ impl Facts {
         self.voters.values().filter(|voter| voter.is_signing).count()
     }
 
+    /// The same where these voters do not sign: heights that stand still say nothing of who would sign the next one.
+    #[must_use]
+    pub fn without(mut self, silent: &BTreeSet<String>) -> Self {
+        for (identity, voter) in &mut self.voters {
+            voter.is_signing &= !silent.contains(identity);
+        }
+        let signing: Vec<u64> =
+            self.voters.values().filter(|voter| voter.is_signing).map(|voter| voter.power).collect();
+        self.signing_power = signing.iter().sum();
+        self.margin = margin(self.total_power, signing);
+        self
+    }
+
     /// Whether enough power signs.
     pub fn has_quorum(&self) -> bool {
         self.signing_power >= quorum(self.total_power)
@@ -221,6 +234,16 @@ mod tests {
             window: 10,
             voters: voters.collect(),
         }
+    }
+
+    #[test]
+    fn a_chain_that_stands_still_has_no_margin_of_voters_that_are_silent() {
+        let powers = [1, 1, 1, 1];
+        let seen = [report(0, &powers, 7, &[0, 1, 2, 3]), report(1, &powers, 7, &[0, 1, 2, 3])];
+        let facts = agree(&seen, FRESH).expect("two of four are more than f");
+        assert_eq!((facts.signing(), facts.margin), (4, 1), "the window still shows the last precommits of all");
+        let facts = facts.without(&[name(2), name(3)].into());
+        assert_eq!((facts.signing(), facts.signing_power, facts.margin, facts.has_quorum()), (2, 2, 0, false));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Performs the genesis ceremony, one recorded step after the other; any step may be the first after a crash.
 
+use std::time::Instant;
+
 use althing_crds::group::Ceremony;
 use althing_crds::{ConsensusGroupStatus, Reason, names};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -46,9 +48,12 @@ pub async fn ensure_governance(
     let what = format!("governance key of {}", owner.what());
     let key = keys::generate().map_err(|error| Error::Build { what: what.clone(), message: error.to_string() })?;
     let secret = secrets::governance(&desired::group_context(observed)?, &keys::to_pem(&key));
+    let at = Instant::now();
     match context.shared.writer.make_once(owner, &secret).await? {
         Made::Now(_) => {
             observed.governance = GovernanceRead::Present(hex::encode(key.public()));
+            let memory = &context.shared.memories.governance;
+            memory.put(&owner.uid, &secret.name_any(), at, observed.governance.clone());
             Ok(None)
         }
         Made::Before(_) => Err(Error::Conflict { what }),

@@ -19,14 +19,17 @@ use crate::validator::status::{is_counted, is_pod_ready};
 /// Service, budget and one node for each voter, in the order in which they are applied.
 pub fn children(observed: &Observed) -> Result<Vec<Child>, Error> {
     let group = group_context(observed)?;
-    let mut children = vec![
-        Child::of(&services::group_rpc(&group))?,
-        Child::of(&poddisruptionbudget::budget(&group, pods_needed(&observed.voters, observed.facts.as_ref())))?,
-    ];
+    let mut children = vec![Child::of(&services::group_rpc(&group))?, budget(observed)?];
     for number in numbers(observed) {
         children.push(Child::of(&node(observed, &group, number))?);
     }
     Ok(children)
+}
+
+/// The disruption budget as the facts ask for it.
+pub fn budget(observed: &Observed) -> Result<Child, Error> {
+    let needed = pods_needed(&observed.voters, observed.facts.as_ref());
+    Child::of(&poddisruptionbudget::budget(&group_context(observed)?, needed))
 }
 
 /// Numbers of the nodes: the voters, and one that is to become one.

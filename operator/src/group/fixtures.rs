@@ -100,6 +100,7 @@ pub fn observed() -> Observed {
         chain_id: "demo-main".to_string(),
         network: Some(network()),
         others: Vec::new(),
+        children_hash: None,
         authority: None,
         genesis: GenesisRead::Present(Box::new(genesis)),
         governance: GovernanceRead::Present(governance_key()),

@@ -14,6 +14,7 @@ use node_api::node_core::types::{GovernanceChange, Height, Identity, Nonce, Powe
 use node_api::proto::{NodeState, Wait};
 
 use super::ceremony;
+use super::members::governance::{Answer, Governance, Standing, agreed};
 use super::members::{self, Change, Direction, Move, POWER, View};
 use super::observe::{self, GovernanceRead, Observed, Voter};
 use crate::certificates;
@@ -129,8 +130,15 @@ fn say(change: &Change) -> String {
 fn waiting(observed: &Observed, why: String) -> Progress {
     let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
     if change.is_some_and(|change| change.transaction.is_some()) {
+        let own = match &observed.governance {
+            // Without this a person would wait for the operator, which made this key and signed with it before.
+            GovernanceRead::Present(_) => "; the operator's governance key alone may not change this chain any more",
+            GovernanceRead::InSpec | GovernanceRead::Missing | GovernanceRead::Foreign | GovernanceRead::Invalid(_) => {
+                ""
+            }
+        };
         return Progress::AwaitingGovernance(format!(
-            "{why}; sign the document in status.members.change.transaction with `althing-node tx sign` and send it with `althing-node tx submit`"
+            "{why}{own}; sign the document in status.members.change.transaction with `althing-node tx sign` and send it with `althing-node tx submit`"
         ));
     }
     Progress::Going(why)
@@ -182,22 +190,39 @@ async fn propose(
     observed: &mut Observed,
     proposal: &Proposal,
 ) -> Result<Progress, Error> {
-    let key = match &observed.governance {
-        GovernanceRead::Present(_) => Some(governance_key(context, owner).await?),
-        GovernanceRead::InSpec | GovernanceRead::Missing | GovernanceRead::Foreign | GovernanceRead::Invalid(_) => None,
+    let Some((governance, nonce)) = governance(observed).await else {
+        return Ok(Progress::Going("too few voters answer to know who may change the chain".to_string()));
     };
-    let validity = if key.is_some() { VALIDITY_BLOCKS } else { VALIDITY_BLOCKS_SIGNED_BY_PEOPLE };
+    let own = match &observed.governance {
+        GovernanceRead::Present(key) => governance.standing(key),
+        GovernanceRead::InSpec | GovernanceRead::Missing | GovernanceRead::Foreign | GovernanceRead::Invalid(_) => {
+            Standing::Outside
+        }
+    };
+    let key = match own {
+        Standing::Alone | Standing::WithOthers => Some(governance_key(context, owner).await?),
+        Standing::Outside => None,
+    };
+    let is_enough = own == Standing::Alone;
+    let validity = if is_enough { VALIDITY_BLOCKS } else { VALIDITY_BLOCKS_SIGNED_BY_PEOPLE };
     let height = observed.facts.as_ref().map_or(0, |facts| facts.height);
     let valid_until = height.saturating_add(validity);
-    let transaction = match transaction(observed, proposal, Height::new(valid_until)).await {
+    let terms = (nonce, Height::new(valid_until));
+    let transaction = match transaction(observed, proposal, terms).await {
         Ok(transaction) => transaction,
         Err(why) => return Ok(Progress::Going(why)),
     };
     let failed =
         |error: String| Error::Build { what: format!("governance transaction of {}", owner.what()), message: error };
-    let document = match &key {
-        Some(_) => None,
-        None => Some(TransactionDocument::new(&transaction).map_err(|error| failed(error.to_string()))?.to_json()),
+    let transaction = match &key {
+        Some(key) => with_signature(&transaction, key).map_err(|error| failed(error.to_string()))?,
+        None => transaction,
+    };
+    let document = match own {
+        Standing::Alone => None,
+        Standing::WithOthers | Standing::Outside => {
+            Some(TransactionDocument::new(&transaction).map_err(|error| failed(error.to_string()))?.to_json())
+        }
     };
     let mut change = written(&proposal.change);
     change.proposed_until = i64::try_from(valid_until).ok();
@@ -205,17 +230,21 @@ async fn propose(
     let numbers = observed.numbers.clone();
     write(context, observed, numbers, Some(change)).await?;
     let why = say(&proposal.change);
-    let Some(key) = key else {
-        tell(context, observed, "AwaitingGovernance", format!("{why}: governance must sign")).await;
+    if !is_enough {
+        let who = governance.words();
+        tell(context, observed, "AwaitingGovernance", format!("{why}: governance must sign, {who}")).await;
         return Ok(waiting(observed, why));
-    };
-    let signed = with_signature(&transaction, &key).map_err(|error| failed(error.to_string()))?;
-    send(observed, &signed).await;
-    tell(context, observed, "VoterChangeProposed", format!("{why}: transaction {}", signed.id())).await;
+    }
+    send(observed, &transaction).await;
+    tell(context, observed, "VoterChangeProposed", format!("{why}: transaction {}", transaction.id())).await;
     Ok(Progress::Going(why))
 }
 
-async fn transaction(observed: &Observed, proposal: &Proposal, valid_until: Height) -> Result<Transaction, String> {
+async fn transaction(
+    observed: &Observed,
+    proposal: &Proposal,
+    (nonce, valid_until): (Nonce, Height),
+) -> Result<Transaction, String> {
     let genesis = observed.kept_genesis().ok_or("the genesis is not kept")?;
     let Proposal { change, identities, newcomer } = proposal;
     let identity: Identity = identities
@@ -240,21 +269,25 @@ async fn transaction(observed: &Observed, proposal: &Proposal, valid_until: Heig
     if incarnation != genesis.incarnation() {
         return Err("the newcomer follows another chain".to_string());
     }
-    let nonce = nonce(observed).await.ok_or("no voter answers who may change the chain")?;
     Ok(unsigned(&GovernanceTerms { incarnation, nonce, valid_until }, change))
 }
 
-/// The nonce of the next governance transaction: of several answers the one of the highest state. A wrong one costs no
-/// more than the validity of the transaction.
-async fn nonce(observed: &Observed) -> Option<Nonce> {
-    let asked = observed
-        .voters
-        .iter()
-        .filter_map(|voter| voter.connection.as_ref())
-        .map(|connection| async { connection.counted("GetGovernance", connection.client.governance().await).ok() });
-    let answers = futures::future::join_all(asked).await;
-    let newest = answers.into_iter().flatten().max_by_key(|answer| answer.height)?;
-    Some(Nonce::new(newest.nonce))
+/// Who may change the chain, as voters with more than f power say, and the nonce of the next governance transaction.
+async fn governance(observed: &Observed) -> Option<(Governance, Nonce)> {
+    let facts = observed.facts.as_ref()?;
+    let asked = observed.voters.iter().filter_map(|voter| {
+        let (connection, identity) = (voter.connection.as_ref()?, voter.identity()?);
+        let power = facts.voters.get(identity)?.power;
+        Some(async move {
+            let said = connection.counted("GetGovernance", connection.client.governance().await).ok()?;
+            let keys = said.keys.iter().map(hex::encode).collect();
+            let governance = Governance { threshold: said.threshold, keys };
+            Some(Answer { power, height: said.height, nonce: said.nonce, governance })
+        })
+    });
+    let answers: Vec<Answer> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+    let (governance, nonce) = agreed(&answers, facts.total_power)?;
+    Some((governance, Nonce::new(nonce)))
 }
 
 /// Hands the transaction to every voter that answers: they tell each other, but one alone may fail at this moment.

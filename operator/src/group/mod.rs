@@ -15,7 +15,7 @@ pub mod fixtures;
 mod membership;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use althing_crds::group::Members;
 use althing_crds::{ConsensusGroup, Reason, ValidatorNode, names};
@@ -23,8 +23,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt};
 
-use crate::apply::Outcome;
-use crate::config::{SETTLED, UNSETTLED};
+use crate::apply::AllOutcome;
+use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events;
@@ -47,10 +47,27 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     share(&context, &owner, &observed);
     let progress = match validate::validate(&observed) {
         Err(refusal) => Progress::Refused(refusal),
-        Ok(_) if is_paused => Progress::Paused,
+        Ok(_) if is_paused => {
+            protect(&context, &owner, &mut observed).await?;
+            Progress::Paused
+        }
         Ok(()) => advance(&context, &owner, &mut observed).await?,
     };
     write_status(&context, &observed, &progress).await
+}
+
+/// The disruption budget of a paused group goes on following who signs: protecting is not disrupting, and what is drained
+/// meanwhile must not rest on an old number.
+async fn protect(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<(), Error> {
+    if observed.kept_genesis().is_none() {
+        return Ok(());
+    }
+    count_voters(context, observed, false).await?;
+    let budget = desired::budget(observed)?;
+    let cached = cached(context, owner, &budget);
+    // A name that belongs to somebody else is said when the pause is over.
+    context.shared.writer.apply(owner, &budget, cached.as_ref()).await?;
+    count_voters(context, observed, true).await
 }
 
 /// Lets the nodes' reconcilers know what the voters report.
@@ -70,15 +87,15 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
     }
     count_voters(context, observed, false).await?;
     let children = desired::children(observed)?;
-    let mut written = 0;
-    for child in &children {
-        let cached = cached(context, owner, child);
-        match context.shared.writer.apply(owner, child, cached.as_ref()).await? {
-            Outcome::Taken => return Ok(Progress::Refused(taken(&child.what(&owner.namespace)))),
-            Outcome::Written => written += 1,
-            Outcome::Unchanged => {}
+    let recorded = observed.children_hash.as_deref();
+    let cached = |child: &Child| cached(context, owner, child);
+    let written = match context.shared.writer.apply_all(owner, &children, recorded, cached).await? {
+        AllOutcome::Taken(what) => return Ok(Progress::Refused(taken(&what))),
+        AllOutcome::Applied { written, hash } => {
+            observed.children_hash = hash;
+            written
         }
-    }
+    };
     count_voters(context, observed, true).await?;
     prune(context, owner, observed, &children).await?;
     match ceremony::advance(context, owner, observed).await? {
@@ -164,16 +181,21 @@ fn taken(what: &str) -> Refusal {
 /// node of one is deleted when it is written down that it left, and the chain says so too.
 async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: &[Child]) -> Result<(), Error> {
     let is_wanted = |kind: Kind, name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
-    for kind in [Kind::Service, Kind::PodDisruptionBudget] {
-        let mut orphans = context.children.owned_by(kind, &owner.uid);
-        orphans.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(kind, name)));
-        context.shared.writer.prune(owner, kind, &orphans).await?;
+    // They are looked for when the wanted ones have changed, and now and then.
+    let wanted: Vec<String> = children.iter().map(|child| child.what("")).collect();
+    let memory = &context.shared.memories.pruned;
+    if memory.get(&owner.uid, &owner.name).as_ref() != Some(&wanted) {
+        let (at, mut pruned) = (Instant::now(), 0);
+        for kind in [Kind::Service, Kind::PodDisruptionBudget] {
+            let mut orphans = context.children.owned_by(kind, &owner.uid);
+            orphans.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(kind, name)));
+            pruned += context.shared.writer.prune(owner, kind, &orphans).await?;
+        }
+        if pruned == 0 {
+            memory.put(&owner.uid, &owner.name, at, wanted);
+        }
     }
-    let is_open = observed.status().is_none_or(|status| {
-        status.genesis_hash.is_none()
-            && status.ceremony.as_ref().is_none_or(|ceremony| ceremony.candidate_hash.is_none())
-    });
-    if is_open && observed.genesis == observe::GenesisRead::Missing {
+    if observe::is_open(observed.status()) && observed.genesis == observe::GenesisRead::Missing {
         let orphans: Vec<ObjectMeta> = context
             .nodes_of(&owner.namespace, &owner.name)
             .into_iter()
@@ -182,7 +204,9 @@ async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: 
             })
             .map(|node| node.metadata)
             .collect();
-        context.shared.writer.prune(owner, Kind::ValidatorNode, &orphans).await?;
+        if !orphans.is_empty() && observe::is_open_live(context, owner).await? {
+            context.shared.writer.prune(owner, Kind::ValidatorNode, &orphans).await?;
+        }
     }
     prune_former_voters(context, owner, observed).await
 }
@@ -216,16 +240,29 @@ async fn prune_former_voters(context: &Context, owner: &Owner, observed: &Observ
 /// Writes the status if it changed, tells about it, and says when to look again.
 async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
     let before = observed.status().cloned().unwrap_or_default();
+    let uid = observed.group.uid().unwrap_or_default();
+    if matches!(progress, Progress::Applied) && !before.conditions.is_empty() && context.applies_quietly(&uid) {
+        return Ok(APPLIED);
+    }
     let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
+    if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
+        return Ok(UNSETTLED);
+    }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let mut changed = observed.group.clone();
     changed.status = Some(after.clone());
     let written = context.shared.writer.status(observed.status(), &changed, &after).await?;
     if written.is_some() {
+        context.told(&uid);
         context.publish(&observed.group.object_ref(&()), &drafts).await;
     }
-    Ok(if is_settled { SETTLED } else { UNSETTLED })
+    let has_processes = observed.voters.iter().any(|voter| voter.connection.is_some());
+    Ok(match has_processes {
+        _ if is_settled => SETTLED,
+        true => UNSETTLED,
+        false => AWAITED,
+    })
 }
 
 fn owner(group: &ConsensusGroup) -> Result<Owner, Error> {

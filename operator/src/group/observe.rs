@@ -1,5 +1,7 @@
 //! Everything that a reconcile of a group needs to know, read in one place; the voters are asked at the same time.
 
+use std::time::Instant;
+
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -8,6 +10,7 @@ use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 use node_api::{genesis, keys, proto};
 
+use super::status::BLOCK_AGE_MIN;
 use crate::authorities::Authority;
 use crate::certificates;
 use crate::chain::agreement::{self, Facts, Report};
@@ -15,7 +18,7 @@ use crate::chain::nodes::{Node, Target};
 use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
-use crate::kinds::{Owner, Standing, standing};
+use crate::kinds::{Kind, Owner, Standing, standing};
 use crate::references::{self, Missing};
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
@@ -44,6 +47,8 @@ pub struct Observed {
     pub missing: Vec<Missing>,
     /// What f+1 voters report.
     pub facts: Option<Facts>,
+    /// Hash of the children as they were last applied.
+    pub children_hash: Option<String>,
 }
 
 /// One voter that the group shall have.
@@ -112,15 +117,48 @@ impl Observed {
     }
 }
 
-/// The group as it is now: steps of a ceremony are decided on a live read, never on the cache.
+/// The group as it is now: steps of a ceremony are decided on a live read, never on the cache. Before a voter can be
+/// called there are none; what is written down until then is refused when the cache is old.
 pub async fn current(context: &Context, group: ConsensusGroup) -> Result<ConsensusGroup, Error> {
-    if group.status.as_ref().is_some_and(|status| status.genesis_hash.is_some()) {
+    if is_recorded(&group) || !is_callable(context, &group) {
         return Ok(group);
     }
     let (namespace, name) = (group.namespace().unwrap_or_default(), group.name_any());
     let api: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &namespace);
     let what = format!("ConsensusGroup {namespace}/{name}");
     api.get_opt(&name).await.map_err(Error::read(&what))?.ok_or(Error::Conflict { what })
+}
+
+/// No genesis is written down, nor one that voters may have accepted: who votes is up to the spec.
+pub fn is_open(status: Option<&ConsensusGroupStatus>) -> bool {
+    let has_candidate = |status: &ConsensusGroupStatus| {
+        status.ceremony.as_ref().is_some_and(|ceremony| ceremony.candidate_hash.is_some())
+    };
+    status.is_none_or(|status| status.genesis_hash.is_none() && !has_candidate(status))
+}
+
+/// The same as the API server says now, and no genesis is kept.
+pub async fn is_open_live(context: &Context, owner: &Owner) -> Result<bool, Error> {
+    let client = &context.shared.client;
+    let groups: Api<ConsensusGroup> = Api::namespaced(client.clone(), &owner.namespace);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &owner.namespace);
+    let name = names::genesis_config_map(&owner.name);
+    let (group, kept) =
+        tokio::try_join!(async { groups.get_opt(&owner.name).await.map_err(Error::read(owner.what())) }, async {
+            maps.get_metadata_opt(&name).await.map_err(Error::read(format!("ConfigMap {name}")))
+        },)?;
+    let group = group.filter(|group| group.uid().as_deref() == Some(owner.uid.as_str()));
+    Ok(kept.is_none() && group.is_some_and(|group| is_open(group.status.as_ref())))
+}
+
+/// A voter's process may take part in a ceremony.
+fn is_callable(context: &Context, group: &ConsensusGroup) -> bool {
+    let (namespace, name) = (group.namespace().unwrap_or_default(), group.name_any());
+    let is_up = |number: u32| {
+        let pod = context.pod(&namespace, &names::pod(&names::node(&name, number)));
+        pod.is_some_and(|pod| pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()))
+    };
+    (0..u32::try_from(group.spec.replicas).unwrap_or(0)).any(is_up)
 }
 
 /// Reads everything and asks the voters.
@@ -130,7 +168,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     let (namespace, name) = (owner.namespace.clone(), owner.name.clone());
     let network = context.network(&namespace, &group.spec.network);
     let (genesis, governance, authority) = tokio::try_join!(
-        genesis_read(context, &owner),
+        genesis_read(context, &group, &owner),
         governance_read(context, &group, &owner),
         context.shared.authorities.get(client, &namespace, &group.spec.network),
     )?;
@@ -148,11 +186,16 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     let missing = if is_seen && !is_stalled {
         Vec::new()
     } else {
-        references::read(client, &namespace, &group.spec.node, &group.spec.identity_secrets).await?
+        references::read(context, &namespace, &group.spec.node, &group.spec.identity_secrets).await?
     };
     let numbers = numbers(&group, &genesis);
-    let others = context.groups_where(&namespace, |other| other.name_any() != name);
+    // Of all groups of the namespace only those matter that have the same chain id.
+    let others = context.groups_where(&namespace, |other| {
+        let other_name = other.name_any();
+        other_name != name && *other.spec.chain.id.as_ref().unwrap_or(&other_name) == chain_id
+    });
     let mut observed = Observed {
+        children_hash: group.status.as_ref().and_then(|status| status.children_hash.clone()),
         group,
         chain_id,
         network,
@@ -170,19 +213,42 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     Ok(observed)
 }
 
-async fn genesis_read(context: &Context, owner: &Owner) -> Result<GenesisRead, Error> {
+/// The kept genesis: live until it is written down; later what was read at the version that the watch knows.
+async fn genesis_read(context: &Context, group: &ConsensusGroup, owner: &Owner) -> Result<GenesisRead, Error> {
     let name = names::genesis_config_map(&owner.name);
+    let memory = &context.shared.memories.genesis;
+    let cached = context.children.get(Kind::ConfigMap, &owner.namespace, &name).filter(|_| is_recorded(group));
+    if let Some((version, known)) = memory.get(&owner.uid, &name)
+        && cached.is_some_and(|meta| meta.resource_version.as_ref() == Some(&version))
+    {
+        return Ok(known);
+    }
+    let absent = &context.shared.memories.no_genesis;
+    if absent.get(&owner.uid, &name).is_some() && !is_callable(context, group) {
+        return Ok(GenesisRead::Missing);
+    }
+    let at = Instant::now();
     let api: Api<ConfigMap> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let found = api.get_opt(&name).await.map_err(Error::read(format!("ConfigMap {}/{name}", owner.namespace)))?;
-    let Some(map) = found else { return Ok(GenesisRead::Missing) };
+    let Some(map) = found else {
+        absent.put(&owner.uid, &name, at, ());
+        return Ok(GenesisRead::Missing);
+    };
     if standing(&map.metadata, owner) != Standing::Ours {
         return Ok(GenesisRead::Foreign);
     }
     let text = map.data.as_ref().and_then(|data| data.get(names::FILE_GENESIS)).cloned().unwrap_or_default();
-    Ok(match genesis::from_json(&text) {
+    let read = match genesis::from_json(&text) {
         Ok(genesis) => GenesisRead::Present(Box::new(genesis)),
         Err(error) => GenesisRead::Invalid(error.to_string()),
-    })
+    };
+    memory.put(&owner.uid, &name, at, (map.metadata.resource_version.unwrap_or_default(), read.clone()));
+    Ok(read)
+}
+
+/// The genesis is written down: from then on it can only be lost.
+fn is_recorded(group: &ConsensusGroup) -> bool {
+    group.status.as_ref().is_some_and(|status| status.genesis_hash.is_some())
 }
 
 async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owner) -> Result<GovernanceRead, Error> {
@@ -190,6 +256,11 @@ async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owne
         return Ok(GovernanceRead::InSpec);
     }
     let name = names::governance_secret(&owner.name);
+    let memory = &context.shared.memories.governance;
+    if let Some(known) = memory.get(&owner.uid, &name) {
+        return Ok(known);
+    }
+    let at = Instant::now();
     let api: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let found = api.get_opt(&name).await.map_err(Error::read(format!("Secret {}/{name}", owner.namespace)))?;
     let Some(secret) = found else { return Ok(GovernanceRead::Missing) };
@@ -198,7 +269,11 @@ async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owne
     }
     let pem = certificates::text(&secret, names::FILE_GOVERNANCE).unwrap_or_default();
     Ok(match keys::from_pem(&pem) {
-        Ok(key) => GovernanceRead::Present(hex::encode(key.public())),
+        Ok(key) => {
+            let present = GovernanceRead::Present(hex::encode(key.public()));
+            memory.put(&owner.uid, &name, at, present.clone());
+            present
+        }
         Err(error) => GovernanceRead::Invalid(error.to_string()),
     })
 }
@@ -230,10 +305,16 @@ fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
     (0..count).collect()
 }
 
-/// What f+1 of these voters report.
+/// What f+1 of these voters report. Who signs is counted over the last heights: when there are no new ones, a voter that
+/// does not answer does not count as signing.
 pub fn facts(voters: &[Voter]) -> Option<Facts> {
     let reports: Vec<Report> = voters.iter().filter_map(|voter| voter.report.clone()).collect();
-    agreement::agree(&reports, REPORT_AGE_MAX)
+    let facts = agreement::agree(&reports, REPORT_AGE_MAX)?;
+    if facts.block_age < BLOCK_AGE_MIN {
+        return Some(facts);
+    }
+    let silent = voters.iter().filter(|voter| voter.report.is_none());
+    Some(facts.without(&silent.filter_map(|voter| voter.identity().map(str::to_string)).collect()))
 }
 
 /// The voters as they are at this moment: pods, and the spec of the one that is meant, from the API server, and every

@@ -38,7 +38,7 @@ pub enum Progress {
 }
 
 /// A block younger than this is never too old.
-const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
+pub const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
 /// Idle block intervals after which the last block is too old.
 const BLOCK_AGE_INTERVALS: u32 = 10;
 
@@ -73,6 +73,7 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         ceremony: before.ceremony.clone().filter(|_| before.genesis_hash.is_none() || is_in_ceremony),
         disruption: before.disruption.clone(),
         members: before.members.clone(),
+        children_hash: observed.children_hash.clone(),
     };
     keep_readings(&before, &mut after, now);
     after
@@ -130,7 +131,12 @@ fn available(observed: &Observed) -> Statement {
         Some(facts) if !facts.has_quorum() => say(
             ConditionStatus::False,
             Reason::QuorumLost,
-            format!("{} of {} voters sign, which is no quorum", facts.signing(), facts.voters.len()),
+            format!(
+                "{} of {} voters sign, which is no quorum; these do not: {}",
+                facts.signing(),
+                facts.voters.len(),
+                missing(observed, facts).join(", ")
+            ),
         ),
         Some(facts) if facts.block_age >= block_age_max(observed) => {
             say(ConditionStatus::False, Reason::BlocksStopped, "the last block is too old".to_string())
@@ -154,7 +160,9 @@ fn at_risk(observed: &Observed) -> Statement {
         );
     }
     if facts.margin == 0 {
-        return say(ConditionStatus::True, Reason::NoMarginLeft, "no further voter may fail".to_string());
+        let who = missing(observed, facts);
+        let said = if who.is_empty() { String::new() } else { format!("; these do not sign: {}", who.join(", ")) };
+        return say(ConditionStatus::True, Reason::NoMarginLeft, format!("no further voter may fail{said}"));
     }
     match crowded(observed, facts) {
         Some(domain) => say(
@@ -164,6 +172,19 @@ fn at_risk(observed: &Observed) -> Statement {
         ),
         None => say(ConditionStatus::False, Reason::MarginLeft, "at least one more voter may fail".to_string()),
     }
+}
+
+/// The voters that do not sign: by name those of this group, by their identity the others.
+fn missing(observed: &Observed, facts: &Facts) -> Vec<String> {
+    let silent = facts.voters.iter().filter(|(_, voter)| !voter.is_signing);
+    let mut names: Vec<String> = silent
+        .map(|(identity, _)| {
+            let own = observed.voters.iter().find(|voter| voter.identity() == Some(identity));
+            own.map_or_else(|| identity.chars().take(16).collect(), |voter| voter.name.clone())
+        })
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 /// A machine whose loss alone would exceed the fault budget.

@@ -14,9 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-use crate::apply::{Made, Outcome};
+use crate::apply::{AllOutcome, Made};
 use crate::certificates;
-use crate::config::{SETTLED, UNSETTLED};
+use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::{self, Draft};
@@ -55,15 +55,18 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
     }
     children.sort_by_key(|child| child.kind);
     undo_scale(context, observed, &children).await;
-    let mut written = 0;
-    for child in &children {
-        let cached = cached(context, owner, observed, child);
-        match context.shared.writer.apply(owner, child, cached.as_ref()).await? {
-            Outcome::Taken => return Ok(Progress::Refused(taken(&child.what(&owner.namespace)))),
-            Outcome::Written => written += 1,
-            Outcome::Unchanged => {}
-        }
+    for child in children.iter().filter(|child| child.kind == Kind::Secret) {
+        context.shared.memories.certificates.forget(&owner.uid, &child.name);
     }
+    let recorded = observed.children_hash.as_deref();
+    let cached = |child: &Child| cached(context, owner, child);
+    let written = match context.shared.writer.apply_all(owner, &children, recorded, cached).await? {
+        AllOutcome::Taken(what) => return Ok(Progress::Refused(taken(&what))),
+        AllOutcome::Applied { written, hash } => {
+            observed.children_hash = hash;
+            written
+        }
+    };
     prune(context, owner, &children).await?;
     Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
 }
@@ -123,10 +126,11 @@ async fn undo_scale(context: &Context, observed: &Observed, children: &[Child]) 
     }
 }
 
-fn cached(context: &Context, owner: &Owner, observed: &Observed, child: &Child) -> Option<ObjectMeta> {
+fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta> {
     match child.kind {
         Kind::ConsensusGroup => context.group(&owner.namespace, &child.name).map(|group| group.metadata),
-        Kind::Secret => observed.client.as_ref().map(|secret| secret.metadata.clone()),
+        // Whose it is is asked of the API server: what is remembered may have given way to somebody else's.
+        Kind::Secret => None,
         Kind::NetworkPolicy
         | Kind::ServiceAccount
         | Kind::ConfigMap
@@ -169,16 +173,25 @@ fn taken(what: &str) -> Refusal {
 /// Writes the status if it changed, tells about it, and says when to look again.
 async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
     let before = observed.network.status.clone().unwrap_or_default();
+    let uid = observed.network.uid().unwrap_or_default();
+    if matches!(progress, Progress::Applied) && !before.conditions.is_empty() && context.applies_quietly(&uid) {
+        return Ok(APPLIED);
+    }
     let after = status::next(observed, progress, &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
+    if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
+        return Ok(UNSETTLED);
+    }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let mut changed = observed.network.clone();
     changed.status = Some(after.clone());
     let written = context.shared.writer.status(observed.network.status.as_ref(), &changed, &after).await?;
     if written.is_some() {
+        context.told(&uid);
         context.publish(&observed.network.object_ref(&()), &drafts).await;
     }
-    Ok(if is_settled { SETTLED } else { UNSETTLED })
+    // Its groups are watched.
+    Ok(if is_settled { SETTLED } else { AWAITED })
 }
 
 fn owner(network: &BlockchainNetwork) -> Result<Owner, Error> {

@@ -1,5 +1,7 @@
 //! Everything that a reconcile of a network needs to know, read in one place.
 
+use std::time::Instant;
+
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, names};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
@@ -25,6 +27,8 @@ pub struct Observed {
     pub client: Option<Secret>,
     /// What the spec names and is not there, by group; looked up for a new spec only.
     pub missing: Vec<Missing>,
+    /// Hash of the children as they were last applied.
+    pub children_hash: Option<String>,
 }
 
 /// The authority's Secret.
@@ -54,21 +58,53 @@ pub async fn current(context: &Context, network: BlockchainNetwork) -> Result<Bl
 /// Reads everything.
 pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Observed, Error> {
     let owner = super::owner(&network)?;
-    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    let client_name = names::client_secret(&owner.name);
-    let what = format!("Secret {}/{client_name}", owner.namespace);
-    let (authority, client) = tokio::try_join!(authority(&secrets, &owner), async {
-        secrets.get_opt(&client_name).await.map_err(Error::read(what))
-    })?;
+    let (authority, client) = tokio::try_join!(authority(context, &network, &owner), client(context, &owner))?;
     let names: Vec<String> = network.spec.groups.iter().map(|group| names::group(&owner.name, &group.name)).collect();
     let groups = names.iter().map(|name| context.group(&owner.namespace, name)).collect();
-    let others = context.groups_where(&owner.namespace, |group| !names.contains(&group.name_any()));
+    // Of all groups of the namespace only those matter that have the id of one of these chains.
+    let ids: Vec<String> = network
+        .spec
+        .groups
+        .iter()
+        .zip(&names)
+        .map(|(group, name)| group.chain.id.clone().unwrap_or_else(|| name.clone()))
+        .collect();
+    let others = context.groups_where(&owner.namespace, |group| {
+        let name = group.name_any();
+        !names.contains(&name) && ids.contains(group.spec.chain.id.as_ref().unwrap_or(&name))
+    });
     let missing = missing(context, &owner, &network).await?;
-    Ok(Observed { network, groups, others, authority, client, missing })
+    let children_hash = network.status.as_ref().and_then(|status| status.children_hash.clone());
+    Ok(Observed { children_hash, network, groups, others, authority, client, missing })
 }
 
-async fn authority(secrets: &Api<Secret>, owner: &Owner) -> Result<AuthorityRead, Error> {
+/// The client certificate, without its keys.
+async fn client(context: &Context, owner: &Owner) -> Result<Option<Secret>, Error> {
+    let name = names::client_secret(&owner.name);
+    let memory = &context.shared.memories.certificates;
+    if let Some(known) = memory.get(&owner.uid, &name) {
+        return Ok(Some(known));
+    }
+    let at = Instant::now();
+    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let what = format!("Secret {}/{name}", owner.namespace);
+    let found = secrets.get_opt(&name).await.map_err(Error::read(what))?.map(certificates::without_keys);
+    if let Some(secret) = found.as_ref().filter(|secret| standing(&secret.metadata, owner) == Standing::Ours) {
+        memory.put(&owner.uid, &name, at, secret.clone());
+    }
+    Ok(found)
+}
+
+/// The authority: live until it is written down, later now and then.
+async fn authority(context: &Context, network: &BlockchainNetwork, owner: &Owner) -> Result<AuthorityRead, Error> {
     let name = names::ca_secret(&owner.name);
+    let memory = &context.shared.memories.authorities;
+    let is_recorded = network.status.as_ref().is_some_and(|status| status.certificate_authority_hash.is_some());
+    if is_recorded && let Some(known) = memory.get(&owner.uid, &name) {
+        return Ok(known);
+    }
+    let at = Instant::now();
+    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let what = format!("Secret {}/{name}", owner.namespace);
     let Some(secret) = secrets.get_opt(&name).await.map_err(Error::read(what))? else {
         return Ok(AuthorityRead::Missing);
@@ -76,7 +112,11 @@ async fn authority(secrets: &Api<Secret>, owner: &Owner) -> Result<AuthorityRead
     if standing(&secret.metadata, owner) != Standing::Ours {
         return Ok(AuthorityRead::Foreign);
     }
-    Ok(authority_of(&owner.name, &secret))
+    let read = authority_of(&owner.name, &secret);
+    if matches!(read, AuthorityRead::Present(_)) {
+        memory.put(&owner.uid, &name, at, read.clone());
+    }
+    Ok(read)
 }
 
 /// The authority that this Secret holds.
@@ -102,8 +142,7 @@ async fn missing(context: &Context, owner: &Owner, network: &BlockchainNetwork) 
     let mut missing = Vec::new();
     for group in &network.spec.groups {
         let template = group.node.over(&network.spec.node);
-        let client = &context.shared.client;
-        for found in references::read(client, &owner.namespace, &template, &group.identity_secrets).await? {
+        for found in references::read(context, &owner.namespace, &template, &group.identity_secrets).await? {
             if !missing.contains(&found) {
                 missing.push(found);
             }

@@ -55,6 +55,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
             .or_else(|| before.observed_at.clone()),
         version: version(&statuses).or_else(|| before.version.clone()),
         certificate_authority_hash: before.certificate_authority_hash.clone(),
+        children_hash: observed.children_hash.clone(),
     };
     keep_readings(&before, &mut after, now);
     after

@@ -31,7 +31,8 @@ pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desir
     let (peers, missing) = peers(observed);
     // A pod that runs already goes on with the peers that it knows.
     if !missing.is_empty() && observed.pod.is_none() {
-        return Ok(Desired::Waiting(format!("waiting for the identities of {}", missing.join(", "))));
+        // Their names would be another status with each one that comes.
+        return Ok(Desired::Waiting("waiting for the identities of the other voters".to_string()));
     }
     if observed.authority.is_none() {
         let name = names::ca_secret(&observed.node.spec.network);

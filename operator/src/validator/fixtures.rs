@@ -105,5 +105,6 @@ pub fn observed() -> Observed {
         missing: Vec::new(),
         chain: ChainKnown::Known(Box::new(facts(&[IDENTITY]))),
         is_in_kept_genesis: false,
+        children_hash: None,
     }
 }

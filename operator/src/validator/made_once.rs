@@ -1,5 +1,7 @@
 //! Identity and volume: made when they never were, recorded in the status at once, and never made again.
 
+use std::time::Instant;
+
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use node_api::keys;
@@ -24,16 +26,16 @@ pub async fn ensure(
     validated: &validate::Validated,
 ) -> Result<Option<Refusal>, Error> {
     let parts = desired::node_context(observed, Vec::new(), &context.installation())?;
-    if observed.recorded_identity().is_none() {
-        let identity = match &validated.identity {
-            Some(identity) => identity.clone(),
-            None => match make_identity(context, owner, &parts).await? {
-                Ok(identity) => identity,
-                Err(refusal) => return Ok(Some(refusal)),
-            },
-        };
+    let identity = match (observed.recorded_identity(), &validated.identity) {
+        (Some(_), _) => None,
+        (None, Some(present)) => Some(present.clone()),
+        (None, None) => match make_identity(context, owner, &parts).await? {
+            Ok(made) => Some(made),
+            Err(refusal) => return Ok(Some(refusal)),
+        },
+    };
+    if let Some(identity) = &identity {
         observed.identity = IdentityRead::Present(identity.clone());
-        record(context, observed, |status| status.identity = Some(identity)).await?;
     }
     if observed.recorded_claim().is_none() {
         let claim = storage::claim(&parts);
@@ -41,15 +43,21 @@ pub async fn ensure(
             Made::Now(made) => {
                 tell(context, observed, "VolumeClaimed", format!("made PersistentVolumeClaim {}", made.name_any()))
                     .await;
-                made.uid().unwrap_or_default()
+                made.uid()
             }
-            Made::Before(kept) => kept.uid().unwrap_or_default(),
-            Made::Taken => return Ok(Some(taken(&Child::of(&claim)?.what(&owner.namespace)))),
+            Made::Before(kept) => kept.uid(),
+            Made::Taken => {
+                record(context, observed, identity, None).await?;
+                return Ok(Some(taken(&Child::of(&claim)?.what(&owner.namespace))));
+            }
         };
-        record(context, observed, |status| status.claim_uid = Some(uid)).await?;
-    } else if validated.shall_grow {
+        record(context, observed, identity, uid).await?;
+        return Ok(None);
+    }
+    record(context, observed, identity, None).await?;
+    if validated.shall_grow {
         let claim = Child::of(&storage::claim(&parts))?;
-        let cached = context.children.get(claim.kind, &owner.namespace, &claim.name);
+        let cached = context.claim(&owner.namespace, &claim.name).map(|claim| claim.metadata.clone());
         context.shared.writer.apply(owner, &claim, cached.as_ref()).await?;
     }
     Ok(None)
@@ -63,26 +71,40 @@ async fn make_identity(
     let what = format!("identity of {}", owner.what());
     let key = keys::generate().map_err(|error| Error::Build { what: what.clone(), message: error.to_string() })?;
     let secret = secrets::identity(parts, &keys::to_pem(&key));
+    let at = Instant::now();
     match context.shared.writer.make_once(owner, &secret).await? {
-        Made::Now(_) => Ok(Ok(hex::encode(key.public()))),
+        Made::Now(_) => {
+            let identity = hex::encode(key.public());
+            let present = IdentityRead::Present(identity.clone());
+            context.shared.memories.identities.put(&owner.uid, &secret.name_any(), at, present);
+            Ok(Ok(identity))
+        }
         // It was not there a moment ago: look again.
         Made::Before(_) => Err(Error::Conflict { what }),
         Made::Taken => Ok(Err(taken(&Child::of(&secret)?.what(&owner.namespace)))),
     }
 }
 
+/// Writes down what was made or found, both at once.
 async fn record(
     context: &Context,
     observed: &mut Observed,
-    change: impl FnOnce(&mut althing_crds::ValidatorNodeStatus),
+    identity: Option<String>,
+    claim_uid: Option<String>,
 ) -> Result<(), Error> {
     let mut status = observed.node.status.clone().unwrap_or_default();
-    change(&mut status);
+    status.identity = status.identity.or(identity);
+    status.claim_uid = status.claim_uid.or(claim_uid);
     let mut changed = observed.node.clone();
     changed.status = Some(status.clone());
     if let Some(written) = context.shared.writer.status(observed.node.status.as_ref(), &changed, &status).await? {
         observed.node = written;
-        context.wakers.group(&observed.node.namespace().unwrap_or_default(), &observed.node.spec.group);
+        let namespace = observed.node.namespace().unwrap_or_default();
+        context.wakers.group(&namespace, &observed.node.spec.group);
+        // The others wait for the identities of all.
+        for other in &observed.others {
+            context.wakers.node(&namespace, &other.name_any());
+        }
     }
     Ok(())
 }

@@ -12,19 +12,20 @@ mod grant;
 mod made_once;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use althing_crds::{ValidatorNode, ValidatorNodeStatus, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
-use crate::apply::Outcome;
-use crate::config::{SETTLED, UNSETTLED};
+use crate::apply::{AllOutcome, Outcome};
+use crate::certificates;
+use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events;
-use crate::kinds::{Kind, Owner};
+use crate::kinds::{Child, Kind, Owner};
 use crate::refusal::Refusal;
 use desired::Desired;
 use observe::Observed;
@@ -65,15 +66,15 @@ async fn advance(
     if let Some(refusal) = ensure_certificate(context, owner, observed).await? {
         return Ok(Progress::Refused(refusal));
     }
-    let mut written = 0;
-    for child in &children {
-        let cached = context.children.get(child.kind, &owner.namespace, &child.name);
-        match context.shared.writer.apply(owner, child, cached.as_ref()).await? {
-            Outcome::Taken => return Ok(Progress::Refused(taken(&child.what(&owner.namespace)))),
-            Outcome::Written => written += 1,
-            Outcome::Unchanged => {}
+    let cached = |child: &Child| context.children.get(child.kind, &owner.namespace, &child.name);
+    let recorded = observed.children_hash.as_deref();
+    let written = match context.shared.writer.apply_all(owner, &children, recorded, cached).await? {
+        AllOutcome::Taken(what) => return Ok(Progress::Refused(taken(&what))),
+        AllOutcome::Applied { written, hash } => {
+            observed.children_hash = hash;
+            written
         }
-    }
+    };
     prune(context, owner, &children).await?;
     grant::answer(context, observed).await?;
     genesis::give(context, observed).await?;
@@ -90,23 +91,44 @@ fn taken(what: &str) -> Refusal {
 /// Issues the node's certificate when there is none that is current.
 async fn ensure_certificate(context: &Context, owner: &Owner, observed: &Observed) -> Result<Option<Refusal>, Error> {
     let Some(secret) = desired::certificate(observed, &context.installation(), now_s())? else { return Ok(None) };
-    let child = crate::kinds::Child::of(&secret)?;
-    let cached = observed.tls.as_ref().map(|secret| &secret.metadata);
-    match context.shared.writer.apply(owner, &child, cached).await? {
+    let child = Child::of(&secret)?;
+    let memory = &context.shared.memories.certificates;
+    memory.forget(&owner.uid, &child.name);
+    let at = Instant::now();
+    let writer = &context.shared.writer;
+    let outcome = match &observed.tls {
+        None => writer.apply_over(owner, &child, None).await?,
+        // Whose it is is asked of the API server: what is remembered may have given way to somebody else's.
+        Some(_) => writer.apply(owner, &child, None).await?,
+    };
+    match outcome {
         Outcome::Taken => Ok(Some(taken(&child.what(&owner.namespace)))),
-        Outcome::Written | Outcome::Unchanged => Ok(None),
+        Outcome::Written | Outcome::Unchanged => {
+            memory.put(&owner.uid, &child.name, at, certificates::without_keys(secret));
+            Ok(None)
+        }
     }
 }
 
 /// Deletes children of this node that it shall not have any more.
-async fn prune(context: &Context, owner: &Owner, children: &[crate::kinds::Child]) -> Result<(), Error> {
+async fn prune(context: &Context, owner: &Owner, children: &[Child]) -> Result<(), Error> {
     const KINDS: [Kind; 5] =
         [Kind::NetworkPolicy, Kind::ServiceAccount, Kind::ConfigMap, Kind::Service, Kind::StatefulSet];
+    // Nobody makes such children but this node: they are looked for when the wanted ones have changed, and now and then.
+    let wanted: Vec<String> = children.iter().map(|child| child.what("")).collect();
+    let memory = &context.shared.memories.pruned;
+    if memory.get(&owner.uid, &owner.name).as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let (at, mut pruned) = (Instant::now(), 0);
     for kind in KINDS {
         let is_wanted = |name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
         let mut orphans = context.children.owned_by(kind, &owner.uid);
         orphans.retain(|meta| !meta.name.as_deref().is_some_and(is_wanted));
-        context.shared.writer.prune(owner, kind, &orphans).await?;
+        pruned += context.shared.writer.prune(owner, kind, &orphans).await?;
+    }
+    if pruned == 0 {
+        memory.put(&owner.uid, &owner.name, at, wanted);
     }
     Ok(())
 }
@@ -114,14 +136,26 @@ async fn prune(context: &Context, owner: &Owner, children: &[crate::kinds::Child
 /// Writes the status if it changed, tells about it, and says when to look again.
 async fn write_status(context: &Context, observed: &Observed, progress: &Progress) -> Result<Duration, Error> {
     let before = observed.node.status.clone().unwrap_or_default();
+    let uid = observed.node.uid().unwrap_or_default();
+    if *progress == Progress::Applied && !before.conditions.is_empty() && context.applies_quietly(&uid) {
+        return Ok(APPLIED);
+    }
     let after = status::next(observed, progress, &Time(Timestamp::now()));
     let settled = status::is_settled(&after);
+    if !settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
+        return Ok(UNSETTLED);
+    }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let written = save(context, &observed.node, after).await?;
     if written {
+        context.told(&uid);
         context.publish(&observed.node.object_ref(&()), &drafts).await;
     }
-    Ok(if settled { SETTLED } else { UNSETTLED })
+    Ok(match observed.connection {
+        _ if settled => SETTLED,
+        Some(_) => UNSETTLED,
+        None => AWAITED,
+    })
 }
 
 /// Writes this status if it differs; true when it did.

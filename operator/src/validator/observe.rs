@@ -1,7 +1,9 @@
 //! Everything that a reconcile of a node needs to know, read in one place.
 
+use std::time::Instant;
+
 use althing_crds::names;
-use althing_crds::{ConsensusGroup, ValidatorNode};
+use althing_crds::{ConsensusGroup, ValidatorNode, ValidatorNodeStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Identity};
@@ -49,6 +51,8 @@ pub struct Observed {
     pub chain: ChainKnown,
     /// A kept genesis names its identity.
     pub is_in_kept_genesis: bool,
+    /// Hash of the children as they were last applied.
+    pub children_hash: Option<String>,
 }
 
 /// What is known of the chain.
@@ -123,8 +127,7 @@ impl Observed {
 /// The node as it is now: what is made once is decided on a live read, never on the cache.
 pub async fn current(context: &Context, node: ValidatorNode) -> Result<ValidatorNode, Error> {
     let status = node.status.as_ref();
-    let is_recorded = status.is_some_and(|status| status.identity.is_some() && status.claim_uid.is_some());
-    if is_recorded {
+    if status.is_some_and(is_recorded) {
         return Ok(node);
     }
     let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
@@ -133,22 +136,32 @@ pub async fn current(context: &Context, node: ValidatorNode) -> Result<Validator
     api.get_opt(&name).await.map_err(Error::read(&what))?.ok_or(Error::Conflict { what })
 }
 
+/// Identity and claim are written down: from then on they can only be lost, and a loss may be noticed a little later.
+fn is_recorded(status: &ValidatorNodeStatus) -> bool {
+    status.identity.is_some() && status.claim_uid.is_some()
+}
+
 /// Reads everything.
 pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed, Error> {
     let client = &context.shared.client;
     let (namespace, name) = (node.namespace().unwrap_or_default(), node.name_any());
     let owner = super::owner(&node)?;
     let network = context.network(&namespace, &node.spec.network);
+    let has_network = network.is_some();
     let recorded_authority =
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
-    let tls_name = names::tls_secret(&name);
-    let what = format!("Secret {namespace}/{tls_name}");
+    let awaits_authority = has_network && recorded_authority.is_none();
     let (identity, tls, authority, claim) = tokio::try_join!(
-        identity(&secrets, &node, &owner),
-        async { secrets.get_opt(&tls_name).await.map_err(Error::read(what)) },
-        context.shared.authorities.get(client, &namespace, &node.spec.network),
-        claim(context, &owner),
+        identity(context, &node, &owner),
+        certificate(context, &owner),
+        async {
+            // The network writes it down as soon as it has made it.
+            if awaits_authority {
+                return Ok(None);
+            }
+            context.shared.authorities.get(client, &namespace, &node.spec.network).await
+        },
+        claim(context, &node, &owner),
     )?;
     let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
     let group = context.group(&namespace, &node.spec.group);
@@ -159,7 +172,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
     let missing = if is_seen && !is_stalled {
         Vec::new()
     } else {
-        references::read(client, &namespace, &node.spec.node, &[]).await?
+        references::read(context, &namespace, &node.spec.node, &[]).await?
     };
     let is_new = claim.is_none() && node.status.as_ref().and_then(|status| status.claim_uid.as_ref()).is_none();
     let is_in_kept_genesis = match (&identity, is_new) {
@@ -185,6 +198,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
     });
     let mut observed = Observed {
         others,
+        children_hash: node.status.as_ref().and_then(|status| status.children_hash.clone()),
         answer: Answer::NoPod,
         asked: None,
         connection: None,
@@ -204,41 +218,84 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
     Ok(observed)
 }
 
-async fn identity(secrets: &Api<Secret>, node: &ValidatorNode, owner: &Owner) -> Result<IdentityRead, Error> {
-    let brought = node.spec.identity_secret.clone();
-    let name = brought.clone().unwrap_or_else(|| names::identity_secret(&owner.name));
+/// The Secret of the node's identity.
+pub fn identity_name(node: &ValidatorNode, owner: &Owner) -> String {
+    node.spec.identity_secret.clone().unwrap_or_else(|| names::identity_secret(&owner.name))
+}
+
+/// The identity: live until it is written down, later now and then.
+async fn identity(context: &Context, node: &ValidatorNode, owner: &Owner) -> Result<IdentityRead, Error> {
+    let name = identity_name(node, owner);
+    let memory = &context.shared.memories.identities;
+    if node.status.as_ref().is_some_and(is_recorded)
+        && let Some(known) = memory.get(&owner.uid, &name)
+    {
+        return Ok(known);
+    }
+    let at = Instant::now();
+    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let what = format!("Secret {}/{name}", owner.namespace);
     let Some(secret) = secrets.get_opt(&name).await.map_err(Error::read(what))? else {
         return Ok(IdentityRead::Missing);
     };
-    if brought.is_none() && standing(&secret.metadata, owner) != Standing::Ours {
+    let is_brought = node.spec.identity_secret.is_some();
+    if !is_brought && standing(&secret.metadata, owner) != Standing::Ours {
         return Ok(IdentityRead::Foreign);
     }
     let Some(pem) = certificates::text(&secret, names::FILE_IDENTITY) else {
         return Ok(IdentityRead::Invalid(format!("Secret {name} has no key {}", names::FILE_IDENTITY)));
     };
     Ok(match keys::from_pem(&pem) {
-        Ok(key) => IdentityRead::Present(hex::encode(key.public())),
+        Ok(key) => {
+            let present = IdentityRead::Present(hex::encode(key.public()));
+            memory.put(&owner.uid, &name, at, present.clone());
+            present
+        }
         Err(error) => IdentityRead::Invalid(format!("Secret {name}: {error}")),
     })
 }
 
-/// The claim, live: whether it is there decides about things that are made once.
-async fn claim(context: &Context, owner: &Owner) -> Result<Option<ClaimSeen>, Error> {
+/// The node's certificate, without its key.
+async fn certificate(context: &Context, owner: &Owner) -> Result<Option<Secret>, Error> {
+    let name = names::tls_secret(&owner.name);
+    let memory = &context.shared.memories.certificates;
+    if let Some(known) = memory.get(&owner.uid, &name) {
+        return Ok(Some(known));
+    }
+    let at = Instant::now();
+    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let what = format!("Secret {}/{name}", owner.namespace);
+    let found = secrets.get_opt(&name).await.map_err(Error::read(what))?.map(certificates::without_keys);
+    // Only what can be used is remembered: what has to be written is compared with what is there now.
+    if let Some(secret) = found.as_ref().filter(|secret| standing(&secret.metadata, owner) == Standing::Ours) {
+        memory.put(&owner.uid, &name, at, secret.clone());
+    }
+    Ok(found)
+}
+
+/// The claim: live until it is written down, because whether it is there decides about things that are made once.
+/// Later the watch is believed where it knows one; that it is gone is found out live.
+async fn claim(context: &Context, node: &ValidatorNode, owner: &Owner) -> Result<Option<ClaimSeen>, Error> {
     let name = names::claim(&owner.name);
+    let cached = context.claim(&owner.namespace, &name).filter(|_| node.status.as_ref().is_some_and(is_recorded));
+    if let Some(claim) = cached {
+        return Ok(Some(seen(&claim, owner)));
+    }
     let what = format!("PersistentVolumeClaim {}/{name}", owner.namespace);
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let found = api.get_opt(&name).await.map_err(Error::read(what))?;
-    Ok(found.map(|claim| ClaimSeen {
+    Ok(found.map(|claim| seen(&claim, owner)))
+}
+
+fn seen(claim: &PersistentVolumeClaim, owner: &Owner) -> ClaimSeen {
+    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let requests = resources.and_then(|resources| resources.requests.as_ref());
+    ClaimSeen {
         uid: claim.uid().unwrap_or_default(),
         is_ours: standing(&claim.metadata, owner) == Standing::Ours,
         is_deleting: claim.metadata.deletion_timestamp.is_some(),
-        requested: claim
-            .spec
-            .and_then(|spec| spec.resources)
-            .and_then(|resources| resources.requests)
-            .and_then(|requests| requests.get("storage").map(|quantity| quantity.0.clone())),
-    }))
+        requested: requests.and_then(|requests| requests.get("storage").map(|quantity| quantity.0.clone())),
+    }
 }
 
 /// Whether a genesis that was kept names this identity as a voter: then a volume of it must exist.

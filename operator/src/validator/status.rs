@@ -69,6 +69,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ValidatorNo
         version: said.map(|said| said.version.clone()).or(before.version),
         identity: before.identity,
         claim_uid: before.claim_uid,
+        children_hash: observed.children_hash.clone(),
     }
 }
 

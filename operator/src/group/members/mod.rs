@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::budget::quorum;
 use crate::chain::agreement::Facts;
 
+pub mod governance;
 #[cfg(test)]
 mod tests;
 

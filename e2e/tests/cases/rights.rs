@@ -1,0 +1,142 @@
+//! What the operator may do against what it does, by the audit log of the local cluster.
+
+use std::collections::BTreeSet;
+use std::io::BufRead;
+
+use althing_e2e::environment::OPERATOR_NAMESPACE;
+use althing_e2e::network::{Network, eventually};
+use althing_e2e::watch::Watch;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::running_alpha;
+use super::upgrades::uids;
+use crate::Scene;
+
+/// Resource (with its subresource) and verb.
+type Right = (String, String);
+
+/// Rights that a run need not show, and what they are for.
+const JUSTIFIED: &[(&str, &str, &str)] = &[
+    // Server-side apply of what is not there asks for both rights and is one request with the verb patch.
+    ("consensusgroups", "create", "made by server-side apply"),
+    ("validatornodes", "create", "made by server-side apply"),
+    ("statefulsets", "create", "made by server-side apply"),
+    ("services", "create", "made by server-side apply"),
+    ("serviceaccounts", "create", "made by server-side apply"),
+    ("networkpolicies", "create", "made by server-side apply"),
+    ("poddisruptionbudgets", "create", "made by server-side apply"),
+    // Children that the spec does not want any more, or that only an earlier version made, are pruned.
+    ("consensusgroups", "delete", "a group that was taken out of spec.groups"),
+    ("validatornodes", "delete", "the node of a voter that was voted out"),
+    ("networkpolicies", "delete", "networkPolicy.mode: Unmanaged"),
+    ("statefulsets", "delete", "pruned when no longer wanted"),
+    ("services", "delete", "pruned when no longer wanted"),
+    ("configmaps", "delete", "pruned when no longer wanted"),
+    ("serviceaccounts", "delete", "pruned when no longer wanted"),
+    ("poddisruptionbudgets", "delete", "pruned when no longer wanted"),
+    // An API server with OwnerReferencesPermissionEnforcement asks for it where an owner blocks on its children.
+    ("blockchainnetworks/finalizers", "update", "blockOwnerDeletion in owner references"),
+    ("consensusgroups/finalizers", "update", "blockOwnerDeletion in owner references"),
+    ("validatornodes/finalizers", "update", "blockOwnerDeletion in owner references"),
+    // Only in some states of an object.
+    ("consensusgroups", "get", "steps of a ceremony are decided on a live read"),
+    ("persistentvolumeclaims", "patch", "volumes grow"),
+    ("persistentvolumes", "get", "what kind of volume a waiting node has"),
+    ("storageclasses", "get", "a class that the spec names"),
+    ("storageclasses", "list", "the default class when the spec names none"),
+    ("priorityclasses", "get", "a class that the spec names"),
+    ("events", "patch", "an event that is said again"),
+    ("leases", "create", "the first leader of an installation"),
+];
+
+/// Every right of the chart is used in this run or has its reason above, and nothing that the operator asked for was
+/// refused.
+pub async fn no_right_is_given_that_is_not_used(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    restart_one(&network).await?;
+    let granted = granted(scene).await?;
+    ensure!(granted.len() > 40, "only {} rights were found: {granted:?}", granted.len());
+    let seen = seen(scene)?;
+    ensure!(seen.refused.is_empty(), "the operator was refused: {:?}", seen.refused);
+    let is_justified = |(resource, verb): &&Right| JUSTIFIED.iter().any(|(of, to, _)| of == resource && to == verb);
+    let idle: Vec<&Right> = granted.difference(&seen.used).filter(|right| !is_justified(right)).collect();
+    ensure!(idle.is_empty(), "given, never used and without a reason: {idle:?}");
+    let stale = JUSTIFIED.iter().filter(|(of, to, _)| !granted.contains(&(of.to_string(), to.to_string())));
+    let stale: Vec<_> = stale.collect();
+    ensure!(stale.is_empty(), "a reason for what is not given: {stale:?}");
+    println!("    {} rights, {} used in this run", granted.len(), granted.intersection(&seen.used).count());
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// One voter is restarted, so that the operator evicts.
+async fn restart_one(network: &Network) -> Result<()> {
+    let before = uids(network).await?;
+    network.kubectl(&["annotate", "vnode", "alpha-main-1", "althing.dev/restart=now"]).await?;
+    eventually("one voter is another pod", 120, || async {
+        let now = uids(network).await?;
+        ensure!(now.len() == 4 && now.iter().any(|pod| !before.contains(pod)), "none is");
+        Ok(())
+    })
+    .await?;
+    network.wait_all_signing(4, 120).await
+}
+
+/// What the chart's roles say, one line for each resource and verb.
+async fn granted(scene: &Scene) -> Result<BTreeSet<Right>> {
+    let arguments = ["get", "roles,clusterroles", "-A", "-l", "app.kubernetes.io/component=operator", "-o", "json"];
+    let listed: Value = serde_json::from_str(&scene.environment.kubectl(&arguments).await?)?;
+    let mut granted = BTreeSet::new();
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        let words = rule.get(field).and_then(Value::as_array).into_iter().flatten();
+        words.filter_map(Value::as_str).map(str::to_string).collect()
+    };
+    let items = listed.get("items").and_then(Value::as_array).context("a list")?;
+    for rule in items.iter().filter_map(|role| role.get("rules")?.as_array()).flatten() {
+        for resource in words(rule, "resources") {
+            granted.extend(words(rule, "verbs").into_iter().map(|verb| (resource.clone(), verb)));
+        }
+    }
+    Ok(granted)
+}
+
+/// What the audit log says of the operator.
+#[derive(Default)]
+struct Seen {
+    used: BTreeSet<Right>,
+    refused: BTreeSet<Right>,
+}
+
+fn seen(scene: &Scene) -> Result<Seen> {
+    let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:althing-operator");
+    let mut seen = Seen::default();
+    for entry in std::fs::read_dir(scene.environment.root.join(".cluster/log"))? {
+        let path = entry?.path();
+        if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("audit")) {
+            continue;
+        }
+        for line in std::io::BufReader::new(std::fs::File::open(&path)?).lines() {
+            let line = line?;
+            if !line.contains(&user) {
+                continue;
+            }
+            // The last line may be on its way.
+            let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+            let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_string);
+            let (Some(resource), Some(verb)) = (text("/objectRef/resource"), text("/verb")) else { continue };
+            let resource = match text("/objectRef/subresource") {
+                Some(part) => format!("{resource}/{part}"),
+                None => resource,
+            };
+            let code = event.pointer("/responseStatus/code").and_then(Value::as_i64);
+            if code == Some(403) {
+                seen.refused.insert((resource, verb))
+            } else {
+                seen.used.insert((resource, verb))
+            };
+        }
+    }
+    Ok(seen)
+}
