@@ -8,6 +8,7 @@
 
 mod context;
 mod labels;
+mod pods;
 mod settings;
 
 pub mod configmaps;
