@@ -6,7 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -232,6 +232,16 @@ pub fn is_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) ->
     let roots = crate::tls::roots_from_pem(authorities_pem.as_bytes())?;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
     Ok(crate::tls::chain_is_valid(&der, &roots, now))
+}
+
+/// The same for the certificate of a public entrance: it serves under its first name and is nobody's client.
+pub fn is_entrance_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) -> Result<bool, PkiError> {
+    let der = first_certificate(certificate_pem)?;
+    let roots = crate::tls::roots_from_pem(authorities_pem.as_bytes())?;
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
+    let names = EntranceFacts::from_pem(certificate_pem)?.names;
+    let name = names.into_iter().next().and_then(|name| ServerName::try_from(name).ok());
+    Ok(name.is_some_and(|name| crate::tls::entrance_is_valid(&der, &roots, &name, now)))
 }
 
 impl Validity {

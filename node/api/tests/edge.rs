@@ -126,10 +126,10 @@ async fn new_files_count_for_the_next_connection_and_broken_ones_do_not() {
 async fn a_network_issues_its_entrance_a_certificate_that_any_client_can_check() {
     let directory = TempDir::new().expect("a directory");
     let authority = CertificateAuthority::generate("chain", validity()).expect("an authority");
-    let names = vec![NAME.to_owned(), "localhost".to_owned()];
-    let (certificate, key) = authority.issue_entrance(&names, validity()).expect("a certificate");
+    let (names, life) = (vec![NAME.to_owned(), "localhost".to_owned()], validity());
+    let (certificate, key) = authority.issue_entrance(&names, life).expect("a certificate");
     let facts = EntranceFacts::from_pem(&certificate).expect("readable");
-    assert_eq!((facts.names, facts.validity), (names, validity()));
+    assert_eq!((facts.names, facts.validity), (names, life));
     assert!(LeafFacts::from_pem(&certificate).is_err(), "it names a member of the network");
     std::fs::write(directory.path().join("tls.crt"), certificate).expect("written");
     std::fs::write(directory.path().join("tls.key"), key.as_bytes()).expect("written");

@@ -4,11 +4,13 @@ use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, names};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
+use super::tiers::{self, Tiers};
 use crate::authorities::Authority;
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Owner, Standing, standing};
+use crate::parts::Installation;
 use crate::references::{self, Missing};
 
 /// What was read.
@@ -23,6 +25,10 @@ pub struct Observed {
     pub authority: AuthorityRead,
     /// Its client certificate.
     pub client: Option<Secret>,
+    /// What there is of its observers and gateway.
+    pub tiers: Tiers,
+    /// What builders need to know of this process.
+    pub installation: Installation,
     /// What the spec names and is not there, by group; looked up for a new spec only.
     pub missing: Vec<Missing>,
 }
@@ -64,7 +70,9 @@ pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Ob
     let groups = names.iter().map(|name| context.group(&owner.namespace, name)).collect();
     let others = context.groups_where(&owner.namespace, |group| !names.contains(&group.name_any()));
     let missing = missing(context, &owner, &network).await?;
-    Ok(Observed { network, groups, others, authority, client, missing })
+    let tiers = tiers::read(context, &owner, &network).await?;
+    let installation = context.installation();
+    Ok(Observed { network, groups, others, authority, client, tiers, installation, missing })
 }
 
 async fn authority(secrets: &Api<Secret>, owner: &Owner) -> Result<AuthorityRead, Error> {
@@ -90,7 +98,7 @@ pub fn authority_of(network: &str, secret: &Secret) -> AuthorityRead {
     }
 }
 
-/// What the groups' templates name and is not there.
+/// What the templates of groups and tiers name and is not there.
 async fn missing(context: &Context, owner: &Owner, network: &BlockchainNetwork) -> Result<Vec<Missing>, Error> {
     let status = network.status.as_ref();
     let is_seen = status.and_then(|status| status.observed_generation) == network.metadata.generation;
@@ -99,15 +107,18 @@ async fn missing(context: &Context, owner: &Owner, network: &BlockchainNetwork) 
     if is_seen && !is_stalled {
         return Ok(Vec::new());
     }
+    let (client, spec) = (&context.shared.client, &network.spec);
     let mut missing = Vec::new();
-    for group in &network.spec.groups {
-        let template = group.node.over(&network.spec.node);
-        let client = &context.shared.client;
-        for found in references::read(client, &owner.namespace, &template, &group.identity_secrets).await? {
-            if !missing.contains(&found) {
-                missing.push(found);
-            }
-        }
+    for group in &spec.groups {
+        let template = group.node.over(&spec.node);
+        missing.extend(references::read(client, &owner.namespace, &template, &group.identity_secrets).await?);
+    }
+    if let Some(observers) = &spec.observers {
+        let template = observers.node.over(&spec.node);
+        missing.extend(references::read(client, &owner.namespace, &template, &[]).await?);
+    }
+    if let Some(gateway) = &spec.gateway {
+        missing.extend(references::read_gateway(client, &owner.namespace, gateway).await?);
     }
     Ok(missing)
 }

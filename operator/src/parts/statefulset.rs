@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::context::NodeContext;
 use super::labels::{self, matching};
 use super::pods::{self, MODE_SECRET, container_security, file, mount, pod_security, port, present, probe};
+use super::settings::NodeSettings;
 
 /// Seconds that a node gets to release its session key and to close its files.
 const GRACE_PERIOD_S: i64 = 120;
@@ -89,7 +90,7 @@ fn container(node: &NodeContext) -> Container {
             port(names::PORT_NAME_GRPC, names::PORT_GRPC),
             port(names::PORT_NAME_HTTP, names::PORT_HTTP),
         ]),
-        resources: Some(resources(node)),
+        resources: Some(guaranteed(&node.settings)),
         security_context: Some(container_security()),
         startup_probe: Some(Probe { period_seconds: Some(2), failure_threshold: Some(150), ..probe("/livez") }),
         liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(6), ..probe("/livez") }),
@@ -103,10 +104,10 @@ fn container(node: &NodeContext) -> Container {
 }
 
 /// Requests are limits: a Guaranteed pod is evicted last.
-fn resources(node: &NodeContext) -> ResourceRequirements {
+pub(super) fn guaranteed(settings: &NodeSettings) -> ResourceRequirements {
     let amounts: BTreeMap<String, Quantity> = [
-        ("cpu".to_string(), Quantity(node.settings.cpu.clone())),
-        ("memory".to_string(), Quantity(node.settings.memory.clone())),
+        ("cpu".to_string(), Quantity(settings.cpu.clone())),
+        ("memory".to_string(), Quantity(settings.memory.clone())),
     ]
     .into();
     ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), claims: None }
