@@ -15,6 +15,8 @@ fn main() -> Result<(), serde_yaml::Error> {
         groups: vec![group],
         node: NodeTemplate::default(),
         network_policy: NetworkAccess::default(),
+        observers: None,
+        gateway: None,
     };
     print!("{}", serde_yaml::to_string(&BlockchainNetwork::new("demo", spec))?);
     println!("# its first node is {}", names::node(&names::group("demo", "main"), 0));

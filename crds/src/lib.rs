@@ -8,11 +8,14 @@
 pub mod chain;
 pub mod conditions;
 pub mod definitions;
+pub mod gateway;
 pub mod group;
 pub mod names;
 pub mod network;
+pub mod observers;
 pub mod quantity;
 pub mod reasons;
+pub mod scaling;
 mod schemas;
 pub mod template;
 pub mod validator;

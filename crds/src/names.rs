@@ -53,6 +53,8 @@ pub const PORT_P2P: u16 = 7100;
 pub const PORT_GRPC: u16 = 7200;
 /// Port for `/metrics`, `/livez`, `/readyz`.
 pub const PORT_HTTP: u16 = 7300;
+/// Port of a gateway for its clients.
+pub const PORT_GATEWAY: u16 = 8443;
 /// Port of the operator's own `/metrics`, `/livez`, `/readyz`.
 pub const PORT_OPERATOR_HTTP: u16 = 8080;
 /// Name of [`PORT_P2P`] in pods and Services.
@@ -61,6 +63,13 @@ pub const PORT_NAME_P2P: &str = "p2p";
 pub const PORT_NAME_GRPC: &str = "grpc";
 /// Name of [`PORT_HTTP`] in pods and Services.
 pub const PORT_NAME_HTTP: &str = "http";
+/// Name of [`PORT_GATEWAY`] in pods and Services; meshes go by it.
+pub const PORT_NAME_GATEWAY: &str = "https-gateway";
+
+/// Value of [`LABEL_APP_COMPONENT`] on a network's gateways.
+pub const COMPONENT_GATEWAY: &str = "gateway";
+/// Value of [`LABEL_APP_COMPONENT`] on a network's observers.
+pub const COMPONENT_OBSERVERS: &str = "observers";
 
 /// Folder of `node.yaml` in the pod.
 pub const FOLDER_CONFIG: &str = "/etc/althing";
@@ -72,6 +81,10 @@ pub const FOLDER_TLS: &str = "/etc/althing/tls";
 pub const FOLDER_IDENTITY: &str = "/etc/althing/identity";
 /// Key of an identity Secret (ed25519, PKCS#8 PEM).
 pub const FILE_IDENTITY: &str = "identity.pem";
+/// Key of a Secret with the hashes of API keys.
+pub const FILE_API_KEYS: &str = "api-keys.yaml";
+/// Key of the Secret that the operator makes with the API key itself.
+pub const FILE_API_KEY: &str = "key";
 /// Key of a genesis ConfigMap.
 pub const FILE_GENESIS: &str = "genesis.json";
 /// Key of a governance Secret (ed25519, PKCS#8 PEM).
@@ -176,6 +189,48 @@ pub fn genesis_config_map(group: &str) -> String {
 #[must_use]
 pub fn disruption_budget(group: &str) -> String {
     group.to_string()
+}
+
+/// Everything of a network's observers: StatefulSet, headless Service, ConfigMap, Secret, ...: `<bcn>-observers`.
+#[must_use]
+pub fn observers(network: &str) -> String {
+    format!("{network}-observers")
+}
+
+/// Everything of a network's gateway: Deployment, Service, ConfigMap, ...: `<bcn>-gateway`.
+#[must_use]
+pub fn gateway(network: &str) -> String {
+    format!("{network}-gateway")
+}
+
+/// The headless Service by which gateways count each other: `<bcn>-gateway-pods`.
+#[must_use]
+pub fn gateway_pods_service(network: &str) -> String {
+    format!("{network}-gateway-pods")
+}
+
+/// The headless Service by which gateways find the voters of their chain: `<bcn>-gateway-voters`.
+#[must_use]
+pub fn gateway_voters_service(network: &str) -> String {
+    format!("{network}-gateway-voters")
+}
+
+/// The Secret with the gateway's certificate towards the nodes: `<bcn>-gateway-tls`.
+#[must_use]
+pub fn gateway_tls_secret(network: &str) -> String {
+    tls_secret(&gateway(network))
+}
+
+/// The Secret with the certificate that the gateway's clients see, when the operator makes it: `<bcn>-gateway-edge`.
+#[must_use]
+pub fn gateway_edge_secret(network: &str) -> String {
+    format!("{network}-gateway-edge")
+}
+
+/// The Secret with the API key that the operator makes: `<bcn>-gateway-api-keys`.
+#[must_use]
+pub fn gateway_api_keys_secret(network: &str) -> String {
+    format!("{network}-gateway-api-keys")
 }
 
 /// The NetworkPolicy that denies everything to and from a network's pods: `<bcn>-default-deny`.

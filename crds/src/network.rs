@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Chain;
 use crate::conditions::Condition;
+use crate::gateway::Gateway;
+use crate::observers::Observers;
+use crate::scaling::TierStatus;
 use crate::template::NodeTemplate;
 
 /// What a network shall be.
@@ -25,6 +28,10 @@ use crate::template::NodeTemplate;
         .message("metadata.name must be lower-case letters, digits and '-', and begin with a letter: Services are named after it"),
     validation = Rule::new("self.spec.groups.all(group, size(self.metadata.name) + size(group.name) <= 41)")
         .message("metadata.name and the name of a group may have 41 characters together: pods are named after both"),
+    validation = Rule::new("(!has(self.spec.gateway) || (has(self.spec.gateway.group) ? self.spec.groups.exists(group, group.name == self.spec.gateway.group) : size(self.spec.groups) == 1)) && (!has(self.spec.observers) || (has(self.spec.observers.group) ? self.spec.groups.exists(group, group.name == self.spec.observers.group) : size(self.spec.groups) == 1))")
+        .message("gateway.group and observers.group must name one of spec.groups, and may be left out only where there is one"),
+    validation = Rule::new("self.spec.groups.all(group, (group.name != 'gateway' || !has(self.spec.gateway)) && (group.name != 'observers' || !has(self.spec.observers)))")
+        .message("a group cannot be called gateway or observers beside the tier of that name: both would have the same children"),
     printcolumn(name = "Available", type_ = "string", json_path = r#".status.conditions[?(@.type=="Available")].status"#, description = "Every chain has a quorum that signs and makes blocks"),
     printcolumn(name = "Signing", type_ = "string", json_path = ".status.signing", description = "Voters that sign, of all voters"),
     printcolumn(name = "Margin", type_ = "integer", json_path = ".status.margin", description = "How many more voters may fail before a quorum is lost"),
@@ -45,6 +52,12 @@ pub struct BlockchainNetworkSpec {
     /// Who may talk to the nodes.
     #[serde(default)]
     pub network_policy: NetworkAccess,
+    /// Nodes without a vote that answer reads. Unset: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observers: Option<Observers>,
+    /// The public entrance for clients, the Service `<network>-gateway`. Unset: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
 }
 
 /// One chain of the network.
@@ -150,4 +163,10 @@ pub struct BlockchainNetworkStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub children_hash: Option<String>,
+    /// The observers. They say nothing about the chain: a chain without them is Available all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observers: Option<TierStatus>,
+    /// The gateway. It says nothing about the chain: a chain without it is Available all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<TierStatus>,
 }

@@ -63,6 +63,8 @@ reasons! {
     PriorityClassMissing = stalls,
     /// A Secret of `imagePullSecrets` does not exist.
     PullSecretMissing = stalls,
+    /// A Secret that `spec.gateway` names does not exist or lacks an entry.
+    GatewaySecretMissing = stalls,
     /// A Secret of `identitySecrets` does not exist.
     IdentitySecretMissing = stalls,
     /// An identity Secret holds no ed25519 key in PKCS#8 under `identity.pem`.
@@ -117,6 +119,8 @@ reasons! {
     ChangingVoters,
     /// A change of the voters waits for signatures of governance keys that the operator does not have.
     AwaitingGovernance,
+    /// Observers or gateways are not all ready; the chain does not depend on them.
+    StartingTiers,
     /// The annotation `althing.dev/pause` is set.
     Paused,
     // Ready.

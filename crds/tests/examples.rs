@@ -70,7 +70,7 @@ fn understood(document: &Value) -> Result<(), String> {
 
 #[test]
 fn the_good_examples_are_understood_to_the_last_field() {
-    for file in ["devnet.yaml", "production.yaml"] {
+    for file in ["devnet.yaml", "gateway.yaml", "production.yaml"] {
         let documents = documents(&examples().join(file)).expect("YAML");
         assert!(documents.iter().any(|document| document["kind"] == "BlockchainNetwork"), "{file} has no network");
         for document in &documents {

@@ -203,6 +203,16 @@ impl Environment {
         Call::new(self.binaries.join("cluster"), arguments).inside(&self.root).within(300).stdout().await
     }
 
+    /// Adds metrics-server to the running local cluster; the first time on a machine it is built from source.
+    ///
+    /// # Errors
+    /// When it does not come to answer.
+    pub async fn add_metrics_server(&self) -> Result<()> {
+        let arguments = ["up", "--nodes", "1", "--with", "metrics-server"];
+        Call::new(self.binaries.join("cluster"), &arguments).inside(&self.root).within(3600).shown().await?;
+        Ok(())
+    }
+
     /// Where a program of ours was built.
     pub fn program(&self, name: &str) -> PathBuf {
         self.binaries.join(name)

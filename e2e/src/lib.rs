@@ -1,7 +1,9 @@
 //! Helpers of the demo and the tests: the environment, networks in it, load, the invariant watcher, and a stand-in for
 //! everything below the API server with trials of the operator against it.
 
+pub mod arrivals;
 pub mod dial;
+pub mod entrance;
 pub mod environment;
 pub mod invariants;
 pub mod load;

@@ -18,6 +18,8 @@ use futures::future::BoxFuture;
 
 /// Nodes of the local cluster: one voter each where nodes are lost.
 const NODES: u8 = 4;
+/// Observers and gateways, which are no ValidatorNodes.
+const TIERS: &str = "app.kubernetes.io/component in (gateway, observers)";
 const CASE_DEADLINE: Duration = Duration::from_secs(420);
 
 /// What a case works with.
@@ -45,13 +47,21 @@ pub struct Case {
 }
 
 impl Case {
-    /// The case's namespace; the two examples bring their own.
+    /// The case's namespace; the examples bring their own.
     fn namespace(&self) -> String {
         match self.name {
             "the_devnet_example_finalises" => "althing-demo".to_string(),
             "the_production_example_finalises" => "althing-production".to_string(),
+            "clients_come_in_through_the_gateway" => "althing-gateway".to_string(),
             name => name.replace('_', "-"),
         }
+    }
+}
+
+impl Case {
+    /// Whether it needs the metrics API, whose server is built from source the first time.
+    fn needs_metrics(&self) -> bool {
+        self.name == "gateways_grow_under_load_and_shrink_after_it"
     }
 }
 
@@ -125,6 +135,9 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
     let count = selected.len();
     println!("running {count} cases");
     for case in selected {
+        if case.needs_metrics() {
+            environment.add_metrics_server().await.context("metrics-server does not answer")?;
+        }
         let begin = Instant::now();
         let scene = Scene {
             environment: environment.clone(),
@@ -187,11 +200,12 @@ async fn diagnose(scene: &Scene) {
     }
     let namespace = scene.namespace.as_str();
     let calls: &[(&str, &[&str])] = &[
-        ("objects.txt", &["get", "bcn,cgrp,vnode,all,pvc,netpol,pdb,secrets,cm", "-n", namespace, "-o", "wide"]),
+        ("objects.txt", &["get", "bcn,cgrp,vnode,all,hpa,pvc,netpol,pdb,secrets,cm", "-n", namespace, "-o", "wide"]),
         ("resources.yaml", &["get", "bcn,cgrp,vnode", "-n", namespace, "-o", "yaml"]),
         ("pods.yaml", &["get", "pods", "-n", namespace, "-o", "yaml"]),
         ("events.txt", &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"]),
         ("nodes.log", &["logs", "-n", namespace, "-l", "althing.dev/node", "--prefix", "--tail=300"]),
+        ("tiers.log", &["logs", "-n", namespace, "-l", TIERS, "--prefix", "--tail=300"]),
         (
             "operator.log",
             &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=althing", "--prefix", "--tail=800"],

@@ -210,6 +210,7 @@ fn alarming_reasons(text: &str) -> Vec<String> {
         "Unreachable",
         "VotesMissing",
         "WaitingForGrant",
+        "StartingTiers",
         "NotAVoter",
     ];
     let stalls = text.lines().filter_map(|line| line.trim().strip_suffix(" = stalls,"));

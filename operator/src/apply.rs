@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 /// Longest time that one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Field manager that holds a number of replicas until an autoscaler changes it.
+const MANAGER_AUTOSCALER: &str = "althing-autoscaler";
+
 /// What became of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -185,6 +188,23 @@ impl Writer {
     fn remember(&self, key: Key, wanted: [u8; 32], meta: &ObjectMeta) {
         let record = Applied { wanted, found: fingerprint(meta) };
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
+    }
+
+    /// Lets somebody else hold the number of replicas, so that it stays when the next apply leaves it out: a field that
+    /// nobody holds falls back to 1.
+    pub async fn hand_over_replicas(&self, owner: &Owner, kind: Kind, name: &str, replicas: i32) -> Result<(), Error> {
+        let resource = kind.resource();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &owner.namespace, &resource);
+        let body = serde_json::json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": { "name": name },
+            "spec": { "replicas": replicas },
+        });
+        let what = format!("{} {}/{name}", kind.as_str(), owner.namespace);
+        let params = PatchParams::apply(MANAGER_AUTOSCALER).force();
+        self.write(kind.as_str(), "hand over", &what, api.patch(name, &params, &Patch::Apply(&body))).await?;
+        Ok(())
     }
 
     /// Makes something that is never made again. It is posted, not applied: what exists is never changed.

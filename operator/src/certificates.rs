@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use node_api::node_core::types::ChainId;
-use node_api::pki::{CertificateAuthority, LeafFacts, Validity, is_issued_by};
+use node_api::pki::{CertificateAuthority, EntranceFacts, LeafFacts, Validity, is_entrance_issued_by, is_issued_by};
 use node_api::roles::{Role, SpiffeId};
 use node_api::tls::TlsPem;
 
@@ -84,6 +84,19 @@ pub fn issue(
     })
 }
 
+/// Issues a certificate for a public entrance with these host names.
+pub fn issue_entrance(
+    authority: &CertificateAuthority,
+    names: &[String],
+    now_s: u64,
+    life_s: u64,
+) -> Result<CertificatePem, Error> {
+    let what = names.first().map_or("", String::as_str);
+    let (certificate, key) = authority.issue_entrance(names, validity(what, now_s, life_s)?).map_err(failed(what))?;
+    let authorities = authority.certificate_pem().to_string();
+    Ok(CertificatePem { certificate, key: key.to_string(), authorities })
+}
+
 /// Issues a certificate that never leaves this process.
 pub fn issue_own(authority: &CertificateAuthority, chain_id: &ChainId, now_s: u64) -> Result<TlsPem, Error> {
     let id = SpiffeId::new(chain_id, Role::Operator, "althing-operator").map_err(failed(chain_id.as_str()))?;
@@ -104,6 +117,14 @@ pub fn is_current(secret: &Secret, id: &SpiffeId, authority: &CertificateAuthori
     let is_ours = is_issued_by(&certificate, authority.certificate_pem(), now_s).unwrap_or(false);
     let is_trusted = bundle.contains(authority.certificate_pem().trim());
     facts.id == *id && is_ours && is_trusted && !key.is_empty() && now_s < facts.validity.renew_at_s()
+}
+
+/// The same for the certificate of a public entrance with these host names.
+pub fn is_entrance_current(secret: &Secret, names: &[String], authority: &CertificateAuthority, now_s: u64) -> bool {
+    let (Some(certificate), Some(key)) = (text(secret, "tls.crt"), text(secret, "tls.key")) else { return false };
+    let Ok(facts) = EntranceFacts::from_pem(&certificate) else { return false };
+    let is_ours = is_entrance_issued_by(&certificate, authority.certificate_pem(), now_s).unwrap_or(false);
+    facts.names == names && is_ours && !key.is_empty() && now_s < facts.validity.renew_at_s()
 }
 
 #[cfg(test)]
@@ -143,6 +164,19 @@ mod tests {
         let other = new_authority("demo", NOW).expect("an authority");
         assert!(!is_current(&secret, &id("user"), &other, NOW));
         assert!(!is_current(&Secret::default(), &id("user"), &authority, NOW));
+    }
+
+    #[test]
+    fn an_entrance_gets_another_certificate_for_other_names_or_late_in_its_life() {
+        let authority = new_authority("demo", NOW).expect("an authority");
+        let names = ["gateway.example.org".to_string(), "localhost".to_string()];
+        let pem = issue_entrance(&authority, &names, NOW, NODE_S).expect("a certificate");
+        let secret = secret(&pem);
+        assert!(is_entrance_current(&secret, &names, &authority, NOW));
+        assert!(!is_entrance_current(&secret, &names[..1], &authority, NOW));
+        assert!(!is_entrance_current(&secret, &names, &authority, NOW + NODE_S * 7 / 10));
+        assert!(!is_entrance_current(&Secret::default(), &names, &authority, NOW));
+        assert!(!is_current(&secret, &id("user"), &authority, NOW), "it names nobody on the chain");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The kinds of children, and how their owners are told apart.
 
 use althing_crds::{ConsensusGroup, ValidatorNode, names};
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -33,22 +34,28 @@ pub enum Kind {
     ConsensusGroup,
     /// Children of a group.
     ValidatorNode,
-    /// Last: everything that its pod needs is there.
+    /// After everything that its pod needs.
     StatefulSet,
+    /// The same.
+    Deployment,
+    /// After what it scales.
+    HorizontalPodAutoscaler,
 }
 
 impl Kind {
     /// Kinds whose metadata is watched; claims are watched whole, and Secrets are only ever read by name.
-    pub const WATCHED: [Self; 6] = [
+    pub const WATCHED: [Self; 8] = [
         Self::NetworkPolicy,
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Service,
         Self::PodDisruptionBudget,
         Self::StatefulSet,
+        Self::Deployment,
+        Self::HorizontalPodAutoscaler,
     ];
 
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::NetworkPolicy,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -59,6 +66,8 @@ impl Kind {
         Self::ConsensusGroup,
         Self::ValidatorNode,
         Self::StatefulSet,
+        Self::Deployment,
+        Self::HorizontalPodAutoscaler,
     ];
 
     /// Group, version and path of the kind.
@@ -74,6 +83,8 @@ impl Kind {
             Self::ConsensusGroup => ApiResource::erase::<ConsensusGroup>(&()),
             Self::ValidatorNode => ApiResource::erase::<ValidatorNode>(&()),
             Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::HorizontalPodAutoscaler => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
         }
     }
 
@@ -90,6 +101,8 @@ impl Kind {
             Self::ConsensusGroup => "ConsensusGroup",
             Self::ValidatorNode => "ValidatorNode",
             Self::StatefulSet => "StatefulSet",
+            Self::Deployment => "Deployment",
+            Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
         }
     }
 }

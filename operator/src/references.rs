@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use althing_crds::gateway::Gateway;
 use althing_crds::{NodeTemplate, Reason, names};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -31,6 +32,8 @@ pub enum Missing {
     PriorityClass(String),
     /// The Secret of this name, for pulling images.
     PullSecret(String),
+    /// The Secret of this name with this entry, for the gateway.
+    GatewaySecret(String, &'static str),
     /// The Secret of this name, with an identity.
     IdentitySecret(String),
     /// An identity that the Secret of this name should hold, and why it does not.
@@ -55,6 +58,10 @@ pub fn refuse(missing: &[Missing]) -> Option<Refusal> {
         Missing::PullSecret(name) => {
             Refusal::new(Reason::PullSecretMissing, format!("Secret {name} of imagePullSecrets does not exist"))
         }
+        Missing::GatewaySecret(name, entry) => Refusal::new(
+            Reason::GatewaySecretMissing,
+            format!("Secret {name} of spec.gateway does not exist or has no entry {entry}"),
+        ),
         Missing::IdentitySecret(name) => {
             Refusal::new(Reason::IdentitySecretMissing, format!("Secret {name} of identitySecrets does not exist"))
         }
@@ -96,6 +103,31 @@ pub async fn read(
         }
     }
     missing.extend(identities(&secrets, identity_secrets).await?);
+    Ok(missing)
+}
+
+/// What is missing of what a gateway names.
+pub async fn read_gateway(context: &Context, namespace: &str, gateway: &Gateway) -> Result<Vec<Missing>, Error> {
+    let client = &context.shared.client;
+    let memory = &context.shared.memories.references;
+    let mut missing = Vec::new();
+    if let Some(name) = &gateway.pod.priority_class_name
+        && !exists(memory, "", &Api::<PriorityClass>::all(client.clone()), name).await?
+    {
+        missing.push(Missing::PriorityClass(name.clone()));
+    }
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let authentication = &gateway.authentication;
+    let issuers =
+        authentication.issuers.iter().filter_map(|issuer| issuer.ca_secret.as_ref()).map(|name| (name, "ca.crt"));
+    let edge = gateway.tls.secret_name.iter().flat_map(|name| [(name, "tls.crt"), (name, "tls.key")]);
+    let keys = authentication.api_keys_secret.iter().map(|name| (name, names::FILE_API_KEYS));
+    for (name, entry) in keys.chain(edge).chain(issuers) {
+        let secret = secrets.get_opt(name).await.map_err(Error::read(format!("Secret {name}")))?;
+        if secret.and_then(|secret| certificates::text(&secret, entry)).is_none() {
+            missing.push(Missing::GatewaySecret(name.clone(), entry));
+        }
+    }
     Ok(missing)
 }
 

@@ -4,6 +4,7 @@ mod children;
 mod copies;
 mod demo_path;
 mod disturbance;
+mod gateway;
 mod installation;
 mod leaders;
 mod membership;
@@ -48,6 +49,8 @@ pub fn all() -> Vec<Case> {
         case!(upgrades::a_bad_image_pauses_and_is_rolled_back),
         case!(upgrades::impossible_resources_pause_and_are_rolled_back),
         case!(upgrades::a_drain_and_a_rolling_change_share_one_budget),
+        case!(gateway::clients_come_in_through_the_gateway),
+        case!(gateway::gateways_grow_under_load_and_shrink_after_it),
         case!(installation::networks_outlive_the_chart),
         case!(rights::no_right_is_given_that_is_not_used),
         case!(disturbance::a_partitioned_validator_never_signs_twice),

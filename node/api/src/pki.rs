@@ -6,7 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -88,6 +88,15 @@ pub struct IssuedCertificate {
     pub facts: LeafFacts,
 }
 
+/// What is written in the certificate of a public entrance, which names no id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntranceFacts {
+    /// Its DNS names, in the order of the certificate.
+    pub names: Vec<String>,
+    /// When it counts.
+    pub validity: Validity,
+}
+
 /// The authority of one network.
 pub struct CertificateAuthority {
     certificate_pem: String,
@@ -163,6 +172,42 @@ impl CertificateAuthority {
     }
 }
 
+impl CertificateAuthority {
+    /// Issues a leaf with a new key for a public entrance: it names hosts, so that any client can check it, and no id,
+    /// so that no node takes it for a member of the network. Answers certificate and key as PEM.
+    pub fn issue_entrance(
+        &self,
+        names: &[String],
+        validity: Validity,
+    ) -> Result<(String, Zeroizing<String>), PkiError> {
+        let subject = names.first().map_or("", String::as_str);
+        let failed = |error: rcgen::Error| PkiError::Issue { subject: subject.to_owned(), reason: error.to_string() };
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut parameters = parameters(&subject.chars().take(64).collect::<String>(), validity)?;
+        for name in names {
+            parameters.subject_alt_names.push(SanType::DnsName(name.as_str().try_into().map_err(failed)?));
+        }
+        parameters.use_authority_key_identifier_extension = true;
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
+        Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
+    }
+}
+
+impl EntranceFacts {
+    /// Reads the first certificate of a PEM text (`tls.crt`).
+    pub fn from_pem(certificate_pem: &str) -> Result<Self, PkiError> {
+        let der = first_certificate(certificate_pem)?;
+        let certificate = parse(&der)?;
+        let names = general_names(&certificate)?.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        Ok(Self { names: names.collect(), validity: validity_of(&certificate)? })
+    }
+}
+
 impl LeafFacts {
     /// Reads the first certificate of a PEM text (`tls.crt`).
     pub fn from_pem(certificate_pem: &str) -> Result<Self, PkiError> {
@@ -187,6 +232,16 @@ pub fn is_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) ->
     let roots = crate::tls::roots_from_pem(authorities_pem.as_bytes())?;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
     Ok(crate::tls::chain_is_valid(&der, &roots, now))
+}
+
+/// The same for the certificate of a public entrance: it serves under its first name and is nobody's client.
+pub fn is_entrance_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) -> Result<bool, PkiError> {
+    let der = first_certificate(certificate_pem)?;
+    let roots = crate::tls::roots_from_pem(authorities_pem.as_bytes())?;
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
+    let names = EntranceFacts::from_pem(certificate_pem)?.names;
+    let name = names.into_iter().next().and_then(|name| ServerName::try_from(name).ok());
+    Ok(name.is_some_and(|name| crate::tls::entrance_is_valid(&der, &roots, &name, now)))
 }
 
 impl Validity {
@@ -252,13 +307,14 @@ fn validity_of(certificate: &X509Certificate<'_>) -> Result<Validity, PkiError> 
     Validity::new(seconds(certificate.validity().not_before), seconds(certificate.validity().not_after))
 }
 
+fn general_names<'a>(certificate: &'a X509Certificate<'a>) -> Result<&'a [GeneralName<'a>], PkiError> {
+    let extension =
+        certificate.subject_alternative_name().map_err(|error| PkiError::Certificate { reason: error.to_string() })?;
+    Ok(extension.map(|extension| extension.value.general_names.as_slice()).unwrap_or_default())
+}
+
 fn spiffe_id_of(certificate: &X509Certificate<'_>) -> Result<SpiffeId, PkiError> {
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|error| PkiError::Certificate { reason: error.to_string() })?
-        .map(|extension| extension.value.general_names.as_slice())
-        .unwrap_or_default();
-    let uris: Vec<&str> = names
+    let uris: Vec<&str> = general_names(certificate)?
         .iter()
         .filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),

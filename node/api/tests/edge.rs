@@ -8,7 +8,7 @@ use std::{
 };
 
 use node_api::{
-    pki::{CertificateAuthority, LeafFacts, Validity},
+    pki::{CertificateAuthority, EntranceFacts, LeafFacts, Validity},
     roles::{Role, SpiffeId},
     tls::{ClientCertificates, EdgeStore, Reload, TlsPem, TlsStore},
 };
@@ -120,4 +120,21 @@ async fn new_files_count_for_the_next_connection_and_broken_ones_do_not() {
     assert_eq!(store.reload().expect("reads"), Reload::Replaced);
     assert!(connect(&store, &new, None).await.is_ok());
     assert!(connect(&store, &old, None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_network_issues_its_entrance_a_certificate_that_any_client_can_check() {
+    let directory = TempDir::new().expect("a directory");
+    let authority = CertificateAuthority::generate("chain", validity()).expect("an authority");
+    let (names, life) = (vec![NAME.to_owned(), "localhost".to_owned()], validity());
+    let (certificate, key) = authority.issue_entrance(&names, life).expect("a certificate");
+    let facts = EntranceFacts::from_pem(&certificate).expect("readable");
+    assert_eq!((facts.names, facts.validity), (names, life));
+    assert!(LeafFacts::from_pem(&certificate).is_err(), "it names a member of the network");
+    std::fs::write(directory.path().join("tls.crt"), certificate).expect("written");
+    std::fs::write(directory.path().join("tls.key"), key.as_bytes()).expect("written");
+    let chain = TlsStore::from_pem(&leaf(&authority, Role::Gateway)).expect("files");
+    let store = EdgeStore::new(chain, Some(directory.path().to_owned()), ClientCertificates::Asked).expect("files");
+    let root = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("a certificate");
+    assert!(connect(&store, &root, None).await.is_ok());
 }

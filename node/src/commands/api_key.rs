@@ -1,13 +1,13 @@
 //! `althing-node api-key`: makes an API key for callers of a gateway.
 
 use clap::Args;
+use node_api::gateway::api_keys::NewKey;
 use serde_json::json;
 
 use super::{
     CommandError,
     output::{self, Output},
 };
-use crate::gateway::auth::NewKey;
 
 const EXAMPLES: &str = "\
 Example:

@@ -6,7 +6,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use althing_node::gateway::auth::NewKey;
 use axum::{Router, routing::get};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
@@ -14,6 +13,7 @@ use jsonwebtoken::{
     Algorithm, EncodingKey, Header, encode,
     jwk::{Jwk, JwkSet},
 };
+use node_api::gateway::api_keys::NewKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use althing_node::gateway::auth::NewKey;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body_util::Full;
+use node_api::gateway::api_keys::NewKey;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

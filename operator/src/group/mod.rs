@@ -166,7 +166,9 @@ fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta>
         | Kind::PersistentVolumeClaim
         | Kind::PodDisruptionBudget
         | Kind::ConsensusGroup
-        | Kind::StatefulSet => context.children.get(child.kind, &owner.namespace, &child.name),
+        | Kind::StatefulSet
+        | Kind::Deployment
+        | Kind::HorizontalPodAutoscaler => context.children.get(child.kind, &owner.namespace, &child.name),
     }
 }
 

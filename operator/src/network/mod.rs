@@ -1,9 +1,14 @@
-//! `BlockchainNetwork`: one trust domain; its authority, client certificate, closed door and groups.
+//! `BlockchainNetwork`: one trust domain; its authority, client certificate, closed door, groups, observers and gateway.
 
 pub mod desired;
+pub mod desired_tiers;
 pub mod observe;
 pub mod status;
+pub mod tiers;
 pub mod validate;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +54,16 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
     if let Some(refusal) = ensure_authority(context, owner, observed).await? {
         return Ok(Progress::Refused(refusal));
     }
+    let contexts = desired_tiers::contexts(observed)?;
+    if let Some(refusal) = tiers::ensure_api_key(context, owner, observed, contexts.gateway.as_ref()).await? {
+        return Ok(Progress::Refused(refusal));
+    }
+    tiers::hand_over(context, owner, observed, &contexts).await?;
+    let made = tiers::credentials(observed, &contexts, now_s())?;
     let mut children = desired::children(observed)?;
-    if let Some(secret) = desired::client(observed, now_s())? {
-        children.push(Child::of(&secret)?);
+    children.extend(desired_tiers::children(observed, &contexts, &made.observers)?);
+    for secret in desired::client(observed, now_s())?.iter().chain(&made.secrets) {
+        children.push(Child::of(secret)?);
     }
     children.sort_by_key(|child| child.kind);
     undo_scale(context, observed, &children).await;
@@ -138,17 +150,33 @@ fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta>
         | Kind::PersistentVolumeClaim
         | Kind::PodDisruptionBudget
         | Kind::ValidatorNode
-        | Kind::StatefulSet => context.children.get(child.kind, &owner.namespace, &child.name),
+        | Kind::StatefulSet
+        | Kind::Deployment
+        | Kind::HorizontalPodAutoscaler => context.children.get(child.kind, &owner.namespace, &child.name),
     }
 }
 
+/// Kinds of children that go when the spec does not ask for them any more. The autoscaler goes before what it scales.
+const PRUNED: [Kind; 8] = [
+    Kind::HorizontalPodAutoscaler,
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::PodDisruptionBudget,
+    Kind::Service,
+    Kind::ConfigMap,
+    Kind::ServiceAccount,
+    Kind::NetworkPolicy,
+];
+
 /// Deletes what the network shall not have any more. A group that was removed from the spec goes with its nodes; what
-/// was made once stays.
+/// was made once stays, and so do Secrets, which the operator has no right to delete.
 async fn prune(context: &Context, owner: &Owner, children: &[Child]) -> Result<(), Error> {
     let is_wanted = |kind: Kind, name: &str| children.iter().any(|child| child.kind == kind && child.name == name);
-    let mut policies = context.children.owned_by(Kind::NetworkPolicy, &owner.uid);
-    policies.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(Kind::NetworkPolicy, name)));
-    context.shared.writer.prune(owner, Kind::NetworkPolicy, &policies).await?;
+    for kind in PRUNED {
+        let mut orphans = context.children.owned_by(kind, &owner.uid);
+        orphans.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(kind, name)));
+        context.shared.writer.prune(owner, kind, &orphans).await?;
+    }
     let is_controlled = |meta: &ObjectMeta| {
         let references = meta.owner_references.iter().flatten();
         references.into_iter().any(|reference| reference.controller == Some(true) && reference.uid == owner.uid)

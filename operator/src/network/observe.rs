@@ -6,11 +6,13 @@ use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, names};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
+use super::tiers::{self, Tiers};
 use crate::authorities::Authority;
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Owner, Standing, standing};
+use crate::parts::Installation;
 use crate::references::{self, Missing};
 
 /// What was read.
@@ -25,6 +27,10 @@ pub struct Observed {
     pub authority: AuthorityRead,
     /// Its client certificate.
     pub client: Option<Secret>,
+    /// What there is of its observers and gateway.
+    pub tiers: Tiers,
+    /// What builders need to know of this process.
+    pub installation: Installation,
     /// What the spec names and is not there, by group; looked up for a new spec only.
     pub missing: Vec<Missing>,
     /// Hash of the children as they were last applied.
@@ -74,8 +80,10 @@ pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Ob
         !names.contains(&name) && ids.contains(group.spec.chain.id.as_ref().unwrap_or(&name))
     });
     let missing = missing(context, &owner, &network).await?;
+    let tiers = tiers::read(context, &owner, &network).await?;
+    let installation = context.installation();
     let children_hash = network.status.as_ref().and_then(|status| status.children_hash.clone());
-    Ok(Observed { children_hash, network, groups, others, authority, client, missing })
+    Ok(Observed { network, groups, others, authority, client, tiers, installation, missing, children_hash })
 }
 
 /// The client certificate, without its keys.
@@ -130,7 +138,7 @@ pub fn authority_of(network: &str, secret: &Secret) -> AuthorityRead {
     }
 }
 
-/// What the groups' templates name and is not there.
+/// What the templates of groups and tiers name and is not there.
 async fn missing(context: &Context, owner: &Owner, network: &BlockchainNetwork) -> Result<Vec<Missing>, Error> {
     let status = network.status.as_ref();
     let is_seen = status.and_then(|status| status.observed_generation) == network.metadata.generation;
@@ -139,14 +147,24 @@ async fn missing(context: &Context, owner: &Owner, network: &BlockchainNetwork) 
     if is_seen && !is_stalled {
         return Ok(Vec::new());
     }
+    let spec = &network.spec;
     let mut missing = Vec::new();
-    for group in &network.spec.groups {
-        let template = group.node.over(&network.spec.node);
-        for found in references::read(context, &owner.namespace, &template, &group.identity_secrets).await? {
-            if !missing.contains(&found) {
-                missing.push(found);
-            }
+    for group in &spec.groups {
+        let template = group.node.over(&spec.node);
+        missing.extend(references::read(context, &owner.namespace, &template, &group.identity_secrets).await?);
+    }
+    if let Some(observers) = &spec.observers {
+        let template = observers.node.over(&spec.node);
+        missing.extend(references::read(context, &owner.namespace, &template, &[]).await?);
+    }
+    if let Some(gateway) = &spec.gateway {
+        missing.extend(references::read_gateway(context, &owner.namespace, gateway).await?);
+    }
+    let mut named = Vec::new();
+    for found in missing {
+        if !named.contains(&found) {
+            named.push(found);
         }
     }
-    Ok(missing)
+    Ok(named)
 }

@@ -1,13 +1,18 @@
 //! What is said of a network: its groups' words, the worst first.
 
 use althing_crds::conditions::{self, Statement};
+use althing_crds::gateway::GATEWAYS_DEFAULT;
+use althing_crds::observers::OBSERVERS_DEFAULT;
+use althing_crds::scaling::TierStatus;
 use althing_crds::{
     BlockchainNetworkStatus, Condition, ConditionStatus, ConditionType, ConsensusGroup, ConsensusGroupStatus, Reason,
+    names,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::observe::Observed;
+use super::tiers::Workload;
 
 use crate::readings;
 use crate::refusal::Refusal;
@@ -56,6 +61,8 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
         version: version(&statuses).or_else(|| before.version.clone()),
         certificate_authority_hash: before.certificate_authority_hash.clone(),
         children_hash: observed.children_hash.clone(),
+        observers: observers(observed),
+        gateway: gateway(observed),
     };
     keep_readings(&before, &mut after, now);
     after
@@ -150,6 +157,11 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
                     );
                 }
             }
+            for (name, tier) in [("observers", observers(observed)), ("gateway", gateway(observed))] {
+                if let Some(message) = tier.and_then(|tier| tier.message) {
+                    return say(ConditionStatus::True, Reason::StartingTiers, format!("{name}: {message}"));
+                }
+            }
             say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
         }
     }
@@ -171,6 +183,45 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
         }
     }
     Statement::new(ConditionType::Stalled, ConditionStatus::False, Reason::NotStalled, "nothing needs a person")
+}
+
+/// What runs of the observers.
+fn observers(observed: &Observed) -> Option<TierStatus> {
+    let spec = observed.network.spec.observers.as_ref()?;
+    let least = spec.autoscaling.as_ref().map(|autoscaling| autoscaling.min_replicas);
+    let wanted = least.or(spec.replicas).unwrap_or(OBSERVERS_DEFAULT);
+    Some(tier(observed.tiers.observers.as_ref(), wanted, least))
+}
+
+/// What runs of the gateway, and where its clients find it.
+fn gateway(observed: &Observed) -> Option<TierStatus> {
+    let spec = observed.network.spec.gateway.as_ref()?;
+    let least = spec.autoscaling.as_ref().map(|autoscaling| autoscaling.min_replicas);
+    let wanted = least.or(spec.replicas).unwrap_or(GATEWAYS_DEFAULT);
+    let (name, namespace) = (observed.network.name_any(), observed.network.namespace().unwrap_or_default());
+    let address = format!("{}.{namespace}.svc:{}", names::gateway(&name), names::PORT_GATEWAY);
+    Some(TierStatus { address: Some(address), ..tier(observed.tiers.gateway.as_ref(), wanted, least) })
+}
+
+/// An autoscaled tier is well with its least number: what it grows by on the way is no fault.
+fn tier(workload: Option<&Workload>, wanted: i32, least: Option<i32>) -> TierStatus {
+    let Some(workload) = workload else {
+        let message = Some("it waits for its chain, or is being made".to_string());
+        return TierStatus { ready: 0, desired: wanted, address: None, message };
+    };
+    let (ready, desired) = (workload.ready, workload.replicas);
+    let is_seen = workload.metadata.generation.is_none_or(|generation| workload.observed_generation >= generation);
+    let needed = least.map_or(desired, |least| least.min(desired));
+    let message = if least.is_none() && !is_seen {
+        Some("its controller has not seen its newest form".to_string())
+    } else if ready < needed {
+        Some(format!("{ready} of {desired} are ready"))
+    } else if workload.updated < needed {
+        Some(format!("{} of {desired} have the newest form", workload.updated))
+    } else {
+        None
+    };
+    TierStatus { ready, desired, address: None, message }
 }
 
 /// The sums of all groups, when every group knows its own.

@@ -6,6 +6,7 @@ use althing_crds::{ConsensusGroup, Reason, names};
 use kube::ResourceExt;
 use node_api::node_core::types::ChainId;
 
+use super::desired_tiers;
 use super::observe::{AuthorityRead, Observed};
 use crate::group::genesis;
 use crate::references;
@@ -15,6 +16,7 @@ use crate::refusal::Refusal;
 pub fn validate(observed: &Observed) -> Result<(), Refusal> {
     chains(observed)?;
     identities(observed)?;
+    tiers(observed)?;
     authority(observed)?;
     references::refuse(&observed.missing).map_or(Ok(()), Err)
 }
@@ -80,6 +82,18 @@ fn identities(observed: &Observed) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The gateway itself says whether it would take its configuration.
+fn tiers(observed: &Observed) -> Result<(), Refusal> {
+    let refused = |error: &dyn std::fmt::Display| Refusal::new(Reason::InvalidSpec, format!("spec.gateway: {error}"));
+    let tiers = desired_tiers::contexts(observed).map_err(|error| refused(&error))?;
+    match (&tiers.gateway, &observed.network.spec.gateway) {
+        (Some(tier), Some(spec)) => {
+            desired_tiers::gateway_config(&tiers, tier, spec).map(drop).map_err(|error| refused(&error))
+        }
+        (None, _) | (_, None) => Ok(()),
+    }
 }
 
 fn authority(observed: &Observed) -> Result<(), Refusal> {

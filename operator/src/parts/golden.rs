@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode, names};
+use althing_crds::gateway::Gateway;
+use althing_crds::network::NetworkAccess;
+use althing_crds::observers::Observers;
+use althing_crds::scaling::Autoscaling;
+use althing_crds::{BlockchainNetwork, ConsensusGroup, NodeTemplate, ValidatorNode, names};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::secrets::CertificatePem;
 use super::{
-    GroupContext, Installation, NetworkContext, NodeContext, PeerPlace, configmaps, networkpolicies,
-    poddisruptionbudget, secrets, serviceaccount, services, statefulset, storage,
+    GroupContext, Installation, NetworkContext, NodeContext, NodeSettings, PeerPlace, TierContext, autoscaler,
+    configmaps, gateway, networkpolicies, observers, poddisruptionbudget, secrets, serviceaccount, services,
+    statefulset, storage,
 };
 
 fn testdata(name: &str) -> PathBuf {
@@ -115,6 +120,90 @@ fn a_network_has_an_authority_a_client_and_a_closed_door() {
             value(&secrets::node_tls(&node, &pem)),
         ],
     );
+}
+
+fn tier(component: &'static str, settings: NodeSettings, autoscaling: Option<Autoscaling>) -> TierContext {
+    let network = network();
+    TierContext {
+        name: format!("{}-{component}", network.name),
+        component,
+        group: "demo-main".to_string(),
+        chain_id: "demo-main".to_string(),
+        settings,
+        replicas: autoscaling.is_none().then_some(2),
+        autoscaling,
+        access: NetworkAccess { client_cidrs: vec!["10.0.0.0/8".to_string()], ..NetworkAccess::default() },
+        operator_namespace: "althing-system".to_string(),
+        network,
+    }
+}
+
+fn gateway_children(file: &str) -> Vec<serde_json::Value> {
+    let spec: Gateway = input(file);
+    let settings = NodeSettings::resolve_gateway(&spec.pod.over(&NodeTemplate::default()), "althing/node:1.2.3");
+    let tier = tier(names::COMPONENT_GATEWAY, settings, spec.autoscaling.clone());
+    let reads_from = tier.address("demo-observers", names::PORT_GRPC);
+    let config = gateway::config(&tier, &spec, Some(&reads_from)).expect("a configuration that a gateway takes");
+    let pem = CertificatePem { certificate: "CERT".into(), key: "KEY".into(), authorities: "CA".into() };
+    let mut children = vec![
+        value(&tier.service_account()),
+        value(&config),
+        value(&networkpolicies::gateway(&tier, &gateway::issuer_ports(&spec))),
+        value(&gateway::tls(&tier, &pem)),
+        value(&gateway::edge(&tier, &pem)),
+        value(&gateway::api_keys(&tier, "KEY", "HASHES")),
+        value(&services::gateway(&tier, &spec.service)),
+        value(&services::gateway_pods(&tier)),
+        value(&services::gateway_voters(&tier)),
+        value(&poddisruptionbudget::tier(&tier)),
+        value(&gateway::deployment(&tier, &spec, &gateway::config_hash(&config))),
+    ];
+    let bounds = tier.autoscaling.as_ref();
+    children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "Deployment"))));
+    children
+}
+
+#[test]
+fn the_smallest_gateway_is_complete_and_closed() {
+    compare("gateway-smallest.out.yaml", &gateway_children("gateway-smallest.in.yaml"));
+}
+
+#[test]
+fn every_setting_of_a_gateway_reaches_its_children() {
+    compare("gateway-full.out.yaml", &gateway_children("gateway-full.in.yaml"));
+}
+
+#[test]
+fn observers_are_one_statefulset_with_an_identity_for_each_number() {
+    let spec: Observers = input("observers.in.yaml");
+    let settings = NodeSettings::resolve(&spec.node, "althing/node:1.2.3");
+    let tier = tier(names::COMPONENT_OBSERVERS, settings, spec.autoscaling.clone());
+    let peers = node("node-smallest.in.yaml").peers;
+    let pem = CertificatePem { certificate: "CERT".into(), key: "KEY".into(), authorities: "CA".into() };
+    let hash = observers::config_hash(&tier, &[]).expect("a configuration that a node takes");
+    let mut children = vec![
+        value(&tier.service_account()),
+        value(&observers::config(&tier, &peers).expect("a configuration that a node takes")),
+        value(&networkpolicies::observers(&tier)),
+        value(&observers::identities(&tier, &[("PEM".to_string(), pem)])),
+        value(&services::observers(&tier)),
+        value(&poddisruptionbudget::tier(&tier)),
+        value(&observers::statefulset(&tier, &hash)),
+    ];
+    let bounds = tier.autoscaling.as_ref();
+    children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "StatefulSet"))));
+    compare("observers.out.yaml", &children);
+}
+
+#[test]
+fn pods_of_tiers_are_no_backends_of_voters_and_no_voters() {
+    let settings = NodeSettings::resolve(&NodeTemplate::default(), "althing/node:1.2.3");
+    for component in [names::COMPONENT_GATEWAY, names::COMPONENT_OBSERVERS] {
+        let labels = tier(component, settings.clone(), None).labels();
+        for label in [names::LABEL_GROUP, names::LABEL_NODE, names::LABEL_VOTER] {
+            assert!(!labels.contains_key(label), "{component} carries {label}");
+        }
+    }
 }
 
 #[test]

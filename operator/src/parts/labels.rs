@@ -82,6 +82,12 @@ pub fn network_selector(network: &str) -> Labels {
     of(&[(LABEL_NETWORK, network)])
 }
 
+/// Finds the pods of one tier of a network.
+#[must_use]
+pub fn tier_selector(network: &str, component: &str) -> Labels {
+    of(&[(LABEL_NETWORK, network), (LABEL_APP_COMPONENT, component)])
+}
+
 /// The selector of these labels.
 pub(super) fn matching(labels: Labels) -> LabelSelector {
     LabelSelector { match_labels: Some(labels), match_expressions: None }

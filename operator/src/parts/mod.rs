@@ -8,10 +8,15 @@
 
 mod context;
 mod labels;
+mod pods;
 mod settings;
+mod tiers;
 
+pub mod autoscaler;
 pub mod configmaps;
+pub mod gateway;
 pub mod networkpolicies;
+pub mod observers;
 pub mod poddisruptionbudget;
 pub mod secrets;
 pub mod serviceaccount;
@@ -22,6 +27,7 @@ pub mod storage;
 pub use context::{ContextError, GroupContext, Installation, NetworkContext, NodeContext, PeerPlace};
 pub use labels::{group_selector, group_voters_selector, network_selector, node_labels, node_selector};
 pub use settings::NodeSettings;
+pub use tiers::TierContext;
 
 #[cfg(test)]
 mod golden;

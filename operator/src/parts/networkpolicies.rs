@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::context::{NetworkContext, NodeContext};
 use super::labels::{self, matching};
+use super::tiers::TierContext;
 
 /// Label that every namespace carries with its own name.
 const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -35,7 +36,7 @@ pub fn default_deny(network: &NetworkContext) -> NetworkPolicy {
     }
 }
 
-/// The paths of one node. In: p2p from the nodes of its chain; gRPC from the operator, from pods of the network, from
+/// The paths of one node. In: p2p from the nodes of its chain and from observers, whom it never dials; gRPC from the operator, from pods of the network, from
 /// pods that say they are clients and from the addresses that the spec names; HTTP from the operator and from whoever
 /// says that it monitors. Out: DNS, and p2p to the nodes of its chain. There is no way to the API server.
 #[must_use]
@@ -51,43 +52,97 @@ pub fn node(node: &NodeContext) -> NetworkPolicy {
     }
 }
 
+/// The paths of an observer. In: gRPC from the network's gateways and from whom its nodes let in, HTTP from monitors.
+/// Out: DNS, and p2p to the nodes of its chain. Nobody dials it for p2p.
+#[must_use]
+pub fn observers(tier: &TierContext) -> NetworkPolicy {
+    let gateways = labels::tier_selector(&tier.network.name, names::COMPONENT_GATEWAY);
+    let mut clients = vec![operator(&tier.operator_namespace), pods(gateways), pods(marked(names::LABEL_CLIENT))];
+    clients.extend(tier.access.client_cidrs.iter().map(|range| addresses(range)));
+    let ingress = vec![from(clients, names::PORT_GRPC), from(monitors(&tier.operator_namespace), names::PORT_HTTP)];
+    let nodes = vec![pods(labels::group_selector(&tier.group))];
+    of_tier(tier, ingress, vec![dns(), to(nodes, names::PORT_P2P)])
+}
+
+/// The paths of a gateway. In: clients from anywhere, HTTP from monitors. Out: DNS, gRPC to the nodes of its chain and to
+/// observers, and the ports of the issuers, wherever those are.
+#[must_use]
+pub fn gateway(tier: &TierContext, issuer_ports: &[u16]) -> NetworkPolicy {
+    let clients = NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp(names::PORT_GATEWAY)]) };
+    let observers = labels::tier_selector(&tier.network.name, names::COMPONENT_OBSERVERS);
+    let nodes = vec![pods(labels::group_selector(&tier.group)), pods(observers)];
+    let mut egress = vec![dns(), to(nodes, names::PORT_GRPC)];
+    if !issuer_ports.is_empty() {
+        let ports = issuer_ports.iter().map(|number| tcp(*number)).collect();
+        egress.push(NetworkPolicyEgressRule { to: None, ports: Some(ports) });
+    }
+    of_tier(tier, vec![clients, from(monitors(&tier.operator_namespace), names::PORT_HTTP)], egress)
+}
+
+fn of_tier(
+    tier: &TierContext,
+    ingress: Vec<NetworkPolicyIngressRule>,
+    egress: Vec<NetworkPolicyEgressRule>,
+) -> NetworkPolicy {
+    NetworkPolicy {
+        metadata: tier.metadata(&tier.name),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(matching(tier.selector())),
+            policy_types: Some(vec!["Ingress".to_string(), "Egress".to_string()]),
+            ingress: Some(ingress),
+            egress: Some(egress),
+        }),
+    }
+}
+
 fn ingress(node: &NodeContext) -> Vec<NetworkPolicyIngressRule> {
-    let from = |peers: Vec<NetworkPolicyPeer>, port: u16| NetworkPolicyIngressRule {
-        from: Some(peers),
-        ports: Some(vec![tcp(port)]),
-    };
     let mut clients = vec![
-        operator(node),
+        operator(&node.operator_namespace),
         pods(labels::network_selector(&node.network)),
-        pods([(names::LABEL_CLIENT.to_string(), "true".to_string())].into()),
+        pods(marked(names::LABEL_CLIENT)),
     ];
     clients.extend(node.access.client_cidrs.iter().map(|range| addresses(range)));
-    let monitoring: BTreeMap<String, String> = [(names::LABEL_MONITORING.to_string(), "true".to_string())].into();
-    let monitors = vec![operator(node), pods(monitoring.clone()), namespaces(monitoring)];
+    let observers = labels::tier_selector(&node.network, names::COMPONENT_OBSERVERS);
+    let peers = vec![pods(labels::group_selector(&node.group)), pods(observers)];
     vec![
-        from(vec![pods(labels::group_selector(&node.group))], names::PORT_P2P),
+        from(peers, names::PORT_P2P),
         from(clients, names::PORT_GRPC),
-        from(monitors, names::PORT_HTTP),
+        from(monitors(&node.operator_namespace), names::PORT_HTTP),
     ]
 }
 
 fn egress(node: &NodeContext) -> Vec<NetworkPolicyEgressRule> {
+    vec![dns(), to(vec![pods(labels::group_selector(&node.group))], names::PORT_P2P)]
+}
+
+fn from(peers: Vec<NetworkPolicyPeer>, port: u16) -> NetworkPolicyIngressRule {
+    NetworkPolicyIngressRule { from: Some(peers), ports: Some(vec![tcp(port)]) }
+}
+
+fn to(peers: Vec<NetworkPolicyPeer>, port: u16) -> NetworkPolicyEgressRule {
+    NetworkPolicyEgressRule { to: Some(peers), ports: Some(vec![tcp(port)]) }
+}
+
+fn dns() -> NetworkPolicyEgressRule {
     let dns = [(LABEL_NAMESPACE_NAME.to_string(), NAMESPACE_DNS.to_string())].into();
-    vec![
-        NetworkPolicyEgressRule {
-            to: Some(vec![namespaces(dns), addresses(LINK_LOCAL)]),
-            ports: Some(vec![port("UDP", PORT_DNS), port("TCP", PORT_DNS)]),
-        },
-        NetworkPolicyEgressRule {
-            to: Some(vec![pods(labels::group_selector(&node.group))]),
-            ports: Some(vec![tcp(names::PORT_P2P)]),
-        },
-    ]
+    NetworkPolicyEgressRule {
+        to: Some(vec![namespaces(dns), addresses(LINK_LOCAL)]),
+        ports: Some(vec![port("UDP", PORT_DNS), port("TCP", PORT_DNS)]),
+    }
+}
+
+fn monitors(operator_namespace: &str) -> Vec<NetworkPolicyPeer> {
+    let monitoring = marked(names::LABEL_MONITORING);
+    vec![operator(operator_namespace), pods(monitoring.clone()), namespaces(monitoring)]
+}
+
+fn marked(label: &str) -> BTreeMap<String, String> {
+    [(label.to_string(), "true".to_string())].into()
 }
 
 /// The operator's pods: in its namespace and with its label, so that a neighbour there gets nothing.
-fn operator(node: &NodeContext) -> NetworkPolicyPeer {
-    let namespace = [(LABEL_NAMESPACE_NAME.to_string(), node.operator_namespace.clone())].into();
+fn operator(operator_namespace: &str) -> NetworkPolicyPeer {
+    let namespace = [(LABEL_NAMESPACE_NAME.to_string(), operator_namespace.to_string())].into();
     let label = [(names::LABEL_APP_NAME.to_string(), names::MANAGED_BY.to_string())].into();
     NetworkPolicyPeer { pod_selector: Some(matching(label)), ..namespaces(namespace) }
 }

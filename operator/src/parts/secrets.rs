@@ -59,13 +59,15 @@ pub fn governance(group: &GroupContext, pem: &str) -> Secret {
 
 const TYPE_TLS: &str = "kubernetes.io/tls";
 
-fn tls(metadata: ObjectMeta, pem: &CertificatePem) -> Secret {
+/// A certificate, which may be issued again.
+pub(super) fn tls(metadata: ObjectMeta, pem: &CertificatePem) -> Secret {
     let data =
         [("tls.crt", pem.certificate.as_str()), ("tls.key", pem.key.as_str()), ("ca.crt", pem.authorities.as_str())];
     Secret { immutable: None, type_: Some(TYPE_TLS.to_string()), ..once(metadata, data.into()) }
 }
 
-fn once(metadata: ObjectMeta, data: BTreeMap<&str, &str>) -> Secret {
+/// What is made once, and never changed.
+pub(super) fn once(metadata: ObjectMeta, data: BTreeMap<&str, &str>) -> Secret {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     Secret {
         metadata,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use althing_crds::gateway::GatewayService;
 use althing_crds::names;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::context::{GroupContext, NodeContext};
 use super::labels;
+use super::tiers::TierContext;
 
 /// The headless Service by which other nodes find this one. It publishes the address of a pod that is not ready: nodes
 /// must meet before any of them can be ready.
@@ -34,6 +36,50 @@ pub fn node_rpc(node: &NodeContext) -> Service {
 pub fn group_rpc(group: &GroupContext) -> Service {
     let spec = spec(labels::group_selector(&group.name), vec![port(names::PORT_NAME_GRPC, names::PORT_GRPC)]);
     service(group.metadata(&names::rpc_service(&group.name)), spec)
+}
+
+/// The headless Service of observers: each address is one that is ready.
+#[must_use]
+pub fn observers(tier: &TierContext) -> Service {
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_string()),
+        ..spec(tier.selector(), vec![port(names::PORT_NAME_GRPC, names::PORT_GRPC)])
+    };
+    service(tier.metadata(&tier.name), spec)
+}
+
+/// The Service for a network's clients.
+#[must_use]
+pub fn gateway(tier: &TierContext, exposed: &GatewayService) -> Service {
+    let spec = ServiceSpec {
+        type_: Some(exposed.kind.unwrap_or_default().as_str().to_string()),
+        ..spec(tier.selector(), vec![port(names::PORT_NAME_GATEWAY, names::PORT_GATEWAY)])
+    };
+    let mut metadata = tier.metadata(&tier.name);
+    metadata.annotations = (!exposed.annotations.is_empty()).then(|| exposed.annotations.clone());
+    service(metadata, spec)
+}
+
+/// The headless Service by which gateways count each other, to share the limits.
+#[must_use]
+pub fn gateway_pods(tier: &TierContext) -> Service {
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_string()),
+        ..spec(tier.selector(), vec![port(names::PORT_NAME_GATEWAY, names::PORT_GATEWAY)])
+    };
+    service(tier.metadata(&names::gateway_pods_service(&tier.network.name)), spec)
+}
+
+/// The headless Service by which gateways find the voters of their chain: each one is a backend of its own, with its own
+/// health and its own breaker.
+#[must_use]
+pub fn gateway_voters(tier: &TierContext) -> Service {
+    let voters = labels::group_voters_selector(&tier.group);
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_string()),
+        ..spec(voters, vec![port(names::PORT_NAME_GRPC, names::PORT_GRPC)])
+    };
+    service(tier.metadata(&names::gateway_voters_service(&tier.network.name)), spec)
 }
 
 fn service(metadata: ObjectMeta, spec: ServiceSpec) -> Service {

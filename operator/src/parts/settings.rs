@@ -11,6 +11,11 @@ pub const MEMORY_DEFAULT: &str = "512Mi";
 /// Size of a volume when nobody says how large.
 pub const STORAGE_SIZE_DEFAULT: &str = "10Gi";
 
+/// CPU that a gateway requests when nobody says how much.
+pub const GATEWAY_CPU_DEFAULT: &str = "250m";
+/// Memory of a gateway when nobody says how much.
+pub const GATEWAY_MEMORY_DEFAULT: &str = "256Mi";
+
 /// What a pod and a volume are made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSettings {
@@ -53,5 +58,16 @@ impl NodeSettings {
             log_level: template.log_level.unwrap_or_default(),
             template: template.clone(),
         }
+    }
+
+    /// The same for a gateway, which needs less.
+    #[must_use]
+    pub fn resolve_gateway(template: &NodeTemplate, image_default: &str) -> Self {
+        let mut settings = Self::resolve(template, image_default);
+        if template.resources.is_none() {
+            settings.cpu = GATEWAY_CPU_DEFAULT.to_string();
+            settings.memory = GATEWAY_MEMORY_DEFAULT.to_string();
+        }
+        settings
     }
 }

@@ -3,6 +3,7 @@
 //! Unknown keys are refused, and every error names the key and says what to do. The defaults are the ones that a
 //! public entrance needs; a file that names only the chain and the backends is complete.
 
+pub mod api_keys;
 mod checks;
 
 use std::{

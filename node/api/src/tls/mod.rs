@@ -19,4 +19,4 @@ pub use store::{Reload, TlsStore};
 pub use verify::{Expected, PeerMismatch};
 
 pub(crate) use material::roots_from_pem;
-pub(crate) use verify::chain_is_valid;
+pub(crate) use verify::{chain_is_valid, entrance_is_valid};

@@ -6,7 +6,7 @@ use node_core::types::{ChainId, Identity};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
-        ResolvesClientCert,
+        ResolvesClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
@@ -227,6 +227,18 @@ pub(crate) fn chain_is_valid(leaf: &CertificateDer<'_>, roots: &RootCertStore, n
     let provider = rustls::crypto::ring::default_provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::new(provider)).build();
     verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, &[], now).is_ok())
+}
+
+/// The same for the certificate of a public entrance, which serves and is nobody's client.
+pub(crate) fn entrance_is_valid(
+    leaf: &CertificateDer<'_>,
+    roots: &RootCertStore,
+    name: &ServerName<'_>,
+    now: UnixTime,
+) -> bool {
+    let provider = rustls::crypto::ring::default_provider();
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::new(provider)).build();
+    verifier.is_ok_and(|verifier| verifier.verify_server_cert(leaf, &[], name, &[], now).is_ok())
 }
 
 /// Presents one certificate, whatever the other side asks for.

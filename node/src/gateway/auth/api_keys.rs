@@ -6,8 +6,7 @@
 use std::{collections::HashMap, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
+use node_api::gateway::api_keys::{KeyEntry, KeyFile, PREFIX, is_id};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -20,7 +19,6 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 const KEYS_MAX: usize = 10_000;
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
-const PREFIX: &str = "althing_";
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
@@ -45,27 +43,6 @@ pub enum ApiKeyError {
         /// What is wrong.
         problem: String,
     },
-}
-
-/// One key as the file has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct KeyEntry {
-    /// Name of the key: 1 to 63 of a-z, 0-9 and `-`.
-    pub id: String,
-    /// SHA-256 of the whole key, 64 hex digits.
-    pub sha256: String,
-    /// Roles of whoever shows it.
-    pub roles: Vec<String>,
-    /// When it ends, as in 2027-01-31T00:00:00Z; without it, never.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct KeyFile {
-    keys: Vec<KeyEntry>,
 }
 
 #[derive(Debug)]
@@ -164,41 +141,11 @@ fn parse(text: &str) -> Result<Ring, String> {
     Ok(Ring { text: Sha256::digest(text).into(), entries })
 }
 
-fn is_id(id: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&id.len()) && id.bytes().all(allowed)
-}
-
-/// A key that was just made: the text for its owner, and the entry for the file.
-#[derive(Debug)]
-pub struct NewKey {
-    /// What the owner sends. It is shown once and stored nowhere.
-    pub key: String,
-    /// What goes into the file.
-    pub entry: KeyEntry,
-}
-
-impl NewKey {
-    /// Makes a key with 256 random bits; nothing when `id` is not an id.
-    pub fn generate(id: &str, roles: Vec<String>) -> Option<Self> {
-        if !is_id(id) {
-            return None;
-        }
-        let key = format!("{PREFIX}{id}_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
-        let sha256 = hex::encode(Sha256::digest(key.as_bytes()));
-        let entry = KeyEntry { id: id.to_owned(), sha256, roles, expires: None };
-        Some(Self { key, entry })
-    }
-
-    /// The entry as a file of one key.
-    pub fn file(&self) -> Result<String, serde_yaml::Error> {
-        serde_yaml::to_string(&KeyFile { keys: vec![self.entry.clone()] })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ApiKeys, NewKey};
+    use node_api::gateway::api_keys::NewKey;
+
+    use super::ApiKeys;
 
     fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let directory = tempfile::TempDir::new().expect("a directory");

@@ -17,7 +17,7 @@ use node_api::{
 };
 use thiserror::Error;
 
-pub use api_keys::{ApiKeyError, NewKey};
+pub use api_keys::ApiKeyError;
 pub use jwks::IssuerError;
 
 use super::refusal::Refusal;

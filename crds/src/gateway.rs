@@ -1,0 +1,311 @@
+//! The gateway of a network: how clients get in, who they may be and how much they get.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::scaling::Autoscaling;
+use crate::schemas;
+use crate::template::{LogLevel, NodeTemplate, Placement, Resources, Toleration};
+
+/// Gateways when nobody says how many.
+pub const GATEWAYS_DEFAULT: i32 = 2;
+
+/// The public entrance of one chain: REST, gRPC and streams on one port, before the validators (submits) and the
+/// observers (reads; the validators where there are none).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))")
+        .message("replicas and autoscaling exclude each other: with autoscaling the HorizontalPodAutoscaler owns the number")
+)]
+pub struct Gateway {
+    /// Name of the group before whose chain it stands; may be left out where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 20))]
+    pub group: Option<String>,
+    /// How many. Unset without `autoscaling`: 2 at first, then the number that is there is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub replicas: Option<i32>,
+    /// Lets a HorizontalPodAutoscaler decide how many there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// How its pods are made. Image, pull secrets and log level that are unset are taken from `spec.node`.
+    #[serde(default)]
+    pub pod: GatewayPod,
+    /// What clients see of TLS.
+    #[serde(default)]
+    pub tls: GatewayTls,
+    /// How the Service `<network>-gateway` is exposed.
+    #[serde(default)]
+    pub service: GatewayService,
+    /// Who is let in.
+    #[serde(default)]
+    pub authentication: GatewayAuthentication,
+    /// How much callers get.
+    #[serde(default)]
+    pub limits: GatewayLimits,
+    /// Networks of proxies whose `X-Forwarded-For` is believed, as CIDR.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))")
+        .message("gateway.trustedProxies must be address ranges such as 10.0.0.0/8"))]
+    pub trusted_proxies: Vec<String>,
+    /// Web pages of these origins may call, for example `https://app.example.org`; `*` allows all. Empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub cors_origins: Vec<String>,
+}
+
+/// How the gateway's pods are made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.podLabels) || self.podLabels.all(key, !key.startsWith('althing.dev/') && !key.startsWith('app.kubernetes.io/'))")
+        .message("podLabels: keys under althing.dev/ and app.kubernetes.io/ belong to the operator"),
+    validation = Rule::new("!has(self.podAnnotations) || self.podAnnotations.all(key, !key.startsWith('althing.dev/'))")
+        .message("podAnnotations: keys under althing.dev/ belong to the operator")
+)]
+pub struct GatewayPod {
+    /// Image with a tag other than `latest`, or with a digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[^\\s@]+(:[A-Za-z0-9_][A-Za-z0-9_.-]*|@sha256:[0-9a-f]{64})$') && !self.endsWith(':latest')")
+        .message("image must end with a tag other than latest, or with a sha256 digest"))]
+    pub image: Option<String>,
+    /// CPU and memory of one gateway: 250m and 256Mi if unset. CPU is requested and may be exceeded, memory is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// How gateways are kept apart, `Preferred` if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Labels that a Kubernetes node must have to run a gateway.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::label_map")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods may ignore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// PriorityClass of the pods. It must exist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Labels added to the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::label_map")]
+    pub pod_labels: BTreeMap<String, String>,
+    /// Annotations added to the pods, for example those of a service mesh.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::annotation_map")]
+    pub pod_annotations: BTreeMap<String, String>,
+    /// How much a gateway logs, `info` if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<LogLevel>,
+}
+
+impl GatewayPod {
+    /// The template of a gateway's pod: its own settings, and from the network's nodes what they must share.
+    #[must_use]
+    pub fn over(&self, nodes: &NodeTemplate) -> NodeTemplate {
+        NodeTemplate {
+            image: self.image.clone().or_else(|| nodes.image.clone()),
+            image_pull_secrets: nodes.image_pull_secrets.clone(),
+            resources: self.resources.clone(),
+            placement: self.placement,
+            node_selector: self.node_selector.clone(),
+            tolerations: self.tolerations.clone(),
+            priority_class_name: self.priority_class_name.clone(),
+            pod_labels: self.pod_labels.clone(),
+            pod_annotations: self.pod_annotations.clone(),
+            log_level: self.log_level.or(nodes.log_level),
+            ..NodeTemplate::default()
+        }
+    }
+}
+
+/// What clients see of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.secretName) || !has(self.hostNames)")
+    .message("tls.secretName and tls.hostNames exclude each other: a certificate that you bring has its own names"))]
+pub struct GatewayTls {
+    /// Secret with the certificate that clients see (`tls.crt`, `tls.key`), for example of cert-manager; a new one is
+    /// taken without a restart. Unset: the network's own authority issues one, which `ca.crt` of the Secret
+    /// `<network>-client` checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+    /// Names under which clients reach the gateway, beside those of its Service and `localhost`; for the certificate of the network's
+    /// own authority.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 253), regex(pattern = r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
+    pub host_names: Vec<String>,
+}
+
+/// How the gateway's Service is exposed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayService {
+    /// Type of the Service, `ClusterIP` if unset.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ServiceType>,
+    /// Annotations on the Service, for example of a cloud's load balancer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::annotation_map")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Type of the Service, `ClusterIP` if unset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// Inside the cluster only; an Ingress or a route may stand before it.
+    #[default]
+    ClusterIP,
+    /// A port of every machine.
+    NodePort,
+    /// An address of the cloud's load balancer.
+    LoadBalancer,
+}
+
+impl ServiceType {
+    /// The name in a Service.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterIP => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+        }
+    }
+}
+
+/// Who is let in. Client certificates of the network (Secret `<network>-client`) and API keys always are; the others by
+/// choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayAuthentication {
+    /// Lets callers that show nothing read blocks, accounts and streams, within the limit of their address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous_reads: bool,
+    /// Secret with API keys under `api-keys.yaml`: hashes, as `althing-node api-key` prints them. Unset: the operator
+    /// makes the Secret `<network>-gateway-api-keys` with one key of role `writer`, in plain under `key`; delete the
+    /// Secret to get another key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub api_keys_secret: Option<String>,
+    /// OpenID Connect providers whose tokens are accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["url".to_string()]))]
+    pub issuers: Vec<GatewayIssuer>,
+}
+
+/// An OpenID Connect provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayIssuer {
+    /// Its name exactly as in the `iss` claim; `/.well-known/openid-configuration` below it names its keys.
+    #[schemars(length(min = 9, max = 512), regex(pattern = "^https://[^\\s/?#]+[^\\s?#]*$"))]
+    pub url: String,
+    /// Values of `aud`, one of which a token must have.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253)))]
+    pub audiences: Vec<String>,
+    /// Where its keys are, if it has no discovery document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 512), regex(pattern = "^https://[^\\s/?#]+[^\\s?#]*$"))]
+    pub jwks_url: Option<String>,
+    /// Claim with the roles (`reader`, `writer`, `service`), with `.` between nested names; `roles` if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub roles_claim: Option<String>,
+    /// Roles of every caller with a good token of this issuer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub default_roles: Vec<GatewayRole>,
+    /// Secret with the authorities for the issuer's own certificate, under `ca.crt`; unset takes those of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_secret: Option<String>,
+    /// How far the clocks of the issuer and of the gateway may be apart, in seconds; 30 if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 300))]
+    pub clock_skew_s: Option<i32>,
+}
+
+/// A role of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayRole {
+    /// May read and follow.
+    Reader,
+    /// May submit too.
+    Writer,
+    /// The same with the limit of services.
+    Service,
+}
+
+/// How much callers get; what is unset has the gateway's own default (docs/gateway.md). Rates hold for all gateways of
+/// the network together, the others for each gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayLimits {
+    /// Requests a minute of one user, 1000 if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub user_per_minute: Option<i64>,
+    /// Requests a minute of one address without credential, 500 if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub ip_per_minute: Option<i64>,
+    /// Requests a minute of one service, 10000 if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub service_per_minute: Option<i64>,
+    /// Part of a minute's requests that may come at once, in percent; 10 if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub burst_percent: Option<i64>,
+    /// Largest body of a request, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_024, max = 16_777_216))]
+    pub body_bytes_max: Option<i64>,
+    /// Requests at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_max: Option<i64>,
+    /// Open streams at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub streams_max: Option<i64>,
+    /// Open streams of one caller at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub streams_per_caller_max: Option<i64>,
+    /// Connections at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_max: Option<i64>,
+    /// Connections from one address at one time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_per_address_max: Option<i64>,
+    /// Time for a call that names none, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 600_000))]
+    pub timeout_ms: Option<i64>,
+    /// Longest time that a call may ask for, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 100, max = 600_000))]
+    pub timeout_ms_max: Option<i64>,
+    /// Memory for cached answers of one gateway, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 17_179_869_184_i64))]
+    pub cache_bytes_max: Option<i64>,
+}

@@ -1,0 +1,71 @@
+//! How many pods a tier has: bounds and pace of its HorizontalPodAutoscaler. Voters have none.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// CPU use that is aimed at when nobody says so, in percent of the request.
+pub const TARGET_CPU_DEFAULT: i32 = 70;
+
+/// Lets a HorizontalPodAutoscaler decide how many pods there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas")
+    .message("autoscaling.minReplicas must not be larger than autoscaling.maxReplicas"))]
+pub struct Autoscaling {
+    /// Never fewer pods than this.
+    #[schemars(range(min = 1, max = 100))]
+    pub min_replicas: i32,
+    /// Never more pods than this.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_replicas: i32,
+    /// CPU use of all pods together that is aimed at, in percent of what they request; 70 if unset. The cluster must
+    /// serve the metrics API (metrics-server).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub target_cpu_utilization: Option<i32>,
+    /// Pace of adding pods; unset, Kubernetes decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_up: Option<ScalePace>,
+    /// Pace of removing pods; unset, Kubernetes decides: after five minutes of little use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_down: Option<ScalePace>,
+}
+
+/// Pace of adding or removing pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.podsMax) == has(self.periodSeconds)")
+    .message("podsMax and periodSeconds go together: at most podsMax pods within periodSeconds"))]
+pub struct ScalePace {
+    /// How long the wish for another number must hold before it is followed, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3_600))]
+    pub stabilization_window_seconds: Option<i32>,
+    /// At most this many pods are added or removed within `periodSeconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub pods_max: Option<i32>,
+    /// Length of the period that `podsMax` counts for, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_800))]
+    pub period_seconds: Option<i32>,
+}
+
+/// What runs of a tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TierStatus {
+    /// Pods that serve now.
+    pub ready: i32,
+    /// Pods that there shall be now: what the spec or the HorizontalPodAutoscaler says.
+    pub desired: i32,
+    /// Where clients in the cluster reach it, `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub address: Option<String>,
+    /// What it waits for, if it is not as it shall be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+}

@@ -1,0 +1,112 @@
+//! A client of a network's gateway: HTTPS from outside of the cluster, a new connection through the Service for each call.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use althing_crds::names;
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use node_api::tls::{Dialer, RelayDialer};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use serde_json::Value;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::network::Network;
+
+/// Longest time for one call.
+const CALL_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// What the gateway said.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// The body; null if it is no JSON.
+    pub body: Value,
+}
+
+/// The way to a gateway.
+#[derive(Clone)]
+pub struct Entrance {
+    relay: PathBuf,
+    target: String,
+    host: String,
+    key: Option<String>,
+    tls: Arc<ClientConfig>,
+}
+
+impl Entrance {
+    /// The gateway of this network: its certificate is checked with the network's authority and the Service's name, as
+    /// any program with that authority could. The Service is reached through the first node of the local cluster.
+    ///
+    /// # Errors
+    /// When Service or authority cannot be read.
+    pub async fn open(network: &Network) -> Result<Self> {
+        let service = names::gateway(&network.name);
+        let address = network.kubectl(&["get", "service", &service, "-o", "jsonpath={.spec.clusterIP}"]).await?;
+        let authority = network.secret_text(&names::client_secret(&network.name), "ca.crt").await?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self {
+            relay: network.environment.relay("node1")?.to_path_buf(),
+            target: format!("{}:{}", address.trim(), names::PORT_GATEWAY),
+            host: format!("{service}.{}.svc", network.namespace),
+            key: None,
+            tls: Arc::new(tls),
+        })
+    }
+
+    /// The same, showing an API key.
+    #[must_use]
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_string()), ..self.clone() }
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        let request = Request::get(path).body(Full::default())?;
+        timeout(CALL_TIME_MAX, self.call(request)).await.with_context(|| format!("no answer to {path}"))?
+    }
+
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Answer> {
+        let request = Request::post(path).header("content-type", "application/octet-stream");
+        let request = request.body(Full::new(Bytes::from(body)))?;
+        timeout(CALL_TIME_MAX, self.call(request)).await.with_context(|| format!("no answer to {path}"))?
+    }
+
+    async fn call(&self, mut request: Request<Full<Bytes>>) -> Result<Answer> {
+        request.headers_mut().insert("host", self.host.parse()?);
+        if let Some(key) = &self.key {
+            request.headers_mut().insert("x-api-key", key.parse()?);
+        }
+        let stream = RelayDialer::new(&self.relay, &self.target).dial().await.context("failed to dial")?;
+        let name = ServerName::try_from(self.host.clone())?;
+        let stream =
+            TlsConnector::from(self.tls.clone()).connect(name, stream).await.context("failed to shake hands")?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(request).await.context("failed to send")?;
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.context("failed to read")?.to_bytes();
+        connection.abort();
+        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+    }
+}

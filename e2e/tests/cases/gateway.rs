@@ -1,0 +1,176 @@
+//! Clients outside of the cluster come in through the gateway, which outlives its backends and scales itself.
+
+use std::time::Duration;
+
+use althing_crds::names;
+use althing_e2e::arrivals::Arrivals;
+use althing_e2e::dial::Access;
+use althing_e2e::entrance::Entrance;
+use althing_e2e::load::{Sender, demo_account};
+use althing_e2e::network::{Network, eventually};
+use althing_e2e::watch::Watch;
+use anyhow::{Context, Result, ensure};
+use node_core::codec::Encode;
+use serde_json::Value;
+use tokio::time::{Instant, interval};
+
+use super::{alpha, manifest};
+use crate::Scene;
+
+const READ: &str = "/api/v1/blocks/1";
+/// Reads a second while a backend is killed.
+const READS_PER_S: u32 = 20;
+/// Reads a second, each with a handshake of its own, that one gateway with its small request is not enough for.
+const MANY_READS_PER_S: u32 = 60;
+
+/// `examples/gateway.yaml`: submit with the operator's API key, await finality, read back; an observer killed under load
+/// costs no read.
+pub async fn clients_come_in_through_the_gateway(scene: &Scene) -> Result<()> {
+    let root = &scene.environment.root;
+    let example = std::fs::read_to_string(root.join("examples/gateway.yaml")).context("failed to read the example")?;
+    let network = Network::new(&scene.environment, &scene.client, &scene.namespace, "shop", "main");
+    network.apply(&example).await?;
+    network.wait_all_signing(4, 150).await?;
+    wait_tier(&network, "gateway", 2, 60).await?;
+    wait_tier(&network, "observers", 2, 60).await?;
+    network.wait_condition("BlockchainNetwork", "shop", "Ready=True", 30).await?;
+    let watch = Watch::start(&network).await?;
+    let anonymous = Entrance::open(&network).await?;
+    let key = network.secret_text(&names::gateway_api_keys_secret("shop"), names::FILE_API_KEY).await?;
+    let entrance = anonymous.with_key(&key);
+    submits_and_reads_back(scene, &network, &anonymous, &entrance).await?;
+
+    let reads = Arrivals::start(&anonymous, READ, READS_PER_S);
+    wait_answered(&reads, u64::from(READS_PER_S) * 3).await?;
+    let victim = format!("{}-0", names::observers("shop"));
+    network.kubectl(&["delete", "pod", &victim, "--grace-period=0", "--force", "--wait=false"]).await?;
+    let begin = reads.tally().await.answered;
+    wait_answered(&reads, begin + u64::from(READS_PER_S) * 10).await?;
+    wait_tier(&network, "observers", 2, 90).await?;
+    let tally = reads.stop().await;
+    ensure!(tally.failed.is_empty(), "a killed backend cost reads: {tally:?}");
+    never_a_voter(&network).await?;
+    watch.report(0).await?;
+    Ok(())
+}
+
+async fn submits_and_reads_back(
+    scene: &Scene,
+    network: &Network,
+    anonymous: &Entrance,
+    entrance: &Entrance,
+) -> Result<()> {
+    let access = Access::operator(network).await?;
+    let voter = network.voters().await?.into_iter().next().context("a voter exists")?;
+    let direct = access.client(network, &voter)?;
+    let key = demo_account(&scene.environment.root)?;
+    let transaction = Sender::new(&direct, key).await?.next(&direct).await?;
+    let submit = "/api/v1/transactions?wait=final";
+    let refused = anonymous.post(submit, transaction.encode()).await?;
+    ensure!(refused.status == 401 || refused.status == 403, "without a key: {refused:?}");
+    let wrong = anonymous.with_key("althing_operator_wrong").get(READ).await?;
+    ensure!(wrong.status == 401, "with a wrong key: {wrong:?}");
+    let sent = entrance.post(submit, transaction.encode()).await?;
+    let outcome = sent.body.pointer("/final/receipt/outcome").and_then(Value::as_str);
+    ensure!(sent.status == 200 && outcome == Some("OUTCOME_EXECUTED"), "submitted: {sent:?}");
+    let path = format!("/api/v1/transactions/{}", transaction.id());
+    eventually("an observer has the receipt", 20, || async {
+        let found = entrance.get(&path).await?;
+        ensure!(found.status == 200 && found.body.get("final").is_some(), "{found:?}");
+        Ok(())
+    })
+    .await?;
+    let document = anonymous.get("/api/v1/openapi.json").await?;
+    ensure!(document.body.get("openapi").is_some(), "the document: {document:?}");
+    Ok(())
+}
+
+/// No observer is in the voter set, and none has made a session key.
+async fn never_a_voter(network: &Network) -> Result<()> {
+    let listed = network.kubectl(&["get", "bcn", &network.name, "-o", "jsonpath={.status.signing}"]).await?;
+    ensure!(listed == "4/4", "status says {listed}");
+    let name = names::observers(&network.name);
+    let budget = ["get", "poddisruptionbudget", &network.group, "-o", "jsonpath={.status.expectedPods}"];
+    ensure!(network.kubectl(&budget).await? == "4", "the chain's budget counts other pods than voters");
+    let pods = ["get", "pods", "-l", "althing.dev/voter=true", "-o", "name"];
+    ensure!(!network.kubectl(&pods).await?.contains(&name), "an observer is labelled as a voter");
+    Ok(())
+}
+
+/// At a fixed arrival rate gateways become more, and fewer after it, and no client sees an error.
+pub async fn gateways_grow_under_load_and_shrink_after_it(scene: &Scene) -> Result<()> {
+    let network = alpha(scene);
+    let gateway = "  gateway:
+    autoscaling:
+      minReplicas: 1
+      maxReplicas: 3
+      targetCpuUtilization: 60
+      scaleUp: {stabilizationWindowSeconds: 0}
+      scaleDown: {stabilizationWindowSeconds: 10, podsMax: 2, periodSeconds: 10}
+    pod: {resources: {cpu: 25m, memory: 128Mi}}
+    authentication: {anonymousReads: true}
+    limits: {ipPerMinute: 10000000, burstPercent: 100, connectionsPerAddressMax: 4096}
+";
+    network.apply(&format!("{}{gateway}", manifest(scene, "alpha", 4))).await?;
+    network.wait_all_signing(4, 120).await?;
+    wait_tier(&network, "gateway", 1, 60).await?;
+    let watch = Watch::start(&network).await?;
+    let entrance = Entrance::open(&network).await?;
+    eventually("a read through the gateway", 20, || async {
+        let answer = entrance.get(READ).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    let reads = Arrivals::start(&entrance, READ, MANY_READS_PER_S);
+    let grown = wait_more_than_one(&network).await;
+    let few = Arrivals::start(&entrance, READ, 1);
+    let tally = reads.stop().await;
+    grown.with_context(|| format!("{} reads were answered, {:?}", tally.answered, tally.failed.first()))?;
+    // While it shrinks somebody still reads.
+    wait_tier(&network, "gateway", 1, 120).await?;
+    let rest = few.stop().await;
+    ensure!(tally.failed.is_empty() && rest.failed.is_empty(), "clients saw errors: {tally:?} {rest:?}");
+    network.wait_condition("BlockchainNetwork", "alpha", "Available=True", 10).await?;
+    watch.report(0).await?;
+    Ok(())
+}
+
+async fn wait_more_than_one(network: &Network) -> Result<()> {
+    eventually("more than one gateway serves", 120, || async {
+        let (ready, desired) = tier(network, "gateway").await?;
+        ensure!(ready > 1, "{ready} of {desired}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the status of the network says that exactly so many of a tier are wanted and ready.
+async fn wait_tier(network: &Network, name: &str, count: i64, seconds: u64) -> Result<()> {
+    eventually(&format!("{count} of {name} are ready"), seconds, || async {
+        let found = tier(network, name).await?;
+        ensure!(found == (count, count), "{found:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Ready and desired pods of a tier, as the network's status says.
+async fn tier(network: &Network, name: &str) -> Result<(i64, i64)> {
+    let object = network.object("BlockchainNetwork", &network.name).await?;
+    let number = |field: &str| object.data.pointer(&format!("/status/{name}/{field}")).and_then(Value::as_i64);
+    Ok((number("ready").context("no status")?, number("desired").context("no status")?))
+}
+
+async fn wait_answered(reads: &Arrivals, count: u64) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut pace = interval(Duration::from_millis(250));
+    loop {
+        pace.tick().await;
+        let tally = reads.tally().await;
+        if tally.answered >= count {
+            return Ok(());
+        }
+        ensure!(Instant::now() < end, "{} of {count} reads were answered: {:?}", tally.answered, tally.failed.first());
+    }
+}

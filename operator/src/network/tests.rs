@@ -1,0 +1,163 @@
+//! Tiers of a network: who owns their numbers, when they are made, and what their state says about the chain.
+
+use althing_crds::conditions::{self, ConditionStatus, ConditionType};
+use althing_crds::{BlockchainNetwork, ConsensusGroup};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+
+use super::observe::{AuthorityRead, Observed};
+use super::status::{self, Progress};
+use super::tiers::{self, Tiers, Workload};
+use super::{desired_tiers, validate};
+use crate::kinds::Kind;
+use crate::parts::{Installation, PeerPlace};
+
+const NETWORK: &str = "
+apiVersion: althing.dev/v1alpha1
+kind: BlockchainNetwork
+metadata: {name: demo, namespace: shop, uid: u, generation: 1}
+spec:
+  groups: [{name: main, replicas: 4}]
+";
+
+const GROUP: &str = "
+apiVersion: althing.dev/v1alpha1
+kind: ConsensusGroup
+metadata: {name: demo-main, namespace: shop, uid: g, generation: 1}
+spec: {network: demo}
+status:
+  observedGeneration: 1
+  genesisHash: abababababababababababababababababababababababababababababababab
+  conditions:
+    - {type: Ready, status: 'True', reason: NodesReady, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}
+    - {type: Reconciling, status: 'False', reason: UpToDate, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}
+    - {type: Stalled, status: 'False', reason: NotStalled, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}
+    - {type: Available, status: 'True', reason: QuorumSigning, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}
+    - {type: QuorumAtRisk, status: 'False', reason: MarginLeft, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}
+";
+
+/// A network whose chain is well, with these tiers in its spec.
+fn observed(tiers: &str) -> Observed {
+    let network: BlockchainNetwork = serde_yaml::from_str(&format!("{NETWORK}{tiers}")).expect("a network");
+    let group: ConsensusGroup = serde_yaml::from_str(GROUP).expect("a group");
+    let identity = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".to_string();
+    let peers = vec![PeerPlace { identity, address: "demo-main-0-p2p.shop.svc:7100".to_string() }];
+    Observed {
+        network,
+        groups: vec![Some(group)],
+        others: vec![],
+        authority: AuthorityRead::Missing,
+        client: None,
+        tiers: Tiers { peers, ..Tiers::default() },
+        installation: Installation { operator_namespace: "system".to_string(), node_image: "node:1".to_string() },
+        missing: vec![],
+        children_hash: None,
+    }
+}
+
+fn workload(replicas: i32, ready: i32) -> Option<Workload> {
+    Some(Workload { replicas, ready, updated: replicas, ..Workload::default() })
+}
+
+/// `spec.replicas` of the workload of this kind, if it is made and if it is named.
+fn replicas(observed: &Observed, kind: Kind) -> Option<Option<i64>> {
+    let contexts = desired_tiers::contexts(observed).expect("contexts");
+    let children = desired_tiers::children(observed, &contexts, &[]).expect("children");
+    let child = children.into_iter().find(|child| child.kind == kind)?;
+    Some(child.body.pointer("/spec/replicas").and_then(serde_json::Value::as_i64))
+}
+
+#[test]
+fn an_autoscaler_alone_owns_the_number_and_when_it_goes_the_number_stays() {
+    let mut scaled = observed("  gateway: {autoscaling: {minReplicas: 2, maxReplicas: 9}}");
+    scaled.tiers.gateway = workload(7, 7);
+    assert_eq!(replicas(&scaled, Kind::Deployment), Some(None));
+    assert!(replicas(&scaled, Kind::HorizontalPodAutoscaler).is_some());
+    let mut kept = observed("  gateway: {}");
+    assert_eq!(replicas(&kept, Kind::Deployment), Some(Some(2)));
+    kept.tiers.gateway = workload(7, 7);
+    assert_eq!(replicas(&kept, Kind::Deployment), Some(Some(7)));
+    assert!(replicas(&kept, Kind::HorizontalPodAutoscaler).is_none());
+    let mut given = observed("  gateway: {replicas: 3}");
+    given.tiers.gateway = workload(7, 7);
+    assert_eq!(replicas(&given, Kind::Deployment), Some(Some(3)));
+}
+
+#[test]
+fn a_number_is_handed_over_only_while_we_hold_it() {
+    let held_by = |manager: &str, fields: &str| {
+        let entry: ManagedFieldsEntry =
+            serde_yaml::from_str(&format!("{{manager: {manager}, fieldsV1: {fields}}}")).expect("an entry");
+        let mut workload = Workload::default();
+        workload.metadata.managed_fields = Some(vec![entry]);
+        tiers::holds_replicas(&workload.metadata)
+    };
+    let replicas = "{'f:spec': {'f:replicas': {}}}";
+    assert!(held_by("althing-blockchainnetwork", replicas));
+    assert!(!held_by("althing-blockchainnetwork", "{'f:spec': {'f:template': {}}}"));
+    assert!(!held_by("kube-controller-manager", replicas));
+}
+
+#[test]
+fn observers_wait_for_the_genesis_of_their_chain() {
+    let mut early = observed("  observers: {replicas: 3}");
+    for group in early.groups.iter_mut().flatten() {
+        group.status = None;
+    }
+    assert_eq!(replicas(&early, Kind::StatefulSet), None);
+    assert_eq!(replicas(&observed("  observers: {replicas: 3}"), Kind::StatefulSet), Some(Some(3)));
+}
+
+#[test]
+fn a_gateway_reads_from_the_observers_of_its_own_chain_only() {
+    let config = |tiers: &str| {
+        let mut observed = observed(tiers);
+        let side = serde_yaml::from_str("{name: side}").expect("a group");
+        observed.network.spec.groups.push(side);
+        let contexts = desired_tiers::contexts(&observed).expect("contexts");
+        let children = desired_tiers::children(&observed, &contexts, &[]).expect("children");
+        let child = children.into_iter().find(|child| child.kind == Kind::ConfigMap && child.name == "demo-gateway");
+        child.expect("a configuration").body.to_string()
+    };
+    assert!(config("  gateway: {group: main}\n  observers: {group: main}").contains("demo-observers.shop.svc:7200"));
+    assert!(!config("  gateway: {group: main}\n  observers: {group: side}").contains("demo-observers.shop.svc:7200"));
+}
+
+#[test]
+fn what_the_gateway_would_refuse_is_refused_before_anything_is_written() {
+    let refused = observed("  gateway: {limits: {timeoutMs: 60000, timeoutMsMax: 1000}}");
+    let refusal = validate::validate(&refused).expect_err("contradicts itself");
+    assert_eq!(refusal.reason.as_str(), "InvalidSpec");
+    assert!(refusal.message.contains("timeoutMs"), "{refusal}");
+    assert_eq!(validate::validate(&observed("  gateway: {}")), Ok(()));
+}
+
+/// Ready, Reconciling, Available and what is said of the gateway.
+fn said(observed: &Observed) -> (ConditionStatus, String, ConditionStatus, String) {
+    let now = Time("2026-01-01T00:00:00Z".parse().expect("a time"));
+    let status = status::next(observed, &Progress::Unchanged, &now);
+    let find = |kind| conditions::find(&status.conditions, kind).expect("a condition").clone();
+    let gateway = status.gateway.as_ref().map(|tier| format!("{}/{}", tier.ready, tier.desired)).unwrap_or_default();
+    let reconciling = find(ConditionType::Reconciling);
+    let reconciling = format!("{} {}", reconciling.reason, reconciling.message);
+    (find(ConditionType::Ready).status, reconciling, find(ConditionType::Available).status, gateway)
+}
+
+#[test]
+fn a_gateway_that_is_down_is_seen_and_the_chain_is_available() {
+    let mut observed = observed("  gateway: {replicas: 2}");
+    observed.tiers.gateway = workload(2, 0);
+    let expected = "StartingTiers gateway: 0 of 2 are ready".to_string();
+    assert_eq!(said(&observed), (ConditionStatus::False, expected, ConditionStatus::True, "0/2".to_string()));
+    observed.tiers.gateway = workload(2, 2);
+    let expected = "UpToDate all children are as the spec says".to_string();
+    assert_eq!(said(&observed), (ConditionStatus::True, expected, ConditionStatus::True, "2/2".to_string()));
+}
+
+#[test]
+fn an_autoscaled_gateway_that_grows_is_ready() {
+    let mut observed = observed("  gateway: {autoscaling: {minReplicas: 1, maxReplicas: 5}}");
+    observed.tiers.gateway = workload(5, 1);
+    assert_eq!(said(&observed).0, ConditionStatus::True);
+    observed.tiers.gateway = workload(5, 0);
+    assert_eq!(said(&observed).0, ConditionStatus::False);
+}

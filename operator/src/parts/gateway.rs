@@ -1,0 +1,270 @@
+//! The gateway of a network: a Deployment without state, its configuration and the Services around it.
+
+use althing_crds::gateway::{Gateway, GatewayIssuer};
+use althing_crds::names;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapProjection, Container, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, PodSpec,
+    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, Secret, SecretProjection, SleepAction, Volume,
+    VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use node_api::config::{CONFIG_VERSION, ConfigError};
+use node_api::gateway::GatewayConfig;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::labels::matching;
+use super::pods::{
+    MODE_SECRET, affinity, chosen, container_security, file, mount, pod_security, port, present, probe, spread,
+};
+use super::secrets::{self, CertificatePem};
+use super::tiers::TierContext;
+
+const VOLUME_CONFIG: &str = "config";
+/// Seconds in which Services forget a gateway that is about to stop, while it still answers.
+const FAREWELL_S: i64 = 5;
+/// Seconds until a gateway that stops is killed: the farewell, requests in progress, and connections (10 s each).
+const GRACE_PERIOD_S: i64 = 40;
+/// Port of an issuer whose URL names none.
+const PORT_HTTPS: u16 = 443;
+
+/// The gateway's certificate towards the nodes.
+#[must_use]
+pub fn tls(tier: &TierContext, certificate: &CertificatePem) -> Secret {
+    secrets::tls(tier.metadata(&names::gateway_tls_secret(&tier.network.name)), certificate)
+}
+
+/// The certificate that clients see, when the network's authority issues it.
+#[must_use]
+pub fn edge(tier: &TierContext, certificate: &CertificatePem) -> Secret {
+    secrets::tls(tier.metadata(&names::gateway_edge_secret(&tier.network.name)), certificate)
+}
+
+/// One API key: in plain for its user, hashed for the gateways, which see nothing else of it.
+#[must_use]
+pub fn api_keys(tier: &TierContext, key: &str, hashes: &str) -> Secret {
+    let name = names::gateway_api_keys_secret(&tier.network.name);
+    let data = [(names::FILE_API_KEY, key), (names::FILE_API_KEYS, hashes)].into();
+    Secret { immutable: None, ..secrets::once(tier.metadata(&name), data) }
+}
+
+/// Names that the certificate for clients carries: those of the Service, and those that the spec adds.
+#[must_use]
+pub fn host_names(tier: &TierContext, gateway: &Gateway) -> Vec<String> {
+    let (service, namespace) = (&tier.name, &tier.network.namespace);
+    let mut hosts = vec![
+        format!("{service}.{namespace}.svc"),
+        service.clone(),
+        format!("{service}.{namespace}"),
+        format!("{service}.{namespace}.svc.cluster.local"),
+        "localhost".to_string(),
+    ];
+    hosts.extend(gateway.tls.host_names.iter().cloned());
+    hosts
+}
+
+/// The gateways' `node.yaml`. `reads_from` is the address of observers, if there are any of this chain.
+///
+/// # Errors
+/// When the configuration is one that the gateway would refuse.
+pub fn config(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> Result<ConfigMap, ConfigError> {
+    let data = [(names::FILE_CONFIG.to_string(), document(tier, gateway, reads_from)?)];
+    Ok(ConfigMap { metadata: tier.metadata(&tier.name), data: Some(data.into()), ..ConfigMap::default() })
+}
+
+/// Hash of what gateways read only when they start.
+#[must_use]
+pub fn config_hash(config: &ConfigMap) -> String {
+    let text = config.data.as_ref().and_then(|data| data.get(names::FILE_CONFIG));
+    hex::encode(Sha256::digest(text.map_or("", String::as_str)))
+}
+
+fn document(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> Result<String, ConfigError> {
+    let network = &tier.network.name;
+    let voters = tier.address(&names::gateway_voters_service(network), names::PORT_GRPC);
+    let read: Vec<Value> = reads_from.iter().map(|address| json!({ "address": address })).collect();
+    let anonymous: &[&str] = if gateway.authentication.anonymous_reads { &["reader"] } else { &[] };
+    let issuers: Vec<Value> = gateway
+        .authentication
+        .issuers
+        .iter()
+        .enumerate()
+        .map(|(number, issuer)| self::issuer(number, issuer))
+        .collect();
+    let mut limits = serde_json::to_value(&gateway.limits).unwrap_or_default();
+    if let Some(limits) = limits.as_object_mut() {
+        let pods = tier.address(&names::gateway_pods_service(network), names::PORT_GATEWAY);
+        limits.insert("gateways".to_string(), json!({ "service": pods }));
+    }
+    let document = json!({
+        "configVersion": CONFIG_VERSION,
+        "chainId": tier.chain_id,
+        "role": "gateway",
+        "tlsDirectory": names::FOLDER_TLS,
+        "listen": {
+            "edge": format!("0.0.0.0:{}", names::PORT_GATEWAY),
+            "http": format!("0.0.0.0:{}", names::PORT_HTTP),
+        },
+        "logLevel": tier.settings.log_level.as_str(),
+        "gateway": {
+            "backends": { "submit": [{ "address": voters }], "read": read },
+            "edge": { "tlsDirectory": path("edge"), "trustedProxies": gateway.trusted_proxies },
+            "authentication": {
+                "anonymousRoles": anonymous,
+                "issuers": issuers,
+                "apiKeysFile": path(&format!("keys/{}", names::FILE_API_KEYS)),
+            },
+            "limits": limits,
+            "corsOrigins": gateway.cors_origins,
+        },
+    });
+    GatewayConfig::from_yaml(&document.to_string())?.to_yaml()
+}
+
+fn path(file: &str) -> String {
+    format!("{}/{file}", names::FOLDER_CONFIG)
+}
+
+fn issuer(number: usize, issuer: &GatewayIssuer) -> Value {
+    let GatewayIssuer { url, audiences, jwks_url, roles_claim, default_roles, ca_secret, clock_skew_s } = issuer;
+    let mut entry = json!({ "url": url, "audiences": audiences, "defaultRoles": default_roles });
+    let options = [
+        ("jwksUrl", jwks_url.as_ref().map(|url| json!(url))),
+        ("rolesClaim", roles_claim.as_ref().map(|claim| json!(claim))),
+        ("caFile", ca_secret.as_ref().map(|_| json!(path(&format!("issuers/{number}/ca.crt"))))),
+        ("clockSkewS", clock_skew_s.map(|skew| json!(skew))),
+    ];
+    if let Some(entry) = entry.as_object_mut() {
+        entry.extend(options.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?))));
+    }
+    entry
+}
+
+/// The ports of all issuers, each once.
+#[must_use]
+pub fn issuer_ports(gateway: &Gateway) -> Vec<u16> {
+    let urls = gateway.authentication.issuers.iter().flat_map(|issuer| [Some(&issuer.url), issuer.jwks_url.as_ref()]);
+    let port = |url: &String| url.parse::<http::Uri>().ok().and_then(|uri| uri.port_u16()).unwrap_or(PORT_HTTPS);
+    let mut ports: Vec<u16> = urls.flatten().map(port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The Deployment. A new gateway serves before an old one goes.
+#[must_use]
+pub fn deployment(tier: &TierContext, gateway: &Gateway, config_hash: &str) -> Deployment {
+    Deployment {
+        metadata: tier.metadata(&tier.name),
+        spec: Some(DeploymentSpec {
+            replicas: tier.replicas,
+            selector: matching(tier.selector()),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_string()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(0)),
+                }),
+            }),
+            revision_history_limit: Some(2),
+            template: PodTemplateSpec {
+                metadata: Some(tier.pod_metadata(config_hash)),
+                spec: Some(pod(tier, gateway)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn pod(tier: &TierContext, gateway: &Gateway) -> PodSpec {
+    let template = &tier.settings.template;
+    let secrets = template.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    PodSpec {
+        service_account_name: Some(tier.name.clone()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(GRACE_PERIOD_S),
+        security_context: Some(pod_security()),
+        image_pull_secrets: present(secrets.collect()),
+        priority_class_name: template.priority_class_name.clone(),
+        node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
+        tolerations: present(chosen(&template.tolerations)),
+        affinity: affinity(tier.settings.placement, tier.selector()),
+        topology_spread_constraints: Some(spread(&tier.selector())),
+        containers: vec![container(tier)],
+        volumes: Some(vec![config_volume(tier, gateway)]),
+        ..PodSpec::default()
+    }
+}
+
+fn container(tier: &TierContext) -> Container {
+    let farewell = LifecycleHandler { sleep: Some(SleepAction { seconds: FAREWELL_S }), ..LifecycleHandler::default() };
+    Container {
+        name: names::CONTAINER.to_string(),
+        image: Some(tier.settings.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_string()),
+        args: Some(vec!["gateway".to_string(), "--config".to_string(), path(names::FILE_CONFIG)]),
+        ports: Some(vec![
+            port(names::PORT_NAME_GATEWAY, names::PORT_GATEWAY),
+            port(names::PORT_NAME_HTTP, names::PORT_HTTP),
+        ]),
+        resources: Some(resources(tier)),
+        security_context: Some(container_security()),
+        lifecycle: Some(Lifecycle { pre_stop: Some(farewell), ..Lifecycle::default() }),
+        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(60), ..probe("/livez") }),
+        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(6), ..probe("/livez") }),
+        readiness_probe: Some(Probe { period_seconds: Some(2), failure_threshold: Some(3), ..probe("/readyz") }),
+        volume_mounts: Some(vec![mount(VOLUME_CONFIG, names::FOLDER_CONFIG, Some(true))]),
+        ..Container::default()
+    }
+}
+
+/// CPU is a request only: an autoscaler counts use by it, and a limit would slow down those who wait for more pods.
+fn resources(tier: &TierContext) -> ResourceRequirements {
+    let cpu = ("cpu".to_string(), Quantity(tier.settings.cpu.clone()));
+    let memory = ("memory".to_string(), Quantity(tier.settings.memory.clone()));
+    ResourceRequirements {
+        requests: Some([cpu, memory.clone()].into()),
+        limits: Some([memory].into()),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// One volume for all files, so that the kubelet swaps what belongs together at once.
+fn config_volume(tier: &TierContext, gateway: &Gateway) -> Volume {
+    let network = &tier.network.name;
+    let secret = |name: &str, items: Vec<KeyToPath>| VolumeProjection {
+        secret: Some(SecretProjection { name: name.to_string(), items: Some(items), optional: None }),
+        ..VolumeProjection::default()
+    };
+    let pair = |folder: &str| ["tls.crt", "tls.key"].map(|key| file(key, format!("{folder}/{key}"))).to_vec();
+    let config = ConfigMapProjection {
+        name: tier.name.clone(),
+        items: Some(vec![file(names::FILE_CONFIG, names::FILE_CONFIG.to_string())]),
+        optional: None,
+    };
+    let own_edge = names::gateway_edge_secret(network);
+    let own_keys = names::gateway_api_keys_secret(network);
+    let mut certificate = pair("tls");
+    certificate.push(file("ca.crt", "tls/ca.crt".to_string()));
+    let keys = vec![file(names::FILE_API_KEYS, format!("keys/{}", names::FILE_API_KEYS))];
+    let mut sources = vec![
+        VolumeProjection { config_map: Some(config), ..VolumeProjection::default() },
+        secret(&names::gateway_tls_secret(network), certificate),
+        secret(gateway.tls.secret_name.as_ref().unwrap_or(&own_edge), pair("edge")),
+        secret(gateway.authentication.api_keys_secret.as_ref().unwrap_or(&own_keys), keys),
+    ];
+    for (number, issuer) in gateway.authentication.issuers.iter().enumerate() {
+        if let Some(name) = &issuer.ca_secret {
+            sources.push(secret(name, vec![file("ca.crt", format!("issuers/{number}/ca.crt"))]));
+        }
+    }
+    Volume {
+        name: VOLUME_CONFIG.to_string(),
+        projected: Some(ProjectedVolumeSource { sources: Some(sources), default_mode: Some(MODE_SECRET) }),
+        ..Volume::default()
+    }
+}
