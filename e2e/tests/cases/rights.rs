@@ -35,6 +35,15 @@ const JUSTIFIED: &[(&str, &str, &str)] = &[
     ("configmaps", "delete", "pruned when no longer wanted"),
     ("serviceaccounts", "delete", "pruned when no longer wanted"),
     ("poddisruptionbudgets", "delete", "pruned when no longer wanted"),
+    // Only a network with a gateway shows these.
+    ("deployments", "create", "made by server-side apply"),
+    ("deployments", "get", "how many gateways there are"),
+    ("deployments", "patch", "a gateway"),
+    ("deployments", "delete", "pruned when no longer wanted"),
+    ("horizontalpodautoscalers", "create", "made by server-side apply"),
+    ("horizontalpodautoscalers", "get", "whose it is, before it is written"),
+    ("horizontalpodautoscalers", "patch", "the autoscaler of a gateway or of observers"),
+    ("horizontalpodautoscalers", "delete", "pruned when no longer wanted"),
     // An API server with OwnerReferencesPermissionEnforcement asks for it where an owner blocks on its children.
     ("blockchainnetworks/finalizers", "update", "blockOwnerDeletion in owner references"),
     ("consensusgroups/finalizers", "update", "blockOwnerDeletion in owner references"),
