@@ -125,7 +125,7 @@ impl Writer {
             return;
         }
         let found: Vec<Option<Record<'_>>> = hashed(children)
-            .map(|child| cached(child).map(|meta| (child, digest(&child.body), fingerprint(&meta))))
+            .map(|child| cached(child).map(|meta| (child, digest(&child.body), fingerprint(child.kind, &meta))))
             .collect();
         if all_hash(found.iter().copied()).as_deref() != recorded {
             return;
@@ -182,11 +182,11 @@ impl Writer {
 
     fn is_applied(&self, key: &Key, wanted: &[u8; 32], meta: &ObjectMeta) -> bool {
         let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        applied.get(key).is_some_and(|applied| applied.wanted == *wanted && applied.found == fingerprint(meta))
+        applied.get(key).is_some_and(|applied| applied.wanted == *wanted && applied.found == fingerprint(key.0, meta))
     }
 
     fn remember(&self, key: Key, wanted: [u8; 32], meta: &ObjectMeta) {
-        let record = Applied { wanted, found: fingerprint(meta) };
+        let record = Applied { wanted, found: fingerprint(key.0, meta) };
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
     }
 
@@ -328,11 +328,13 @@ fn all_hash<'a>(records: impl Iterator<Item = Option<Record<'a>>>) -> Option<Str
 }
 
 /// What changes when somebody changes a child. Kinds without a generation change with every write; of the others, a
-/// write to the status alone is no change.
-fn fingerprint(meta: &ObjectMeta) -> [u8; 32] {
-    let version = match meta.generation {
-        Some(generation) => generation.to_string(),
-        None => meta.resource_version.clone().unwrap_or_default(),
+/// write to the status alone is no change. An autoscaler has none and writes its status all the time: of it counts who wrote
+/// the rest, and when.
+fn fingerprint(kind: Kind, meta: &ObjectMeta) -> [u8; 32] {
+    let version = match (meta.generation, kind) {
+        (Some(generation), _) => generation.to_string(),
+        (None, Kind::HorizontalPodAutoscaler) => writers(meta),
+        (None, _) => meta.resource_version.clone().unwrap_or_default(),
     };
     digest(&serde_json::json!([
         meta.uid,
@@ -344,12 +346,25 @@ fn fingerprint(meta: &ObjectMeta) -> [u8; 32] {
     ]))
 }
 
+/// Who wrote an object apart from its status, and when.
+fn writers(meta: &ObjectMeta) -> String {
+    let entries = meta.managed_fields.iter().flatten().filter(|entry| entry.subresource.is_none());
+    let mut writers: Vec<String> = entries
+        .map(|entry| format!("{:?} {:?} {:?}", entry.manager, entry.operation, entry.time.as_ref().map(|time| time.0)))
+        .collect();
+    writers.sort();
+    writers.join(", ")
+}
+
 fn digest(body: &serde_json::Value) -> [u8; 32] {
     Sha256::digest(body.to_string().as_bytes()).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+    use k8s_openapi::jiff::Timestamp;
+
     use super::*;
 
     #[test]
@@ -360,12 +375,32 @@ mod tests {
             generation,
             ..ObjectMeta::default()
         };
+        let fingerprint = |meta: &ObjectMeta| super::fingerprint(Kind::Service, meta);
         assert_eq!(fingerprint(&meta("1", Some(1))), fingerprint(&meta("2", Some(1))));
         assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&meta("2", Some(2))));
         assert_ne!(fingerprint(&meta("1", None)), fingerprint(&meta("2", None)));
         let mut edited = meta("2", Some(1));
         edited.annotations = Some([("a".to_string(), "b".to_string())].into());
         assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&edited));
+    }
+
+    #[test]
+    fn of_an_autoscaler_counts_who_wrote_it_and_not_its_status() {
+        let entry = |manager: &str, second: i64, subresource: Option<&str>| ManagedFieldsEntry {
+            manager: Some(manager.to_string()),
+            time: Some(Time(Timestamp::from_second(second).expect("a time"))),
+            subresource: subresource.map(str::to_string),
+            ..ManagedFieldsEntry::default()
+        };
+        let of = |version: &str, entries: Vec<ManagedFieldsEntry>| {
+            let resource_version = Some(version.to_string());
+            let meta = ObjectMeta { resource_version, managed_fields: Some(entries), ..ObjectMeta::default() };
+            fingerprint(Kind::HorizontalPodAutoscaler, &meta)
+        };
+        let before = of("1", vec![entry("althing-network", 5, None)]);
+        let scaled = vec![entry("controller", 9, Some("status")), entry("althing-network", 5, None)];
+        assert_eq!(before, of("2", scaled));
+        assert_ne!(before, of("2", vec![entry("althing-network", 5, None), entry("kubectl-edit", 9, None)]));
     }
 
     #[test]

@@ -84,6 +84,13 @@ fn drop_managed_fields<K: kube::Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
+/// Who wrote an object stays, which of its fields goes: see the fingerprint of an autoscaler.
+fn drop_field_names(object: &mut ChildMeta) {
+    for entry in object.metadata.managed_fields.iter_mut().flatten() {
+        entry.fields_v1 = None;
+    }
+}
+
 /// Starts the metadata watches of all kinds of children; each change wakes the object that the labels name.
 pub fn watch_children(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Children, Vec<Watch>) {
     let mut children = Children::default();
@@ -96,7 +103,9 @@ pub fn watch_children(client: &Client, scope: Option<&str>, wakers: &Wakers) -> 
         };
         let writer = StoreWriter::<ChildMeta>::new(resource);
         children.stores.insert(kind, writer.as_reader());
-        let stream = watcher(api, of_ours()).default_backoff().modify(drop_managed_fields);
+        let trim =
+            if kind == Kind::HorizontalPodAutoscaler { drop_field_names } else { drop_managed_fields::<ChildMeta> };
+        let stream = watcher(api, of_ours()).default_backoff().modify(trim);
         let stream = reflector(writer, stream).touched_objects();
         let wakers = wakers.clone();
         let wake = stream.for_each(move |touched| {
