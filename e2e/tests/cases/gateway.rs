@@ -85,7 +85,7 @@ async fn submits_and_reads_back(
     Ok(())
 }
 
-/// No observer is in the voter set, and none has made a session key.
+/// No observer counts as a voter: not in status, not in the chain's budget, not by its label.
 async fn never_a_voter(network: &Network) -> Result<()> {
     let listed = network.kubectl(&["get", "bcn", &network.name, "-o", "jsonpath={.status.signing}"]).await?;
     ensure!(listed == "4/4", "status says {listed}");
