@@ -7,7 +7,7 @@ use althing_e2e::environment::{Environment, Images, Profile, root};
 use althing_e2e::load::{Sender, demo_account, submit};
 use althing_e2e::network::{Network, eventually};
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use node_api::client::Client;
 use node_api::proto::get_transaction_response::Status;
 use node_core::types::TransactionId;
@@ -28,7 +28,7 @@ const SHOWN: usize = 5;
 struct Arguments {
     /// Use this context of your kubeconfig instead of the local cluster. Nothing is built; the images come from
     /// --registry.
-    #[arg(long, requires = "registry")]
+    #[arg(long)]
     context: Option<String>,
     /// Where the images are, for example registry.example/team; their names are <registry>/node and <registry>/operator.
     #[arg(long)]
@@ -58,6 +58,12 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.down {
         return down(&arguments).await;
+    }
+    if arguments.context.is_some() && arguments.registry.is_none() {
+        let mut command = Arguments::command();
+        let problem =
+            "--context needs --registry: where that cluster finds the images (make demo CONTEXT=.. REGISTRY=..)";
+        command.error(ErrorKind::MissingRequiredArgument, problem).exit();
     }
     let mut outcome = Outcome::default();
     let result = run(&arguments, &mut outcome).await;
@@ -130,11 +136,12 @@ async fn run(arguments: &Arguments, outcome: &mut Outcome) -> Result<()> {
 }
 
 async fn prepare_namespace(environment: &Environment) -> Result<()> {
-    let manifest = format!(
-        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}, labels: {{{LABEL}: 'true', \
-         pod-security.kubernetes.io/enforce: restricted}}}}}}"
-    );
-    environment.kubectl_call(&["apply", "-f", "-"]).input(manifest).stdout().await?;
+    let manifest = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": { "name": NAMESPACE, "labels": { LABEL: "true", "pod-security.kubernetes.io/enforce": "restricted" } },
+    });
+    environment.kubectl_call(&["apply", "-f", "-"]).input(manifest.to_string()).stdout().await?;
     Ok(())
 }
 
