@@ -135,13 +135,25 @@ async fn run(arguments: &Arguments, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
+/// Makes the demo's namespace, with the label by which `--down` knows it. Not by `kubectl apply`: the example applies the same
+/// namespace without that label, and would take it away.
 async fn prepare_namespace(environment: &Environment) -> Result<()> {
+    let labels =
+        ["get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "jsonpath={.metadata.name} {.metadata.labels}"];
+    let found = environment.kubectl(&labels).await?;
+    if found.contains(LABEL) {
+        return Ok(());
+    }
+    ensure!(
+        found.trim().is_empty(),
+        "namespace {NAMESPACE} exists and is not one that the demo made (it has no label {LABEL}): remove it, or label it"
+    );
     let manifest = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": { "name": NAMESPACE, "labels": { LABEL: "true", "pod-security.kubernetes.io/enforce": "restricted" } },
     });
-    environment.kubectl_call(&["apply", "-f", "-"]).input(manifest.to_string()).stdout().await?;
+    environment.kubectl_call(&["create", "-f", "-"]).input(manifest.to_string()).stdout().await?;
     Ok(())
 }
 
