@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use althing_crds::{BlockchainNetwork, Condition, ConsensusGroup, ValidatorNode};
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
-use kube::Client;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Secret};
+use kube::{Api, Client};
 use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::sync::mpsc;
 
 use crate::apply::Writer;
 use crate::authorities::Authorities;
+use crate::certificates;
 use crate::chain::book::Book;
 use crate::chain::nodes::Dialers;
 use crate::config::{BACKOFF_MAX, Config};
+use crate::error::Error;
 use crate::events::{Draft, Events};
+use crate::kinds::{Owner, Standing, standing};
 use crate::lease::Leadership;
 use crate::memory::Memories;
 use crate::metrics::Metrics;
@@ -119,6 +122,23 @@ pub struct Caches {
 }
 
 impl Context {
+    /// The certificate in the Secret of this name, without its key: as it was a short while ago, else live.
+    pub async fn certificate(&self, owner: &Owner, name: &str) -> Result<Option<Secret>, Error> {
+        let memory = &self.shared.memories.certificates;
+        if let Some(known) = memory.get(&owner.uid, name) {
+            return Ok(Some(known));
+        }
+        let at = Instant::now();
+        let secrets: Api<Secret> = Api::namespaced(self.shared.client.clone(), &owner.namespace);
+        let what = format!("Secret {}/{name}", owner.namespace);
+        let found = secrets.get_opt(name).await.map_err(Error::read(what))?.map(certificates::without_keys);
+        // Only what can be used is remembered: what has to be written is compared with what is there now.
+        if let Some(secret) = found.as_ref().filter(|secret| standing(&secret.metadata, owner) == Standing::Ours) {
+            memory.put(&owner.uid, name, at, secret.clone());
+        }
+        Ok(found)
+    }
+
     /// A context over these caches.
     pub fn new(shared: Arc<Shared>, caches: Caches, wakers: Wakers) -> Self {
         let Caches { networks, groups, nodes, pods, claims, children } = caches;

@@ -64,7 +64,9 @@ pub async fn current(context: &Context, network: BlockchainNetwork) -> Result<Bl
 /// Reads everything.
 pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Observed, Error> {
     let owner = super::owner(&network)?;
-    let (authority, client) = tokio::try_join!(authority(context, &network, &owner), client(context, &owner))?;
+    let client = names::client_secret(&owner.name);
+    let (authority, client) =
+        tokio::try_join!(authority(context, &network, &owner), context.certificate(&owner, &client))?;
     let names: Vec<String> = network.spec.groups.iter().map(|group| names::group(&owner.name, &group.name)).collect();
     let groups = names.iter().map(|name| context.group(&owner.namespace, name)).collect();
     // Of all groups of the namespace only those matter that have the id of one of these chains.
@@ -84,23 +86,6 @@ pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Ob
     let installation = context.installation();
     let children_hash = network.status.as_ref().and_then(|status| status.children_hash.clone());
     Ok(Observed { network, groups, others, authority, client, tiers, installation, missing, children_hash })
-}
-
-/// The client certificate, without its keys.
-async fn client(context: &Context, owner: &Owner) -> Result<Option<Secret>, Error> {
-    let name = names::client_secret(&owner.name);
-    let memory = &context.shared.memories.certificates;
-    if let Some(known) = memory.get(&owner.uid, &name) {
-        return Ok(Some(known));
-    }
-    let at = Instant::now();
-    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    let what = format!("Secret {}/{name}", owner.namespace);
-    let found = secrets.get_opt(&name).await.map_err(Error::read(what))?.map(certificates::without_keys);
-    if let Some(secret) = found.as_ref().filter(|secret| standing(&secret.metadata, owner) == Standing::Ours) {
-        memory.put(&owner.uid, &name, at, secret.clone());
-    }
-    Ok(found)
 }
 
 /// The authority: live until it is written down, later now and then.

@@ -4,9 +4,8 @@ use althing_crds::gateway::{Gateway, GatewayIssuer};
 use althing_crds::names;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapProjection, Container, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference, PodSpec,
-    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, Secret, SecretProjection, SleepAction, Volume,
-    VolumeProjection,
+    ConfigMap, ConfigMapProjection, Container, KeyToPath, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, Secret, SecretProjection, SleepAction, Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -16,9 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::labels::matching;
-use super::pods::{
-    MODE_SECRET, affinity, chosen, container_security, file, mount, pod_security, port, present, probe, spread,
-};
+use super::pods::{self, MODE_SECRET, container_security, file, mount, port, probe};
 use super::secrets::{self, CertificatePem};
 use super::tiers::TierContext;
 
@@ -180,23 +177,11 @@ pub fn deployment(tier: &TierContext, gateway: &Gateway, config_hash: &str) -> D
 }
 
 fn pod(tier: &TierContext, gateway: &Gateway) -> PodSpec {
-    let template = &tier.settings.template;
-    let secrets = template.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodSpec {
-        service_account_name: Some(tier.name.clone()),
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_PERIOD_S),
-        security_context: Some(pod_security()),
-        image_pull_secrets: present(secrets.collect()),
-        priority_class_name: template.priority_class_name.clone(),
-        node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
-        tolerations: present(chosen(&template.tolerations)),
-        affinity: affinity(tier.settings.placement, tier.selector()),
-        topology_spread_constraints: Some(spread(&tier.selector())),
         containers: vec![container(tier)],
         volumes: Some(vec![config_volume(tier, gateway)]),
-        ..PodSpec::default()
+        ..pods::pod(&tier.name, &tier.settings, tier.selector())
     }
 }
 

@@ -10,7 +10,7 @@ use althing_crds::observers::OBSERVERS_MAX;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapProjection, Container, EphemeralVolumeSource, LocalObjectReference, PersistentVolumeClaimSpec,
+    ConfigMap, ConfigMapProjection, Container, EphemeralVolumeSource, PersistentVolumeClaimSpec,
     PersistentVolumeClaimTemplate, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, Secret, SecretProjection,
     Volume, VolumeProjection, VolumeResourceRequirements,
 };
@@ -21,10 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::context::PeerPlace;
 use super::labels::matching;
-use super::pods::{
-    MODE_SECRET, affinity, chosen, container_security, file, mount, own_name, pod_security, port, present, probe,
-    spread,
-};
+use super::pods::{self, MODE_SECRET, container_security, file, mount, own_name, port, probe};
 use super::secrets::CertificatePem;
 use super::statefulset::guaranteed;
 use super::tiers::TierContext;
@@ -143,23 +140,11 @@ pub fn statefulset(tier: &TierContext, config_hash: &str) -> StatefulSet {
 }
 
 fn pod(tier: &TierContext) -> PodSpec {
-    let template = &tier.settings.template;
-    let secrets = template.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodSpec {
-        service_account_name: Some(tier.name.clone()),
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_PERIOD_S),
-        security_context: Some(pod_security()),
-        image_pull_secrets: present(secrets.collect()),
-        priority_class_name: template.priority_class_name.clone(),
-        node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
-        tolerations: present(chosen(&template.tolerations)),
-        affinity: affinity(tier.settings.placement, tier.selector()),
-        topology_spread_constraints: Some(spread(&tier.selector())),
         containers: vec![container(tier)],
         volumes: Some(vec![config_volume(tier), data_volume(tier)]),
-        ..PodSpec::default()
+        ..pods::pod(&tier.name, &tier.settings, tier.selector())
     }
 }
 

@@ -5,21 +5,42 @@ use std::collections::BTreeMap;
 use althing_crds::names;
 use althing_crds::template::{Placement, Toleration as OwnToleration};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector,
-    PodAffinityTerm, PodAntiAffinity, PodSecurityContext, Probe, SeccompProfile, SecurityContext, Toleration,
-    TopologySpreadConstraint, VolumeMount,
+    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, LocalObjectReference,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, Probe, SeccompProfile,
+    SecurityContext, Toleration, TopologySpreadConstraint, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::matching;
+use super::settings::NodeSettings;
 
 const TOPOLOGY_MACHINE: &str = "kubernetes.io/hostname";
 const TOPOLOGY_ZONE: &str = "topology.kubernetes.io/zone";
 /// Readable by the pod's group only.
 pub(super) const MODE_SECRET: i32 = 0o440;
 
+/// A pod under the ServiceAccount of this name, as its settings say, apart from those that `alike` selects. What runs in it is
+/// still to be said.
+pub(super) fn pod(name: &str, settings: &NodeSettings, alike: BTreeMap<String, String>) -> PodSpec {
+    let template = &settings.template;
+    let secrets = template.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    PodSpec {
+        service_account_name: Some(name.to_string()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(pod_security()),
+        image_pull_secrets: present(secrets.collect()),
+        priority_class_name: template.priority_class_name.clone(),
+        node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
+        tolerations: present(chosen(&template.tolerations)),
+        topology_spread_constraints: Some(spread(&alike)),
+        affinity: affinity(settings.placement, alike),
+        ..PodSpec::default()
+    }
+}
+
 /// The list, unless it is empty.
-pub(super) fn present<T>(items: Vec<T>) -> Option<Vec<T>> {
+fn present<T>(items: Vec<T>) -> Option<Vec<T>> {
     (!items.is_empty()).then_some(items)
 }
 
@@ -75,7 +96,7 @@ pub(super) fn probe(path: &str) -> Probe {
 }
 
 /// The strictest pod security.
-pub(super) fn pod_security() -> PodSecurityContext {
+fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(names::USER),
@@ -110,7 +131,7 @@ pub(super) fn chosen(own: &[OwnToleration]) -> Vec<Toleration> {
 }
 
 /// Never two of these pods on one machine, if that is required.
-pub(super) fn affinity(placement: Placement, alike: BTreeMap<String, String>) -> Option<Affinity> {
+fn affinity(placement: Placement, alike: BTreeMap<String, String>) -> Option<Affinity> {
     let term = PodAffinityTerm {
         topology_key: TOPOLOGY_MACHINE.to_string(),
         label_selector: Some(matching(alike)),
@@ -130,7 +151,7 @@ pub(super) fn affinity(placement: Placement, alike: BTreeMap<String, String>) ->
 
 /// Even over machines and zones where possible. Zones are never a condition: where machines carry no zone label, a
 /// condition on it would keep every pod from starting.
-pub(super) fn spread(alike: &BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
+fn spread(alike: &BTreeMap<String, String>) -> Vec<TopologySpreadConstraint> {
     [TOPOLOGY_MACHINE, TOPOLOGY_ZONE]
         .map(|topology| TopologySpreadConstraint {
             topology_key: topology.to_string(),

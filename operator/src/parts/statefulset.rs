@@ -6,16 +6,15 @@ use althing_crds::names;
 use althing_crds::template::Toleration as OwnToleration;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Container, KeyToPath, LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSpec,
-    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SecretProjection, Toleration, Volume,
-    VolumeProjection,
+    ConfigMapProjection, Container, KeyToPath, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, SecretProjection, Toleration, Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::context::NodeContext;
 use super::labels::{self, matching};
-use super::pods::{self, MODE_SECRET, container_security, file, mount, pod_security, port, present, probe};
+use super::pods::{self, MODE_SECRET, container_security, file, mount, port, probe};
 use super::settings::NodeSettings;
 
 /// Seconds that a node gets to release its session key and to close its files.
@@ -57,23 +56,12 @@ fn pod_metadata(node: &NodeContext, config_hash: &str) -> ObjectMeta {
 }
 
 fn pod(node: &NodeContext) -> PodSpec {
-    let template = &node.settings.template;
-    let secrets = template.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodSpec {
-        service_account_name: Some(node.name.clone()),
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_PERIOD_S),
-        security_context: Some(pod_security()),
-        image_pull_secrets: present(secrets.collect()),
-        priority_class_name: template.priority_class_name.clone(),
-        node_selector: (!template.node_selector.is_empty()).then(|| template.node_selector.clone()),
-        tolerations: Some(tolerations(&template.tolerations)),
-        affinity: pods::affinity(node.settings.placement, alike(node)),
-        topology_spread_constraints: Some(pods::spread(&alike(node))),
+        tolerations: Some(tolerations(&node.settings.template.tolerations)),
         containers: vec![container(node)],
         volumes: Some(vec![config_volume(node), data_volume(node)]),
-        ..PodSpec::default()
+        ..pods::pod(&node.name, &node.settings, alike(node))
     }
 }
 

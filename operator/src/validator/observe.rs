@@ -151,9 +151,10 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
     let recorded_authority =
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
     let awaits_authority = has_network && recorded_authority.is_none();
+    let certificate = names::tls_secret(&owner.name);
     let (identity, tls, authority, claim) = tokio::try_join!(
         identity(context, &node, &owner),
-        certificate(context, &owner),
+        context.certificate(&owner, &certificate),
         async {
             // The network writes it down as soon as it has made it.
             if awaits_authority {
@@ -253,24 +254,6 @@ async fn identity(context: &Context, node: &ValidatorNode, owner: &Owner) -> Res
         }
         Err(error) => IdentityRead::Invalid(format!("Secret {name}: {error}")),
     })
-}
-
-/// The node's certificate, without its key.
-async fn certificate(context: &Context, owner: &Owner) -> Result<Option<Secret>, Error> {
-    let name = names::tls_secret(&owner.name);
-    let memory = &context.shared.memories.certificates;
-    if let Some(known) = memory.get(&owner.uid, &name) {
-        return Ok(Some(known));
-    }
-    let at = Instant::now();
-    let secrets: Api<Secret> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    let what = format!("Secret {}/{name}", owner.namespace);
-    let found = secrets.get_opt(&name).await.map_err(Error::read(what))?.map(certificates::without_keys);
-    // Only what can be used is remembered: what has to be written is compared with what is there now.
-    if let Some(secret) = found.as_ref().filter(|secret| standing(&secret.metadata, owner) == Standing::Ours) {
-        memory.put(&owner.uid, &name, at, secret.clone());
-    }
-    Ok(found)
 }
 
 /// The claim: live until it is written down, because whether it is there decides about things that are made once.
