@@ -153,9 +153,10 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
         match outcome {
             Ok(()) => println!("case {} ... ok ({took} s)", case.name),
             Err(error) => {
-                println!("case {} ... FAILED ({took} s)\n{error:#}", case.name);
+                let reason = format!("case {} ... FAILED ({took} s)\n{error:#}", case.name);
+                println!("{reason}");
                 diagnose(&scene).await;
-                failed.push(case.name);
+                failed.push(reason);
             }
         }
         if std::env::var_os("ALTHING_E2E_KEEP").is_none() {
@@ -165,7 +166,8 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
     write_times(&environment.root, &seconds)?;
     println!("{} passed, {} failed", count - failed.len(), failed.len());
     if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+        // Once more at the end: of a long run people often have the last lines only.
+        bail!("{}", failed.join("\n"));
     }
     Ok(())
 }

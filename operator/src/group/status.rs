@@ -227,10 +227,23 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
         ),
         Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
         Progress::AwaitingGovernance(why) => say(ConditionStatus::True, Reason::AwaitingGovernance, why.clone()),
-        Progress::Unchanged => {
-            say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
-        }
+        Progress::Unchanged => match still_starting(observed) {
+            Some(why) => say(ConditionStatus::True, Reason::StartingNodes, why),
+            None => say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string()),
+        },
     }
+}
+
+/// What was made or changed is done when all voters sign; a voter lost later is no change that goes on.
+fn still_starting(observed: &Observed) -> Option<String> {
+    let before = conditions::find(&observed.status()?.conditions, ConditionType::Reconciling)?;
+    let begun = [Reason::GenesisCeremony, Reason::ApplyingChildren, Reason::StartingNodes].map(Reason::as_str);
+    if before.status != ConditionStatus::True || !begun.contains(&before.reason.as_str()) {
+        return None;
+    }
+    let Some(facts) = &observed.facts else { return Some("too few voters answer yet".to_string()) };
+    let silent = missing(observed, facts);
+    (!silent.is_empty()).then(|| format!("these voters do not sign yet: {}", silent.join(", ")))
 }
 
 fn stalled(observed: &Observed, progress: &Progress) -> Statement {
@@ -441,6 +454,35 @@ mod tests {
         ];
         assert_eq!(words, expected);
         assert!(!is_settled(&status), "it is looked at often: the voter may come to sign by itself");
+    }
+
+    #[test]
+    fn a_start_ends_when_all_voters_sign() {
+        let reconciling = |status: &ConsensusGroupStatus| {
+            let condition = conditions::find(&status.conditions, ConditionType::Reconciling).expect("there");
+            (condition.status, condition.reason.clone(), condition.message.clone())
+        };
+        let mut seen = observed();
+        let silence = |seen: &mut Observed, is_signing| {
+            let facts = seen.facts.as_mut().expect("there");
+            facts.voters.values_mut().next().expect("a voter").is_signing = is_signing;
+        };
+        silence(&mut seen, false);
+        seen.group.status = Some(status(&seen, &Progress::Applied, 0));
+        for second in 1..3 {
+            let next = status(&seen, &Progress::Unchanged, second);
+            let (said, reason, message) = reconciling(&next);
+            assert_eq!((said, reason.as_str()), (ConditionStatus::True, "StartingNodes"), "{message}");
+            assert!(message.contains("demo-main-"), "{message}");
+            assert!(!is_settled(&next), "not ready while a voter has yet to begin");
+            seen.group.status = Some(next);
+        }
+        silence(&mut seen, true);
+        seen.group.status = Some(status(&seen, &Progress::Unchanged, 4));
+        assert_eq!(reconciling(seen.group.status.as_ref().expect("there")).1, "UpToDate");
+        silence(&mut seen, false);
+        let lost = reconciling(&status(&seen, &Progress::Unchanged, 5));
+        assert_eq!(lost.1, "UpToDate", "a voter lost later is no start");
     }
 
     #[test]
