@@ -9,6 +9,7 @@ fn main() -> Result<(), serde_yaml::Error> {
         replicas: Some(4),
         chain: Chain::default(),
         identity_secrets: vec![],
+        retired: vec![],
         node: NodeTemplate { image: Some("docker.io/althing/node:0.1.0".to_string()), ..NodeTemplate::default() },
     };
     let spec = BlockchainNetworkSpec {

@@ -48,7 +48,9 @@ fn replicas_default() -> i32 {
     validation = Rule::new("!has(self.identitySecrets) || size(self.identitySecrets) == self.replicas")
         .message("identitySecrets needs one Secret for each of the replicas"),
     validation = Rule::new("has(self.identitySecrets) == has(oldSelf.identitySecrets) && (!has(self.identitySecrets) || self.identitySecrets == oldSelf.identitySecrets)")
-        .message("identitySecrets cannot be changed, set later or removed")
+        .message("identitySecrets cannot be changed, set later or removed"),
+    validation = Rule::new("!has(self.retired) || !has(self.identitySecrets)")
+        .message("retired needs identities that the operator makes: with identitySecrets nobody can take the place of a voter")
 )]
 pub struct ConsensusGroupSpec {
     /// Name of the BlockchainNetwork in the same namespace whose certificate authority this group uses. It cannot be
@@ -70,6 +72,13 @@ pub struct ConsensusGroupSpec {
     #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub identity_secrets: Vec<String>,
+    /// ValidatorNodes that shall vote no more, for example `demo-main-2`. While the number of voters is what it shall
+    /// be, another voter takes the place of each; where there are too many, these go first. Identity and volume of
+    /// whoever left are kept, and its name is not given again while it stands here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 99), inner(length(min = 1, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub retired: Vec<String>,
     /// Settings for the nodes of this group.
     #[serde(default)]
     pub node: NodeTemplate,
@@ -168,6 +177,9 @@ pub struct MemberChange {
     pub number: i32,
     /// Whether it joins or leaves.
     pub direction: MemberDirection,
+    /// Number of the voter whose place a newcomer takes, in one transaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<i32>,
     /// When it was decided.
     #[schemars(schema_with = "crate::schemas::time")]
     pub since: String,

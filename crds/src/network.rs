@@ -67,7 +67,9 @@ pub struct BlockchainNetworkSpec {
     validation = Rule::new("!has(self.identitySecrets) || (has(self.replicas) && size(self.identitySecrets) == self.replicas)")
         .message("identitySecrets needs replicas, and one Secret for each of them"),
     validation = Rule::new("has(self.identitySecrets) == has(oldSelf.identitySecrets) && (!has(self.identitySecrets) || self.identitySecrets == oldSelf.identitySecrets)")
-        .message("identitySecrets cannot be changed, set later or removed")
+        .message("identitySecrets cannot be changed, set later or removed"),
+    validation = Rule::new("!has(self.retired) || !has(self.identitySecrets)")
+        .message("retired needs identities that the operator makes: with identitySecrets nobody can take the place of a voter")
 )]
 pub struct NetworkGroup {
     /// Name of the group within the network. The ConsensusGroup is called `<network>-<name>`.
@@ -89,6 +91,13 @@ pub struct NetworkGroup {
     #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub identity_secrets: Vec<String>,
+    /// ValidatorNodes that shall vote no more, for example `demo-main-2`. While the number of voters is what it shall
+    /// be, another voter takes the place of each; where there are too many, these go first. Identity and volume of
+    /// whoever left are kept, and its name is not given again while it stands here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 99), inner(length(min = 1, max = 45)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub retired: Vec<String>,
     /// Settings for the nodes of this group.
     #[serde(default)]
     pub node: NodeTemplate,

@@ -54,6 +54,7 @@ pub fn all() -> Vec<Case> {
         case!(installation::networks_outlive_the_chart),
         case!(rights::no_right_is_given_that_is_not_used),
         case!(disturbance::a_partitioned_validator_never_signs_twice),
+        case!(membership::a_voter_is_replaced_by_name),
         case!(disturbance::more_than_f_lost_voters_stop_the_chain_until_they_return),
     ]
 }

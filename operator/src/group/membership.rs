@@ -1,7 +1,7 @@
 //! Carries out changes of the voters: writes down what is meant, lets the newcomer follow the chain, and puts one
 //! governance transaction before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use althing_crds::group::{MemberChange, MemberDirection, Members};
 use althing_crds::{Reason, names};
@@ -58,6 +58,7 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     let identities = identities(owner, observed.voters.iter().chain(&newcomer));
     let view = View {
         replicas: u32::try_from(observed.group.spec.replicas).unwrap_or(0),
+        retired: &retired(owner, observed),
         numbers: &observed.numbers,
         identities: &identities,
         change: change.as_ref(),
@@ -94,6 +95,11 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     }
 }
 
+/// The numbers of the voters that the spec retires by name.
+fn retired(owner: &Owner, observed: &Observed) -> BTreeSet<u32> {
+    observed.group.spec.retired.iter().filter_map(|name| names::node_number(&owner.name, name)).collect()
+}
+
 /// The change that is written down.
 fn change(observed: &Observed) -> Option<Change> {
     let change = observed.status()?.members.as_ref()?.change.as_ref()?;
@@ -103,6 +109,7 @@ fn change(observed: &Observed) -> Option<Change> {
             MemberDirection::Join => Direction::Join,
             MemberDirection::Leave => Direction::Leave,
         },
+        replaces: change.replaces.and_then(|number| u32::try_from(number).ok()),
         proposed_until: change.proposed_until.and_then(|height| u64::try_from(height).ok()),
     })
 }
@@ -114,6 +121,7 @@ fn written(change: &Change) -> MemberChange {
             Direction::Join => MemberDirection::Join,
             Direction::Leave => MemberDirection::Leave,
         },
+        replaces: change.replaces.and_then(|number| i32::try_from(number).ok()),
         since: Timestamp::now().to_string(),
         proposed_until: None,
         transaction: None,
@@ -121,9 +129,10 @@ fn written(change: &Change) -> MemberChange {
 }
 
 fn say(change: &Change) -> String {
-    match change.direction {
-        Direction::Join => format!("voter {} joins the chain", change.number),
-        Direction::Leave => format!("voter {} leaves the chain", change.number),
+    match (change.direction, change.replaces) {
+        (Direction::Join, None) => format!("voter {} joins the chain", change.number),
+        (Direction::Join, Some(former)) => format!("voter {} takes the place of voter {former}", change.number),
+        (Direction::Leave, _) => format!("voter {} leaves the chain", change.number),
     }
 }
 
@@ -247,22 +256,29 @@ async fn transaction(
 ) -> Result<Transaction, String> {
     let genesis = observed.kept_genesis().ok_or("the genesis is not kept")?;
     let Proposal { change, identities, newcomer } = proposal;
-    let identity: Identity = identities
-        .get(&change.number)
-        .and_then(|identity| identity.parse().ok())
-        .ok_or_else(|| format!("the identity of voter {} is not known", change.number))?;
+    let identity_of = |number: u32| {
+        let identity: Option<Identity> = identities.get(&number).and_then(|identity| identity.parse().ok());
+        identity.ok_or_else(|| format!("the identity of voter {number} is not known"))
+    };
+    let identity = identity_of(change.number)?;
+    let former = change.replaces.map(identity_of).transpose()?;
     let (incarnation, change) = match change.direction {
         Direction::Join => {
             let connection = newcomer.as_ref().and_then(|newcomer| newcomer.connection.as_ref());
             let connection = connection.ok_or("the newcomer cannot be called")?;
             let reported = connection.counted("GetVoterReport", connection.client.voter_report().await);
             let reported = reported.map_err(|error| error.to_string())?;
-            let voter = VoterReport::from_proto(&reported).voter(Power::new(POWER));
+            let power = change.replaces.and_then(|former| power(observed, identities.get(&former)?)).unwrap_or(POWER);
+            let voter = VoterReport::from_proto(&reported).voter(Power::new(power));
             let (incarnation, voter) = voter.map_err(|error| error.to_string())?;
             if voter.identity != identity {
                 return Err(format!("the newcomer reports identity {}", voter.identity));
             }
-            (incarnation, GovernanceChange::AddVoter(voter))
+            let change = match former {
+                Some(former) => GovernanceChange::ReplaceVoter { former, voter },
+                None => GovernanceChange::AddVoter(voter),
+            };
+            (incarnation, change)
         }
         Direction::Leave => (genesis.incarnation(), GovernanceChange::RemoveVoter { identity }),
     };
@@ -272,12 +288,16 @@ async fn transaction(
     Ok(unsigned(&GovernanceTerms { incarnation, nonce, valid_until }, change))
 }
 
+fn power(observed: &Observed, identity: &str) -> Option<u64> {
+    Some(observed.facts.as_ref()?.voters.get(identity)?.power)
+}
+
 /// Who may change the chain, as voters with more than f power say, and the nonce of the next governance transaction.
 async fn governance(observed: &Observed) -> Option<(Governance, Nonce)> {
     let facts = observed.facts.as_ref()?;
     let asked = observed.voters.iter().filter_map(|voter| {
         let (connection, identity) = (voter.connection.as_ref()?, voter.identity()?);
-        let power = facts.voters.get(identity)?.power;
+        let power = power(observed, identity)?;
         Some(async move {
             let said = connection.counted("GetGovernance", connection.client.governance().await).ok()?;
             let keys = said.keys.iter().map(hex::encode).collect();

@@ -18,6 +18,7 @@ pub fn validate(observed: &Observed) -> Result<(), Refusal> {
     }
     chain_id(observed)?;
     identity_secrets(&observed.group)?;
+    retired(&observed.group)?;
     genesis(observed)?;
     governance(observed)?;
     match references::refuse(&observed.missing) {
@@ -59,6 +60,17 @@ fn identity_secrets(group: &ConsensusGroup) -> Result<(), Refusal> {
         Some(name) => Err(Refusal::new(
             Reason::IdentityReused,
             format!("identitySecrets names {name} twice: two voters cannot share it"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn retired(group: &ConsensusGroup) -> Result<(), Refusal> {
+    let own = group.name_any();
+    match group.spec.retired.iter().find(|name| names::node_number(&own, name).is_none()) {
+        Some(name) => Err(Refusal::new(
+            Reason::InvalidSpec,
+            format!("retired names {name:?}, which is no node of this group: they are called {own}-0, {own}-1, ..."),
         )),
         None => Ok(()),
     }
@@ -159,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_reason() {
-        let cases: [(&str, Change, Reason); 10] = [
+        let cases: [(&str, Change, Reason); 11] = [
             ("no network", |seen| seen.network = None, Reason::NetworkMissing),
             ("chain id with a dot", |seen| seen.chain_id = "a.b".into(), Reason::InvalidSpec),
             ("genesis gone", |seen| seen.genesis = GenesisRead::Missing, Reason::GenesisLost),
@@ -178,6 +190,7 @@ mod tests {
                 |seen| seen.group.spec.identity_secrets = vec!["a".into(), "b".into(), "a".into(), "c".into()],
                 Reason::IdentityReused,
             ),
+            ("a node of another group", |seen| seen.group.spec.retired = vec!["other-1".into()], Reason::InvalidSpec),
         ];
         for (name, change, expected) in cases {
             let mut seen = observed();

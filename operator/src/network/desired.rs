@@ -51,6 +51,7 @@ fn group(observed: &Observed, network: &NetworkContext, group: &NetworkGroup) ->
             replicas: group.replicas.unwrap_or(althing_crds::group::REPLICAS_DEFAULT),
             chain: group.chain.clone(),
             identity_secrets: group.identity_secrets.clone(),
+            retired: group.retired.clone(),
             node: group.node.over(&spec.node),
             network_policy: spec.network_policy.clone(),
         },

@@ -2,12 +2,14 @@
 //!
 //! One change at a time. It is written down before it begins, so that a killed operator goes on with it; it is put before
 //! the chain as one governance transaction; it is over when f+1 voters say so, and for a newcomer when they see it sign.
-//! A change is put before the chain only if the quorum holds after it with a newcomer counted as down.
+//! A change is put before the chain only if the quorum holds after it with a newcomer counted as down. A voter that the
+//! spec retires by name goes first when there are too many, else another one takes its place in one transaction.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::budget::quorum;
-use crate::chain::agreement::Facts;
+use crate::chain::agreement::{Facts, VoterFact};
 
 pub mod governance;
 #[cfg(test)]
@@ -32,6 +34,8 @@ pub struct Change {
     pub number: u32,
     /// Whether it comes or goes.
     pub direction: Direction,
+    /// Number of the voter whose place a newcomer takes.
+    pub replaces: Option<u32>,
     /// The last height at which the transaction that was put before the chain can be executed; none before the first.
     pub proposed_until: Option<u64>,
 }
@@ -41,6 +45,8 @@ pub struct Change {
 pub struct View<'a> {
     /// How many voters the spec wants.
     pub replicas: u32,
+    /// Numbers that the spec retires: no voter shall have them any more.
+    pub retired: &'a BTreeSet<u32>,
     /// Numbers of the voters that the chain has, ascending.
     pub numbers: &'a [u32],
     /// Identities of their nodes and of the newcomer's, as far as they are known.
@@ -86,63 +92,82 @@ pub fn decide(view: &View<'_>) -> Move {
 
 fn begin(view: &View<'_>) -> Move {
     let wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX);
-    let direction = match wanted.cmp(&view.numbers.len()) {
-        std::cmp::Ordering::Equal => return Move::Nothing,
-        std::cmp::Ordering::Greater => Direction::Join,
-        std::cmp::Ordering::Less => Direction::Leave,
+    let (direction, replaces) = match (wanted.cmp(&view.numbers.len()), retired(view)) {
+        (Ordering::Equal, None) => return Move::Nothing,
+        (Ordering::Equal, Some(former)) => (Direction::Join, Some(former)),
+        (Ordering::Greater, _) => (Direction::Join, None),
+        (Ordering::Less, _) => (Direction::Leave, None),
     };
     if view.numbers.len() == 1 || wanted == 1 {
         let has = view.numbers.len();
         return Move::Refuse(format!(
-            "replicas is {wanted}, the chain has {has}: a change of voters must move less than a third of the power, so a chain of one voter stays one; set replicas back to {has}"
+            "replicas is {wanted}, the chain has {has}: a change of voters must move less than a third of the power, so a chain of one voter stays one; set replicas back to {has} and retire nobody"
         ));
     }
     let Some(facts) = view.facts else { return Move::Wait(unknown()) };
+    let is_free = |number: &u32| !view.numbers.contains(number) && !view.retired.contains(number);
     let number = match direction {
-        Direction::Join => (0..).find(|number| !view.numbers.contains(number)),
-        Direction::Leave => leaves(view, facts),
+        Direction::Join => (0..).find(is_free),
+        Direction::Leave => retired(view).or_else(|| leaves(view, facts)),
     };
     match number {
-        Some(number) => Move::Begin(Change { number, direction, proposed_until: None }),
+        Some(number) => Move::Begin(Change { number, direction, replaces, proposed_until: None }),
         None => Move::Nothing,
     }
 }
 
+/// The voter that is to go by name: the first that does not sign, else the first.
+fn retired(view: &View<'_>) -> Option<u32> {
+    let mut named = view.numbers.iter().filter(|number| view.retired.contains(number));
+    let first = named.clone().next();
+    named.find(|number| view.facts.is_some_and(|facts| !signs(view, facts, **number))).or(first).copied()
+}
+
+fn signs(view: &View<'_>, facts: &Facts, number: u32) -> bool {
+    view.identities.get(&number).and_then(|identity| facts.voters.get(identity)).is_some_and(|voter| voter.is_signing)
+}
+
 /// Who is voted out: the first that does not sign, else the one with the highest number.
 fn leaves(view: &View<'_>, facts: &Facts) -> Option<u32> {
-    let signs = |number: &u32| {
-        let voter = view.identities.get(number).and_then(|identity| facts.voters.get(identity));
-        voter.is_some_and(|voter| voter.is_signing)
-    };
-    view.numbers.iter().find(|number| !signs(number)).or_else(|| view.numbers.last()).copied()
+    view.numbers.iter().find(|number| !signs(view, facts, **number)).or_else(|| view.numbers.last()).copied()
 }
 
 fn go_on(view: &View<'_>, change: &Change) -> Move {
     let Some(facts) = view.facts else { return Move::Wait(unknown()) };
-    let identity = view.identities.get(&change.number);
-    let voter = identity.and_then(|identity| facts.voters.get(identity));
-    match change.direction {
-        Direction::Join => match voter {
-            Some(voter) if voter.is_signing => Move::Finish(with(view.numbers, change.number)),
-            Some(_) => Move::Wait(format!("voter {} is voted in, waiting for it to sign", change.number)),
-            None => join(view, change, facts),
+    let voter = |number: &u32| view.identities.get(number).and_then(|identity| facts.voters.get(identity));
+    let number = change.number;
+    let staying = || change.replaces.map_or_else(|| view.numbers.to_vec(), |former| without(view.numbers, former));
+    match (change.direction, voter(&number)) {
+        (Direction::Join, Some(voter)) if voter.is_signing => Move::Finish(with(&staying(), number)),
+        (Direction::Join, Some(_)) => Move::Wait(format!("voter {number} is voted in, waiting for it to sign")),
+        (Direction::Join, None) => match change.replaces {
+            None => join(view, change, facts, None),
+            Some(former) if !view.identities.contains_key(&former) => Move::Wait(nameless(former)),
+            Some(former) => match voter(&former) {
+                Some(former) => join(view, change, facts, Some(former)),
+                // Somebody else voted it out.
+                None => Move::Finish(staying()),
+            },
         },
-        Direction::Leave => match (identity, voter) {
-            (None, _) => Move::Wait(format!("the identity of voter {} is not known", change.number)),
-            (Some(_), None) => Move::Finish(without(view.numbers, change.number)),
-            (Some(_), Some(voter)) => {
-                let signing = if voter.is_signing { voter.power } else { 0 };
-                let after =
-                    (facts.signing_power.saturating_sub(signing), facts.total_power.saturating_sub(voter.power));
-                leave(view, change, facts, after)
-            }
-        },
+        (Direction::Leave, _) if !view.identities.contains_key(&number) => Move::Wait(nameless(number)),
+        (Direction::Leave, None) => Move::Finish(without(view.numbers, number)),
+        (Direction::Leave, Some(voter)) => leave(view, change, facts, after(facts, Some(voter))),
     }
 }
 
-fn join(view: &View<'_>, change: &Change, facts: &Facts) -> Move {
+/// Power that signs and power in all when this voter is gone.
+fn after(facts: &Facts, leaver: Option<&VoterFact>) -> (u64, u64) {
+    let signing = leaver.filter(|voter| voter.is_signing).map_or(0, |voter| voter.power);
+    let power = leaver.map_or(0, |voter| voter.power);
+    (facts.signing_power.saturating_sub(signing), facts.total_power.saturating_sub(power))
+}
+
+fn join(view: &View<'_>, change: &Change, facts: &Facts, former: Option<&VoterFact>) -> Move {
     let number = change.number;
-    let is_wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX) > view.numbers.len();
+    let is_wanted = match change.replaces {
+        None => usize::try_from(view.replicas).unwrap_or(usize::MAX) > view.numbers.len(),
+        Some(former) => view.retired.contains(&former),
+    };
     if !is_wanted && change.proposed_until.is_none() {
         return Move::Forget;
     }
@@ -153,9 +178,10 @@ fn join(view: &View<'_>, change: &Change, facts: &Facts) -> Move {
         return Move::Wait(format!("waiting for voter {number} to catch up with the chain"));
     }
     // With the newcomer counted as down.
-    if facts.signing_power < quorum(facts.total_power.saturating_add(POWER)) {
+    let (signing, staying) = after(facts, former);
+    if signing < quorum(staying.saturating_add(former.map_or(POWER, |former| former.power))) {
         return Move::Wait(format!(
-            "voter {number} is not voted in now: too few voters sign to bear one more that may fail"
+            "voter {number} is not voted in now: too few other voters sign to bear one more that may fail"
         ));
     }
     Move::Propose
@@ -179,6 +205,10 @@ fn leave(view: &View<'_>, change: &Change, facts: &Facts, (signing, total): (u64
 /// The last height of a transaction that may still change something.
 fn in_flight(change: &Change, facts: &Facts) -> Option<u64> {
     change.proposed_until.filter(|until| facts.height < until.saturating_add(EFFECT_BLOCKS))
+}
+
+fn nameless(number: u32) -> String {
+    format!("the identity of voter {number} is not known")
 }
 
 fn unknown() -> String {

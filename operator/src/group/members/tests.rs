@@ -6,6 +6,7 @@ use crate::validator::fixtures;
 struct Chain {
     facts: Facts,
     numbers: Vec<u32>,
+    retired: BTreeSet<u32>,
     identities: BTreeMap<u32, String>,
 }
 
@@ -19,13 +20,14 @@ fn chain(voters: u32, silent: &[u32]) -> Chain {
         facts.signing_power -= 1;
     }
     let identities = (0..=voters).map(|number| (number, format!("i{number}"))).collect();
-    Chain { facts, numbers: (0..voters).collect(), identities }
+    Chain { facts, numbers: (0..voters).collect(), retired: BTreeSet::new(), identities }
 }
 
 impl Chain {
     fn next(&self, replicas: u32, change: Option<&Change>) -> Move {
         decide(&View {
             replicas,
+            retired: &self.retired,
             numbers: &self.numbers,
             identities: &self.identities,
             change,
@@ -36,7 +38,11 @@ impl Chain {
 }
 
 fn change(number: u32, direction: Direction, proposed_until: Option<u64>) -> Change {
-    Change { number, direction, proposed_until }
+    Change { number, direction, replaces: None, proposed_until }
+}
+
+fn replacement(number: u32, former: u32, proposed_until: Option<u64>) -> Change {
+    Change { number, direction: Direction::Join, replaces: Some(former), proposed_until }
 }
 
 #[test]
@@ -76,6 +82,48 @@ fn a_freed_number_is_taken_first() {
 }
 
 #[test]
+fn a_retired_voter_is_replaced_in_one_transaction_whether_it_signs_or_not() {
+    for silent in [&[][..], &[1]] {
+        let mut seen = chain(4, silent);
+        seen.retired = [1, 4].into();
+        seen.identities.insert(5, "i5".to_string());
+        let change = replacement(5, 1, None);
+        assert_eq!(seen.next(4, None), Move::Begin(change.clone()), "4 is retired as well");
+        assert_eq!(seen.next(4, Some(&change)), Move::Propose);
+        let proposed = replacement(5, 1, Some(seen.facts.height + 20));
+        assert!(matches!(seen.next(4, Some(&proposed)), Move::Wait(_)));
+        let former = seen.facts.voters.remove("i1").expect("there");
+        seen.facts.voters.insert("i5".to_string(), VoterFact { is_signing: false, ..former.clone() });
+        assert!(matches!(seen.next(4, Some(&proposed)), Move::Wait(_)), "voted in and not signing yet");
+        seen.facts.voters.insert("i5".to_string(), VoterFact { is_signing: true, ..former });
+        assert_eq!(seen.next(4, Some(&proposed)), Move::Finish(vec![0, 2, 3, 5]));
+        seen.numbers = vec![0, 2, 3, 5];
+        assert_eq!(seen.next(4, None), Move::Nothing);
+    }
+}
+
+#[test]
+fn a_replacement_waits_for_a_quorum_of_the_others() {
+    let mut seen = chain(4, &[0]);
+    seen.retired = [1].into();
+    assert!(matches!(seen.next(4, Some(&replacement(4, 1, None))), Move::Wait(_)), "two of four would sign");
+    seen.retired.clear();
+    assert_eq!(seen.next(4, Some(&replacement(4, 1, None))), Move::Forget);
+    seen.facts.voters.remove("i1");
+    assert_eq!(seen.next(4, Some(&replacement(4, 1, None))), Move::Finish(vec![0, 2, 3]), "it was voted out");
+}
+
+#[test]
+fn who_is_retired_goes_first_when_there_are_too_many() {
+    let mut seen = chain(6, &[3]);
+    seen.retired = [1, 2].into();
+    assert_eq!(seen.next(5, None), Move::Begin(change(1, Direction::Leave, None)));
+    seen = chain(6, &[2]);
+    seen.retired = [1, 2].into();
+    assert_eq!(seen.next(5, None), Move::Begin(change(2, Direction::Leave, None)), "it does not sign anyway");
+}
+
+#[test]
 fn nothing_is_proposed_that_the_quorum_does_not_bear() {
     // After it, 5 of power 5 need 4 that sign; with one of the four silent there are 3.
     assert!(matches!(chain(4, &[0]).next(5, Some(&change(4, Direction::Join, None))), Move::Wait(_)));
@@ -99,6 +147,7 @@ fn without_facts_or_a_synced_newcomer_nothing_happens() {
     let joins = change(4, Direction::Join, None);
     let view = |change, newcomer_is_synced, facts| View {
         replicas: 5,
+        retired: &seen.retired,
         numbers: &seen.numbers,
         identities: &seen.identities,
         change,
@@ -114,6 +163,16 @@ fn without_facts_or_a_synced_newcomer_nothing_happens() {
 fn a_chain_of_one_voter_stays_one() {
     assert!(matches!(chain(1, &[]).next(4, None), Move::Refuse(_)));
     assert!(matches!(chain(4, &[]).next(1, None), Move::Refuse(_)));
+    let mut named = chain(1, &[]);
+    named.retired = [0].into();
+    assert!(matches!(named.next(1, None), Move::Refuse(_)));
+}
+
+/// The same chain with this voter retired.
+fn seen_with(chain: &Chain, retired: u32) -> Chain {
+    let Chain { facts, numbers, retired: _, identities } = chain;
+    let (facts, numbers, identities) = (facts.clone(), numbers.clone(), identities.clone());
+    Chain { facts, numbers, retired: [retired].into(), identities }
 }
 
 /// From any number of voters with any of them silent: what is proposed leaves a quorum, a newcomer counted as down.
@@ -130,6 +189,13 @@ fn every_proposal_leaves_a_quorum() {
                 proposed += 1;
             }
             for number in 0..voters {
+                let mut seen = seen_with(&seen, number);
+                if seen.next(voters, Some(&replacement(voters, number, None))) == Move::Propose {
+                    let left = signing - u64::from(!silent.contains(&number));
+                    assert!(3 * left > 2 * u64::from(voters), "{number} of {voters} replaced, {silent:?}");
+                    proposed += 1;
+                }
+                seen.retired.clear();
                 let leaves = change(number, Direction::Leave, None);
                 if seen.next(voters - 1, Some(&leaves)) == Move::Propose {
                     let left = signing - u64::from(!silent.contains(&number));
