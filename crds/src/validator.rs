@@ -124,6 +124,11 @@ pub struct ValidatorNodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub version: Option<String>,
+    /// How full the node's volume is, as a range: `<50%`, `<75%`, `<90%` or `>=90%`. With less than 64 MiB free the node
+    /// signs nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub volume_used: Option<String>,
     /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
     /// nothing is applied again, also after a restart of the operator; hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -31,6 +31,10 @@ pub struct Metrics {
     pub messages_received_total: IntCounterVec,
     /// Messages to peers, by what became of them.
     pub messages_sent_total: IntCounterVec,
+    /// Size of the volume.
+    pub volume_size_bytes: IntGauge,
+    /// What can still be written to it.
+    pub volume_available_bytes: IntGauge,
     /// Seconds of one durable log flush.
     pub log_flush_seconds: Histogram,
     /// Seconds from the start of a block's execution until its state is durable.
@@ -93,6 +97,16 @@ impl Metrics {
                 "althing_messages_sent_total",
                 "Messages to peers, by what became of them.",
                 "outcome",
+            )?,
+            volume_size_bytes: int_gauge(
+                &mut registrar,
+                "althing_volume_size_bytes",
+                "Size of the volume with the node's data.",
+            )?,
+            volume_available_bytes: int_gauge(
+                &mut registrar,
+                "althing_volume_available_bytes",
+                "What the node can still write to its volume; below 67108864 it signs nothing.",
             )?,
             log_flush_seconds: histogram(
                 &mut registrar,

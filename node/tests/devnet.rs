@@ -113,7 +113,7 @@ async fn a_network_that_stopped_as_a_whole_goes_on_with_the_same_keys() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_voter_makes_blocks_and_stops_in_good_order() {
-    let mut network = network(1, 0).await;
+    let network = network(1, 0).await;
     let (_, done) = network.send(0, 0, 0).await;
     assert!(done.height >= 1);
     network.devnet.stop_node(0).await.expect("the node stops");
@@ -147,4 +147,29 @@ async fn a_second_process_on_the_same_volume_never_gets_in() {
     assert_eq!(status.code(), Some(4));
     network.send(0, 0, 0).await;
     network.devnet.stop().await.expect("the node stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_level_changes_without_a_restart() {
+    let network = network(1, 0).await;
+    let before = network.wait_signing(0).await;
+    let node = network.devnet.plan().nodes[0].clone();
+    let config = std::fs::read_to_string(&node.config).expect("the configuration can be read");
+    let has_debug = || {
+        let log = std::fs::read_to_string(&node.log).expect("the log can be read");
+        log.contains("\"level\":\"DEBUG\"")
+    };
+    assert!(!has_debug(), "it begins at info");
+    // Half a file, as an editor may leave it for a moment, changes nothing.
+    std::fs::write(&node.config, "logLevel: debug\n").expect("the configuration can be written");
+    network.wait_height(0, before.height + 15).await;
+    assert!(!has_debug(), "a file that is no configuration was taken");
+    let talkative = config.replace("logLevel: info", "logLevel: debug");
+    assert_ne!(talkative, config);
+    std::fs::write(&node.config, talkative).expect("the configuration can be written");
+    until("it logs more", || async { has_debug().then_some(()) }).await;
+    let after = network.status(0).await.expect("the node answers");
+    assert_eq!(after.instance, before.instance);
+    assert!(after.uptime_ms > before.uptime_ms, "it was not restarted");
+    network.devnet.stop().await.expect("the nodes stop");
 }

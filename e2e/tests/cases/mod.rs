@@ -14,6 +14,7 @@ mod restarts;
 mod resume;
 mod rights;
 mod upgrades;
+mod volumes;
 
 use althing_e2e::network::Network;
 use anyhow::Result;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Case> {
         case!(disturbance::a_killed_validator_catches_up),
         case!(copies::a_copied_volume_never_signs),
         case!(membership::voters_join_and_leave_by_kubectl_scale),
+        case!(volumes::volumes_grow_without_a_restart),
         case!(upgrades::a_rolling_image_change_under_load_loses_nothing),
         case!(leaders::an_operator_killed_in_mid_rollout_resumes),
         case!(leaders::an_operator_killed_in_mid_scale_resumes),

@@ -29,7 +29,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     let Arguments { config: path, stop_with_stdin } = arguments;
     let config = GatewayConfig::load(&path)
         .map_err(|error| CommandError::configuration(format!("failed to load {}", path.display()), error))?;
-    logging::start(config.log_level.as_str())?;
+    let logging = logging::start(config.log_level)?;
+    tokio::spawn(logging.follow(path.clone(), |path| Ok(GatewayConfig::load(path)?.log_level)));
     let stop = CancellationToken::new();
     tokio::spawn(wait_for_stop(stop.clone(), stop_with_stdin));
     launch::run(config, stop).await.map_err(into_command_error)

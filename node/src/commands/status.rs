@@ -76,6 +76,8 @@ fn node(status: proto::GetStatusResponse) -> Value {
         uptime_ms,
         mempool_transactions,
         incarnation,
+        volume_size_bytes,
+        volume_available_bytes,
     } = status;
     json!({
         "version": version,
@@ -105,6 +107,8 @@ fn node(status: proto::GetStatusResponse) -> Value {
         "certificateExpiresS": certificate_expires_s,
         "certificateFingerprint": hex::encode(certificate_fingerprint),
         "uptimeMs": uptime_ms,
+        "volumeSizeBytes": volume_size_bytes,
+        "volumeAvailableBytes": volume_available_bytes,
     })
 }
 

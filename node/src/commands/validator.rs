@@ -47,7 +47,8 @@ pub async fn run_as(arguments: Arguments, role: NodeRole) -> Result<(), CommandE
     let Arguments { config: path, genesis, stop_with_stdin } = arguments;
     let config = NodeConfig::load(&path)
         .map_err(|error| CommandError::configuration(format!("failed to load {}", path.display()), error))?;
-    logging::start(config.log_level.as_str())?;
+    let logging = logging::start(config.log_level)?;
+    tokio::spawn(logging.follow(path.clone(), |path| Ok(NodeConfig::load(path)?.log_level)));
     if config.role != role {
         let problem = format!("{} is the configuration of a node of role {:?}", path.display(), config.role);
         return Err(CommandError::Configuration { step: problem, source: None });

@@ -103,7 +103,7 @@ struct MainLoop {
     facts: Facts,
     ceremony: Ceremony,
     recovery: RecoveryBook,
-    /// A recovery is complete: the process ends and starts again with it.
+    /// A recovery is complete, or the volume has space again: the process ends and starts again.
     ends: bool,
     phase: Phase,
     data_directory: PathBuf,
@@ -157,7 +157,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         }
         this.health.turned(this.turn());
         if this.ends {
-            tracing::warn!("ending, to start again with the recovery");
+            tracing::warn!("ending, to start again");
             break;
         }
     }
@@ -224,10 +224,8 @@ impl MainLoop {
     fn settle(&mut self, result: Result<(), PerformError>) -> Result<(), MainLoopError> {
         match (result, &mut self.phase) {
             (Ok(()), _) => Ok(()),
-            (Err(PerformError::Halted(reason)), Phase::Running(running)) => {
-                tracing::error!(%reason, "the node has halted");
-                running.halted = Some(reason.to_string());
-                running.performer.timers.clear();
+            (Err(reason @ (PerformError::Halted(_) | PerformError::VolumeFull(_))), Phase::Running(running)) => {
+                running.halt(&reason);
                 Ok(())
             }
             (Err(error), _) => Err(error.into()),
@@ -286,6 +284,7 @@ impl MainLoop {
     }
 
     fn on_tick(&mut self) -> Result<(), MainLoopError> {
+        self.ends |= if let Phase::Running(running) = &mut self.phase { running.has_space_again() } else { false };
         self.with_running(Running::on_tick)
     }
 

@@ -20,6 +20,7 @@ pub mod recovering;
 pub mod report;
 pub mod running;
 pub mod sessions;
+pub mod space;
 pub mod startup;
 pub mod state;
 pub mod submission;

@@ -23,6 +23,7 @@ use crate::{
     adapters::{
         p2p::{Frame, Links},
         storage::{BlockLog, ConsensusLog, StorageError},
+        volume::{RESERVE_BYTES, Space},
     },
     metrics::Metrics,
 };
@@ -61,6 +62,9 @@ pub enum PerformError {
     /// A rule that cannot be broken was broken.
     #[error("halted: {0}")]
     Halted(HaltReason),
+    /// Signing on would end in half-written files.
+    #[error("the volume is full: {0}; nothing is signed until {enough} MiB are free", enough = (2 * RESERVE_BYTES) >> 20)]
+    VolumeFull(Space),
 }
 
 /// Everything that effects act on. Owned by the main loop.

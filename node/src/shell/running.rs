@@ -23,6 +23,7 @@ use super::{
     question::{Known, NewestVote, Question},
     receipts::{Fate, final_to_proto},
     report::{self, RunningFacts},
+    space::SpaceWatch,
     state::Executed,
     submission::{Answer, Submission, SubmitError, Wanted},
     view::View,
@@ -54,11 +55,14 @@ pub struct Running {
     pub not_cleared: Option<NotCleared>,
     /// Why the node has stopped for good.
     pub halted: Option<String>,
+    /// How full the volume is.
+    pub space: SpaceWatch,
 }
 
 impl Running {
     /// Tells the engine what it may sign with, and starts it.
     pub fn start(&mut self, superseded: bool) -> Result<(), PerformError> {
+        self.space.check(&self.performer.metrics)?;
         if superseded {
             self.supersede()?;
         }
@@ -119,6 +123,7 @@ impl Running {
 
     /// Looks after the session key and the gauges. Called a few times a second.
     pub fn on_tick(&mut self) -> Result<(), PerformError> {
+        self.space.check(&self.performer.metrics)?;
         self.seek_clearance()?;
         let status = self.engine.status();
         let metrics = &self.performer.metrics;
@@ -128,6 +133,18 @@ impl Running {
         metrics.block_age_seconds.set(self.view.executed_at.elapsed().as_secs_f64());
         metrics.mempool_transactions.set(i64::try_from(status.mempool_transactions).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// Stops for good: nothing is signed or executed any more, and the status says why.
+    pub fn halt(&mut self, reason: &PerformError) {
+        tracing::error!(%reason, "the node has halted");
+        self.halted = Some(reason.to_string());
+        self.performer.timers.clear();
+    }
+
+    /// True when the node has stopped because its volume was full, and there is space again.
+    pub fn has_space_again(&mut self) -> bool {
+        self.halted.is_some() && self.space.has_space_again(&self.performer.metrics)
     }
 
     /// Takes transactions of clients.
@@ -192,6 +209,8 @@ impl Running {
         let engine = self.engine.status();
         let waiting = self.not_cleared.filter(|_| !engine.signing).map(|reason| reason.to_string());
         let remark = waiting.or_else(|| self.performer.alarm.as_ref().map(Alarm::to_string));
+        let remark = remark.or_else(|| self.space.remark());
+        self.space.add_to(status);
         let running = RunningFacts {
             engine: &engine,
             view: &self.view,

@@ -29,6 +29,7 @@ use super::{
     recovering::ExpectedLog,
     running::Running,
     sessions::{Sessions, SessionsError},
+    space::SpaceWatch,
     state::{self, Executed, ExecutionError, StateAccess},
     timers::Timers,
     view::View,
@@ -228,6 +229,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         question: None,
         not_cleared: None,
         halted: None,
+        space: SpaceWatch::new(data_directory),
     };
     Ok(Opened { running, executed, stored })
 }

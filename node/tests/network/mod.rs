@@ -30,6 +30,7 @@ use node_core::types::{Amount, Genesis, Height, Incarnation, Nonce, ParametersDr
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+pub const BINARY: &str = env!("CARGO_BIN_EXE_althing-node");
 pub const STEP_TIME_MAX: Duration = Duration::from_secs(60);
 
 pub struct Network {
@@ -49,7 +50,7 @@ pub async fn network_with_candidates(validators: u16, candidates: u16) -> Networ
     start(processes(validators, candidates, 0)).await
 }
 
-async fn start((mut devnet, directory): (Devnet, TempDir)) -> Network {
+pub async fn start((mut devnet, directory): (Devnet, TempDir)) -> Network {
     let genesis = timeout(STEP_TIME_MAX, devnet.start_chain(parameters())).await;
     let genesis = genesis.expect("the ceremony ends in time").expect("the ceremony succeeds");
     Network::of(devnet, directory, &genesis)
@@ -58,6 +59,15 @@ async fn start((mut devnet, directory): (Devnet, TempDir)) -> Network {
 /// The processes of a network without a chain.
 pub fn processes(validators: u16, candidates: u16, observers: u16) -> (Devnet, TempDir) {
     let directory = TempDir::new().expect("a temporary directory can be made");
+    processes_of(PathBuf::from(BINARY), directory, (validators, candidates, observers))
+}
+
+/// The same with another program in the place of the node's.
+pub fn processes_of(
+    binary: PathBuf,
+    directory: TempDir,
+    (validators, candidates, observers): (u16, u16, u16),
+) -> (Devnet, TempDir) {
     let request = PlanRequest {
         directory: directory.path().to_owned(),
         chain_id: "devnet".parse().expect("the name is a chain id"),
@@ -66,7 +76,6 @@ pub fn processes(validators: u16, candidates: u16, observers: u16) -> (Devnet, T
         candidates: usize::from(candidates),
         log_level: LogLevel::Info,
     };
-    let binary = PathBuf::from(env!("CARGO_BIN_EXE_althing-node"));
     (Devnet::create(binary, &request).expect("the processes start"), directory)
 }
 

@@ -1,10 +1,17 @@
-//! Volumes that are restored to an earlier state: what they hold is old, and must not sign again.
+//! Volumes that are restored to an earlier state: what they hold is old, and must not sign again. And one that is full.
 
-use std::path::Path;
+use std::{
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 
+use node_api::proto::NodeState;
+use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::{Ballot, Network, STEP_TIME_MAX, network, parameters, processes, until};
+use super::{BINARY, Ballot, Network, STEP_TIME_MAX, network, parameters, processes, processes_of, start, until};
 
 /// Copies a folder with all that is in it.
 fn copy(from: &Path, to: &Path) {
@@ -90,5 +97,95 @@ async fn a_volume_restored_to_before_the_start_never_signs_with_its_key_again() 
     assert_ne!(Some(back.session_key), before.session.map(|session| session.session_key));
     assert_eq!(ballot.conflicts(), vec![]);
     until("the new key votes", || async { (ballot.count_of(&before.identity) > voted).then_some(()) }).await;
+    network.devnet.stop().await.expect("the nodes stop");
+}
+
+/// A small file system under one folder, in a mount namespace that ends with the process that holds it.
+struct SmallVolume {
+    holder: Child,
+}
+
+impl SmallVolume {
+    const BYTES: u64 = 256 << 20;
+    const LIFE_S: u64 = 300;
+
+    fn under(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).expect("the folder can be made");
+        let (folder, size, life) = (folder.display(), Self::BYTES, Self::LIFE_S);
+        let script = format!(
+            "mount -t tmpfs -o size={size},mode=700 althing-test '{folder}' && echo ready && exec sleep {life}"
+        );
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the namespace can be made");
+        let mut line = String::new();
+        let said = holder.stdout.take().expect("it is piped");
+        BufReader::new(said).read_line(&mut line).expect("the holder says something");
+        assert_eq!(line.trim(), "ready", "mounting needs root");
+        Self { holder }
+    }
+
+    /// A program that runs the node where the volume is mounted.
+    fn node(&self, at: &Path) -> PathBuf {
+        let path = at.join("node-on-small-volume");
+        let namespace = format!("/proc/{}/ns/mnt", self.holder.id());
+        let script = format!("#!/bin/sh\nexec nsenter --mount={namespace} -- {BINARY} \"$@\"\n");
+        std::fs::write(&path, script).expect("the program can be written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it can be made executable");
+        path
+    }
+
+    /// The path as this process sees it.
+    fn path(&self, inside: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        root.join(inside.strip_prefix("/").expect("the path is absolute"))
+    }
+}
+
+impl Drop for SmallVolume {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_volume_stops_signing_and_signs_again_when_there_is_space() {
+    let directory = TempDir::new().expect("a temporary directory can be made");
+    let data = directory.path().join("node-3/data");
+    let volume = SmallVolume::under(&data);
+    let program = volume.node(directory.path());
+    let mut network = start(processes_of(program, directory, (4, 0, 0))).await;
+    let before = network.wait_signing(3).await;
+    assert_eq!(before.volume_size_bytes, SmallVolume::BYTES);
+    let ballot = Ballot::default();
+    for watcher in &network.watchers[..3] {
+        ballot.watch(watcher).await;
+    }
+    let ballast = volume.path(&data).join("ballast");
+    let left = 50 << 20;
+    let size = usize::try_from(before.volume_available_bytes - left).expect("it fits");
+    std::fs::write(&ballast, vec![1_u8; size]).expect("there is space");
+    let full = until("the node stops", || async {
+        network.status(3).await.filter(|status| status.state() == NodeState::Halted)
+    })
+    .await;
+    assert!(full.state_reason.contains("the volume is full") && !full.signing_enabled, "{}", full.state_reason);
+    assert!(full.volume_available_bytes < 64 << 20, "{}", full.volume_available_bytes);
+    network.wait_height(0, full.height + 5).await;
+    let votes = ballot.count_of(&before.identity);
+    network.wait_height(0, full.height + 10).await;
+    assert_eq!(ballot.count_of(&before.identity), votes, "it votes although its volume is full");
+
+    std::fs::remove_file(&ballast).expect("the ballast can be removed");
+    until("the process ends by itself", || async { network.status(3).await.is_none().then_some(()) }).await;
+    network.devnet.kill_node(3).await.expect("what is left can be cleared");
+    network.devnet.start_node(3).expect("the node starts again");
+    let back = network.wait_signing(3).await.session.expect("a voter has a session");
+    assert_eq!(back.epoch, 1, "its volume was never in doubt");
+    until("it votes again", || async { (ballot.count_of(&before.identity) > votes).then_some(()) }).await;
+    assert_eq!(ballot.conflicts(), vec![]);
     network.devnet.stop().await.expect("the nodes stop");
 }

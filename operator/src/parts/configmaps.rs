@@ -1,6 +1,7 @@
 //! ConfigMaps: what a node is told before it starts, and the copy of a chain's genesis.
 
 use althing_crds::names;
+use althing_crds::template::LogLevel;
 use k8s_openapi::api::core::v1::ConfigMap;
 use node_api::config::{CONFIG_VERSION, ConfigError, NodeConfig};
 use serde_json::json;
@@ -13,7 +14,7 @@ use super::context::{GroupContext, NodeContext, PeerPlace};
 /// # Errors
 /// When the configuration is one that the node would refuse.
 pub fn node_config(node: &NodeContext) -> Result<ConfigMap, ConfigError> {
-    let text = config(node, &node.peers)?;
+    let text = config(node, &node.peers, node.settings.log_level)?;
     Ok(ConfigMap {
         metadata: node.metadata(&node.name),
         data: Some([(names::FILE_CONFIG.to_string(), text)].into()),
@@ -22,12 +23,12 @@ pub fn node_config(node: &NodeContext) -> Result<ConfigMap, ConfigError> {
 }
 
 /// Hash of what a restart is needed for. Peers are left out: nodes tell each other of newcomers, so that a voter more
-/// restarts nobody.
+/// restarts nobody. So is the log level, which a node follows while it runs.
 ///
 /// # Errors
 /// When the configuration is one that the node would refuse.
 pub fn config_hash(node: &NodeContext) -> Result<String, ConfigError> {
-    let digest = Sha256::digest(config(node, &[])?);
+    let digest = Sha256::digest(config(node, &[], LogLevel::default())?);
     Ok(hex::encode(digest))
 }
 
@@ -45,7 +46,7 @@ pub fn genesis(group: &GroupContext, document: &str, genesis_hash: &str) -> Conf
 }
 
 /// The file as the node's own reader writes it, so that nothing is mounted that the node would refuse.
-fn config(node: &NodeContext, peers: &[PeerPlace]) -> Result<String, ConfigError> {
+fn config(node: &NodeContext, peers: &[PeerPlace], log_level: LogLevel) -> Result<String, ConfigError> {
     let peers: Vec<_> =
         peers.iter().map(|peer| json!({ "identity": peer.identity, "address": peer.address })).collect();
     let document = json!({
@@ -62,7 +63,7 @@ fn config(node: &NodeContext, peers: &[PeerPlace]) -> Result<String, ConfigError
         },
         "peers": peers,
         "instance": { "kind": "kubernetes" },
-        "logLevel": node.settings.log_level.as_str(),
+        "logLevel": log_level.as_str(),
     });
     NodeConfig::from_yaml(&document.to_string())?.to_yaml()
 }

@@ -81,6 +81,18 @@ fn children(node: &NodeContext) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn a_log_level_restarts_nobody_and_other_settings_do() {
+    let mut node = node("node-full.in.yaml");
+    let before = configmaps::config_hash(&node).expect("a configuration");
+    let file = configmaps::node_config(&node).expect("a configuration");
+    node.settings.log_level = althing_crds::template::LogLevel::Error;
+    assert_ne!(configmaps::node_config(&node).expect("a configuration"), file, "the node is told");
+    assert_eq!(configmaps::config_hash(&node).expect("a configuration"), before);
+    node.chain_id = "another".to_string();
+    assert_ne!(configmaps::config_hash(&node).expect("a configuration"), before);
+}
+
+#[test]
 fn the_smallest_node_gets_safe_defaults() {
     compare("node-smallest.out.yaml", &children(&node("node-smallest.in.yaml")));
 }

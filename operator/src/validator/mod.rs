@@ -4,6 +4,7 @@ pub mod desired;
 pub mod observe;
 pub mod status;
 pub mod validate;
+mod volume;
 
 #[cfg(test)]
 pub mod fixtures;
@@ -145,7 +146,8 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     if !settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
         return Ok(UNSETTLED);
     }
-    let drafts = events::transitions(&before.conditions, &after.conditions);
+    let mut drafts = events::transitions(&before.conditions, &after.conditions);
+    drafts.extend(volume::warning(&before, &after));
     let written = save(context, &observed.node, after).await?;
     if written {
         context.told(&uid);

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_api::proto::{GetStatusResponse, NodeState, SessionState};
 
 use super::observe::{Answer, ChainKnown, Observed};
+use super::volume;
 use crate::chain::agreement::VoterFact;
 use crate::refusal::Refusal;
 
@@ -67,6 +68,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ValidatorNo
             .or(before.epoch),
         power: observed.power().and_then(|power| i64::try_from(power).ok()).or(before.power),
         version: said.map(|said| said.version.clone()).or(before.version),
+        volume_used: said.and_then(volume::used).map(str::to_string).or(before.volume_used),
         identity: before.identity,
         claim_uid: before.claim_uid,
         children_hash: observed.children_hash.clone(),

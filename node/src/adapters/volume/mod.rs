@@ -6,7 +6,7 @@ mod space;
 
 pub use lock::{LockError, VolumeLock};
 pub use owner::{OwnerError, OwnerFacts};
-pub use space::available_bytes;
+pub use space::{Fill, RESERVE_BYTES, Space};
 
 #[cfg(test)]
 mod tests;
