@@ -210,7 +210,15 @@ async fn diagnose(scene: &Scene) {
         ("tiers.log", &["logs", "-n", namespace, "-l", TIERS, "--prefix", "--tail=300"]),
         (
             "operator.log",
-            &["logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/name=althing", "--prefix", "--tail=800"],
+            &[
+                "logs",
+                "-n",
+                OPERATOR_NAMESPACE,
+                "-l",
+                "app.kubernetes.io/name=althing-operator",
+                "--prefix",
+                "--tail=800",
+            ],
         ),
     ];
     for (file, arguments) in calls {

@@ -48,7 +48,9 @@ pub fn start_felix(checkout: &Checkout, node: Node) -> Result<()> {
         "FELIX_XDPENABLED=false".into(),
         "FELIX_USAGEREPORTINGENABLED=false".into(),
         "FELIX_IGNORELOOSERPF=true".into(),
-        "FELIX_MTUIFACEPATTERN=^node0$".into(),
+        // An interface that stays as it is: felix ends when the host's MTU changes, as it does with the cable pulled. The
+        // MTU of pods stands in the plugin's configuration.
+        "FELIX_MTUIFACEPATTERN=^lo$".into(),
         "FELIX_DEFAULTENDPOINTTOHOSTACTION=ACCEPT".into(),
         "FELIX_LOGFILEPATH=none".into(),
         "FELIX_LOGSEVERITYFILE=none".into(),

@@ -22,14 +22,26 @@ const MORE_WHILE_PAUSED: usize = 40;
 pub async fn a_rolling_image_change_under_load_loses_nothing(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let (watch, load) = watched_load(&network).await?;
+    let recorded = [recorded(scene, "cgrp")?, recorded(scene, "vnode")?];
     let begin = Instant::now();
     set_image(&network, &scene.node_next).await?;
     all_run(&network, &scene.node_next, 240).await?;
     println!("    the rolling change took {:.1} s", begin.elapsed().as_secs_f64());
     load.wait_more(10, 60).await?;
+    drop(recorded);
     watch.acknowledged(&load.stop().await);
     watch.report(1).await?;
     Ok(())
+}
+
+/// What `kubectl get -w` shows of a kind, written to `target/e2e/rolling-change-<kind>.txt` until the value is dropped.
+fn recorded(scene: &Scene, kind: &str) -> Result<tokio::process::Child> {
+    let folder = scene.environment.root.join("target/e2e");
+    std::fs::create_dir_all(&folder)?;
+    let file = std::fs::File::create(folder.join(format!("rolling-change-{kind}.txt")))?;
+    let arguments = ["get", kind, "--watch", "--namespace", scene.namespace.as_str()];
+    let mut command = scene.environment.kubectl_call(&arguments).into_command();
+    command.stdout(file).spawn().context("kubectl starts")
 }
 
 /// The first voter cannot start: the others are left alone, the group says so, and the old spec brings it back.
