@@ -145,7 +145,7 @@ impl World {
             if self.restarts < restarts_max && self.dice.below(40) == 0 {
                 self.restart();
             }
-            if self.dice.below(50) == 0 {
+            if !self.peers.is_empty() && self.dice.below(50) == 0 {
                 let n = usize::try_from(self.dice.below(self.peers.len() as u64)).expect("few peers");
                 self.fetch.on_disconnected(&identity(n));
                 self.fetch.on_connected(identity(n));
