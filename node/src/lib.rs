@@ -8,6 +8,7 @@
 //! - [`bench`]: measures a network under load.
 //! - [`gateway`]: the public entrance before the nodes.
 //! - [`metrics`]: everything that `/metrics` shows.
+//! - [`snapshots`]: states in files.
 //! - [`recent`]: a bounded map that keeps what is used.
 
 pub mod adapters;
@@ -20,3 +21,4 @@ pub mod metrics;
 pub mod recent;
 pub mod services;
 pub mod shell;
+pub mod snapshots;

@@ -14,7 +14,10 @@ use node_core::types::{ChainId, Identity, Uid};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-pub use crate::roles::NodeRole;
+pub use crate::{
+    keeping::{AFTER_BLOCKS_MIN, KEEP_BLOCKS_MIN, StateSync, Storage},
+    roles::NodeRole,
+};
 
 /// The only version of the file that this program reads and writes.
 pub const CONFIG_VERSION: u32 = 1;
@@ -60,6 +63,12 @@ pub struct NodeConfig {
     /// Least important log lines to write.
     #[serde(default)]
     pub log_level: LogLevel,
+    /// What stays on the volume.
+    #[serde(default, skip_serializing_if = "Storage::is_default")]
+    pub storage: Storage,
+    /// When the node takes a state instead of all blocks.
+    #[serde(default, skip_serializing_if = "StateSync::is_default")]
+    pub state_sync: StateSync,
 }
 
 /// Addresses to listen on; port 0 takes a free one.
@@ -289,6 +298,12 @@ impl NodeConfig {
         if self.peers.len() > PEERS_MAX {
             let problem = format!("{} peers, at most {PEERS_MAX}", self.peers.len());
             return value("peers", problem, "name fewer; nodes learn of the others from these");
+        }
+        if let Some(problem) = self.storage.problem() {
+            return value("storage.keepBlocks", problem, "write at least 128, or leave the key out to keep all");
+        }
+        if let Some(problem) = self.state_sync.problem() {
+            return value("stateSync.afterBlocks", problem, "write at least 32, or leave the key out");
         }
         let mut seen = BTreeSet::new();
         for (index, peer) in self.peers.iter().enumerate() {

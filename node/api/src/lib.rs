@@ -22,6 +22,7 @@ pub mod fields;
 pub mod gateway;
 pub mod genesis;
 pub mod governance;
+mod keeping;
 pub mod keys;
 pub mod metrics;
 pub mod pki;

@@ -86,7 +86,7 @@ fn every_mistake_names_its_key_and_what_to_do() {
         (without("chainId: demo-main\n"), "missing field `chainId`"),
         (
             and("peer: []\n"),
-            "peer: unknown field `peer`, expected one of `configVersion`, `chainId`, `role`, `identityFile`, `tlsDirectory`, `dataDirectory`, `listen`, `peers`, `instance`, `logLevel` at line 5 column 1",
+            "peer: unknown field `peer`, expected one of `configVersion`, `chainId`, `role`, `identityFile`, `tlsDirectory`, `dataDirectory`, `listen`, `peers`, `instance`, `logLevel`, `storage`, `stateSync` at line 5 column 1",
         ),
         (
             with("demo-main", "Demo"),
@@ -141,4 +141,26 @@ fn a_missing_file_is_named() {
         error.to_string(),
         "failed to read the configuration /nowhere/node.yaml: No such file or directory (os error 2)"
     );
+}
+
+#[test]
+fn what_is_kept_has_bounds_and_is_written_only_when_it_is_set() {
+    let config = NodeConfig::from_yaml(SMALLEST).expect("valid");
+    assert_eq!((config.storage.keep_blocks, config.state_sync.after_blocks), (None, None));
+    let text = config.to_yaml().expect("valid");
+    assert!(!text.contains("storage") && !text.contains("stateSync"), "{text}");
+    let set = format!("{SMALLEST}storage: {{keepBlocks: 128}}\nstateSync: {{afterBlocks: 32}}\n");
+    let config = NodeConfig::from_yaml(&set).expect("valid");
+    assert_eq!((config.storage.keep_blocks, config.state_sync.after_blocks), (Some(128), Some(32)));
+    assert_eq!(NodeConfig::from_yaml(&config.to_yaml().expect("valid")).expect("valid"), config);
+    let mistake = |text: &str| NodeConfig::from_yaml(&format!("{SMALLEST}{text}\n")).expect_err("refused").to_string();
+    assert_eq!(
+        mistake("storage: {keepBlocks: 127}"),
+        "storage.keepBlocks: 127 blocks: write at least 128, or leave the key out to keep all"
+    );
+    assert_eq!(
+        mistake("stateSync: {afterBlocks: 31}"),
+        "stateSync.afterBlocks: 31 blocks: write at least 32, or leave the key out"
+    );
+    assert!(mistake("storage: {keep: 200}").contains("unknown field `keep`"));
 }

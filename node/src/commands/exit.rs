@@ -19,6 +19,7 @@ type Source = Box<dyn Error + Send + Sync + 'static>;
 /// | 4 | the volume is locked by another process, broken, or could not be written |
 /// | 5 | no answer from the node that was asked, or not in time |
 /// | 6 | the node refused the request |
+/// | 7 | the snapshot is damaged, of another chain, or proves nothing |
 #[derive(Debug, Error)]
 pub enum CommandError {
     /// Anything without a code of its own.
@@ -66,6 +67,15 @@ pub enum CommandError {
         #[source]
         source: Option<Source>,
     },
+    /// A snapshot is not what it should be.
+    #[error("{step}")]
+    Snapshot {
+        /// What was being done with it.
+        step: String,
+        /// What is wrong with it.
+        #[source]
+        source: Option<Source>,
+    },
 }
 
 /// Makes constructors that take the step and the cause, so that call sites stay one line.
@@ -88,6 +98,7 @@ constructors! {
     volume => Volume,
     unavailable => Unavailable,
     refused => Refused,
+    snapshot => Snapshot,
 }
 
 impl CommandError {
@@ -99,6 +110,7 @@ impl CommandError {
             Self::Volume { .. } => 4,
             Self::Unavailable { .. } => 5,
             Self::Refused { .. } => 6,
+            Self::Snapshot { .. } => 7,
         })
     }
 

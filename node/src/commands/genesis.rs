@@ -72,7 +72,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     }
 }
 
-fn read(file: &Path) -> Result<Genesis, CommandError> {
+/// Reads a genesis and makes every check.
+pub fn read(file: &Path) -> Result<Genesis, CommandError> {
     let step = format!("failed to read a genesis from {}", file.display());
     let mut bytes = Vec::new();
     let result = input::open(file, GENESIS_DOCUMENT_BYTES_MAX.saturating_add(1))

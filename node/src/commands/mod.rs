@@ -3,7 +3,7 @@
 //! A command is a `clap` argument struct and an async `run` that returns [`CommandError`]; the exit codes are
 //! listed there.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -21,6 +21,7 @@ pub mod logging;
 pub mod observer;
 pub mod output;
 pub mod recover;
+pub mod snapshot;
 pub mod status;
 pub mod tx;
 pub mod validator;
@@ -33,6 +34,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const COMMIT: &str = env!("ALTHING_COMMIT");
 const VERSION_WITH_COMMIT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("ALTHING_COMMIT"), ")");
 
+/// How long what is still under way when a command is done may take.
+const LEFTOVER_TIME_MAX: Duration = Duration::from_secs(2);
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -41,7 +45,8 @@ Exit codes:
   3  a configuration file, certificate or key was refused
   4  the volume is locked by another process, broken, or could not be written
   5  no answer from the node that was asked, or not in time
-  6  the node refused the request";
+  6  the node refused the request
+  7  the snapshot is damaged, of another chain, or proves nothing";
 
 /// A node of a BFT validator network.
 #[derive(Debug, Parser)]
@@ -71,6 +76,8 @@ enum Command {
     Status(status::Arguments),
     /// Let a chain go on after more voters than may fail have lost their session keys.
     Recover(recover::Arguments),
+    /// Take, check or restore a snapshot of the state.
+    Snapshot(snapshot::Arguments),
     /// Look at a genesis.
     Genesis(genesis::Arguments),
     /// Work with configuration files.
@@ -86,7 +93,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&CommandError::internal("failed to start the runtime", error)),
     };
-    match runtime.block_on(run(cli.command)) {
+    let result = runtime.block_on(run(cli.command));
+    // A thread that waits for standard input never ends by itself, and must not keep a process that is done.
+    runtime.shutdown_timeout(LEFTOVER_TIME_MAX);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -103,6 +113,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Tx(arguments) => tx::run(arguments).await,
         Command::Status(arguments) => status::run(arguments).await,
         Command::Recover(arguments) => recover::run(arguments).await,
+        Command::Snapshot(arguments) => snapshot::run(arguments).await,
         Command::Genesis(arguments) => genesis::run(arguments).await,
         Command::Config(arguments) => config::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,

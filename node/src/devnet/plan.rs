@@ -20,7 +20,7 @@ use std::{
 };
 
 use node_api::{
-    config::{CONFIG_VERSION, ConfigError, Instance, Listen, LogLevel, NodeConfig, NodeRole, Peer},
+    config::{CONFIG_VERSION, ConfigError, Instance, Listen, LogLevel, NodeConfig, NodeRole, Peer, StateSync, Storage},
     keys::{KeyFileError, write_key_file},
     pki::{CertificateAuthority, IssuedCertificate, PkiError, Validity},
     roles::{Role, SpiffeId, SpiffeIdError},
@@ -227,6 +227,8 @@ impl<'a> Writer<'a> {
             peers: peers.iter().filter(|peer| peer.identity != identity).cloned().collect(),
             instance: Instance::Standalone { id: Uid::new(rand::random()) },
             log_level,
+            storage: Storage::default(),
+            state_sync: StateSync::default(),
         };
         let path = home.join("node.yaml");
         write_file(&path, &config.to_yaml()?)?;

@@ -35,7 +35,7 @@ use super::{
     recovering::RecoveryBook,
     report::Facts,
     sessions::{Sessions, SessionsError},
-    startup::{StartupError, Volume},
+    startup::{Keeping, StartupError, Volume},
     verifier::Verifier,
 };
 use crate::{
@@ -241,6 +241,7 @@ async fn serve(
         health,
         events,
         requests,
+        keeping: Keeping { keep_blocks: config.storage.keep_blocks, after_blocks: config.state_sync.after_blocks },
     };
     let main_stop = stop.child_token();
     let main_loop = tokio::spawn(main_loop::run(parts, main_stop.clone()));

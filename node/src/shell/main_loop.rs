@@ -6,7 +6,7 @@ use node_api::proto;
 use node_core::crypto::KeyPair;
 use thiserror::Error;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,15 +19,19 @@ use super::{
     lifecycle::LifecycleError,
     perform::PerformError,
     recovering::{RecoveryBook, RecoveryCall},
+    replies::{answer, unknown_transaction},
     report::{self, Facts},
     running::Running,
     sessions::{Sessions, SessionsError, grant_from_proto},
-    startup::{self, StartupError, Volume},
-    state::{Executed, ExecutionError},
+    startup::{self, Keeping, StartupError, Volume},
     submission::{Answer, Submission, SubmitError},
+    waits::{ExecutedResult, next_executed, next_stored, sleep_until},
 };
 use crate::{
-    adapters::p2p::{Event, Links},
+    adapters::{
+        p2p::{Event, Links},
+        storage::StateWish,
+    },
     metrics::Metrics,
 };
 
@@ -86,32 +90,35 @@ pub struct Parts {
     pub events: mpsc::Receiver<Event>,
     /// What services ask.
     pub requests: mpsc::Receiver<Request>,
+    /// What is done with old blocks.
+    pub keeping: Keeping,
 }
 
 /// Before the start the loop holds the keys itself; then the running chain does.
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     Ceremony(Box<Volume>),
     Running(Box<Running>),
     /// Only while one phase turns into the next.
     Turning,
 }
 
-type ExecutedResult = Result<Executed, ExecutionError>;
-
-struct MainLoop {
+pub(super) struct MainLoop {
     facts: Facts,
-    ceremony: Ceremony,
-    recovery: RecoveryBook,
-    /// A recovery is complete, or the volume has space again: the process ends and starts again.
-    ends: bool,
-    phase: Phase,
-    data_directory: PathBuf,
+    pub(super) ceremony: Ceremony,
+    pub(super) recovery: RecoveryBook,
+    /// Why the process ends and starts again: with a complete recovery, to take a state, or with space again.
+    ends: Option<&'static str>,
+    pub(super) phase: Phase,
+    pub(super) data_directory: PathBuf,
     identity_key: KeyPair,
-    links: Links,
+    pub(super) links: Links,
     handle: Handle,
     metrics: Arc<Metrics>,
-    health: Health,
+    pub(super) health: Health,
+    keeping: Keeping,
+    /// No state was to be had: this process does with blocks.
+    pub(super) gave_up: bool,
     executed: Option<mpsc::Receiver<ExecutedResult>>,
     stored: Option<mpsc::UnboundedReceiver<Stored>>,
 }
@@ -119,7 +126,18 @@ struct MainLoop {
 /// Runs until `stop` is cancelled, then releases the session keys as the last durable act.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopError> {
     let Parts {
-        facts, ceremony, recovery, volume, data_directory, identity_key, links, handle, metrics, health, ..
+        facts,
+        ceremony,
+        recovery,
+        volume,
+        data_directory,
+        identity_key,
+        links,
+        handle,
+        metrics,
+        health,
+        keeping,
+        ..
     } = parts;
     let (mut events, mut requests) = (parts.events, parts.requests);
     let phase = Phase::Ceremony(Box::new(volume));
@@ -127,7 +145,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         facts,
         ceremony,
         recovery,
-        ends: false,
+        ends: None,
         phase,
         data_directory,
         identity_key,
@@ -135,10 +153,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         handle,
         metrics,
         health,
+        keeping,
+        gave_up: false,
         executed: None,
         stored: None,
     };
     if this.ceremony.accepted().is_some_and(|accepted| accepted.started) {
+        this.fetch_state(&mut events, &mut requests, &stop).await?;
         this.start_chain()?;
     }
     let mut ticks = tokio::time::interval(TICK);
@@ -156,35 +177,14 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
             _ = ticks.tick() => this.on_tick()?,
         }
         this.health.turned(this.turn());
-        if this.ends {
-            tracing::warn!("ending, to start again");
+        if let Some(reason) = this.ends {
+            tracing::warn!("ending, to start again {reason}");
             break;
         }
     }
     this.sessions()?.release()?;
     tracing::info!("released the session keys");
     Ok(())
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_executed(executed: &mut Option<mpsc::Receiver<ExecutedResult>>) -> Option<ExecutedResult> {
-    match executed {
-        Some(executed) => executed.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_stored(stored: &mut Option<mpsc::UnboundedReceiver<Stored>>) -> Option<Stored> {
-    match stored {
-        Some(stored) => stored.recv().await,
-        None => std::future::pending().await,
-    }
 }
 
 impl MainLoop {
@@ -208,6 +208,7 @@ impl MainLoop {
             handle: self.handle.clone(),
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
+            keeping: self.keeping,
         };
         // Opening reads disks; the other tasks of this thread go on elsewhere.
         let opened = tokio::task::block_in_place(|| startup::open(request))?;
@@ -284,11 +285,24 @@ impl MainLoop {
     }
 
     fn on_tick(&mut self) -> Result<(), MainLoopError> {
-        self.ends |= if let Phase::Running(running) = &mut self.phase { running.has_space_again() } else { false };
-        self.with_running(Running::on_tick)
+        if let Phase::Running(running) = &mut self.phase
+            && running.has_space_again()
+        {
+            self.ends = Some("with space on the volume");
+        }
+        self.with_running(Running::on_tick)?;
+        if let (Phase::Running(running), None) = (&self.phase, self.ends)
+            && !self.gave_up
+            && let Some(reason) = running.wanted_state()
+        {
+            tracing::warn!(%reason, "taking a state from the peers");
+            StateWish::of(&self.data_directory).make().map_err(StartupError::Storage)?;
+            self.ends = Some("with a state of the peers");
+        }
+        Ok(())
     }
 
-    fn on_requests(&mut self, requests: &mut Vec<Request>) -> Result<(), MainLoopError> {
+    pub(super) fn on_requests(&mut self, requests: &mut Vec<Request>) -> Result<(), MainLoopError> {
         let mut submissions = Vec::new();
         for request in requests.drain(..) {
             // In each arm: the caller may have gone.
@@ -368,7 +382,7 @@ impl MainLoop {
             }
             LifecycleRequest::CompleteRecovery(recovery, reply) => {
                 let result = self.with_recovery(|call, _| call.complete(*recovery));
-                self.ends = result.is_ok();
+                self.ends = result.is_ok().then_some("with the recovery");
                 answer(reply, result)
             }
             LifecycleRequest::GetVoterReport(epoch, reply) => {
@@ -476,22 +490,4 @@ impl MainLoop {
             Phase::Ceremony(_) | Phase::Turning => Turn { synced: false, able_to_sign: false },
         }
     }
-}
-
-/// Answers a call; a failed volume also ends the process, since nobody knows what it holds.
-fn answer<T>(
-    reply: oneshot::Sender<Result<T, LifecycleError>>,
-    result: Result<T, LifecycleError>,
-) -> Result<(), MainLoopError> {
-    let failed = match &result {
-        Err(LifecycleError::Volume { problem }) => Some(problem.clone()),
-        _ => None,
-    };
-    let _ = reply.send(result);
-    failed.map_or(Ok(()), |problem| Err(MainLoopError::Volume(problem)))
-}
-
-fn unknown_transaction() -> proto::GetTransactionResponse {
-    let status = proto::get_transaction_response::Status::Unknown(proto::Unknown {});
-    proto::GetTransactionResponse { status: Some(status), height: 0 }
 }

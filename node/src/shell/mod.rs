@@ -4,8 +4,10 @@
 //! API, the HTTP port, and the [`main_loop`]. The main loop first lives through the genesis [`ceremony`]; then the chain
 //! is [`running`]: it feeds the engine and [`perform`]s its effects strictly in order, disk before wire.
 
+pub mod absence;
 pub mod batch_storage;
 pub mod ceremony;
+mod fetching;
 pub mod handle;
 pub mod health;
 mod joining;
@@ -17,8 +19,10 @@ pub mod precommits;
 pub mod question;
 pub mod receipts;
 pub mod recovering;
+mod replies;
 pub mod report;
 pub mod running;
+pub mod serving;
 pub mod sessions;
 pub mod space;
 pub mod startup;
@@ -27,4 +31,5 @@ pub mod submission;
 pub mod timers;
 pub mod verifier;
 pub mod view;
+mod waits;
 pub mod watched;

@@ -220,6 +220,10 @@ impl Performer {
         let (reader, links) = (self.blocks.reader(), self.links.clone());
         tokio::task::spawn_blocking(move || {
             let count_max = usize::try_from(count).unwrap_or(usize::MAX);
+            if let Some(oldest) = reader.first_height().filter(|oldest| *oldest > first) {
+                links.send(&to, &frame(&PeerMessage::BlocksPruned { first: oldest }));
+                return;
+            }
             match reader.read_range(first, count_max, ANSWER_BYTES_MAX) {
                 Ok(blocks) => links.send(&to, &frame(&PeerMessage::BlocksResponse { blocks })),
                 Err(error) => tracing::error!(%error, "failed to read blocks for a peer"),
@@ -229,6 +233,7 @@ impl Performer {
     }
 }
 
-fn frame(message: &PeerMessage) -> Frame {
+/// A message as it travels.
+pub fn frame(message: &PeerMessage) -> Frame {
     Frame::from(message.encode())
 }

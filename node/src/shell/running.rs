@@ -17,12 +17,14 @@ use node_core::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    absence::{Absence, Standing},
     batch_storage::Stored,
     health::Turn,
     perform::{PerformError, Performer},
     question::{Known, NewestVote, Question},
     receipts::{Fate, final_to_proto},
     report::{self, RunningFacts},
+    serving::StateServer,
     space::SpaceWatch,
     state::Executed,
     submission::{Answer, Submission, SubmitError, Wanted},
@@ -49,6 +51,12 @@ pub struct Running {
     pub heights: watch::Sender<Height>,
     /// Peers that the engine was told of.
     pub connected: BTreeSet<Identity>,
+    /// Serves states to peers.
+    pub server: StateServer,
+    /// Whether this node has been away for too long; nothing where no state could be taken.
+    pub absence: Option<Absence>,
+    /// How many blocks are kept at least; all if there is no number.
+    pub keep_blocks: Option<u64>,
     /// The question that is being asked about a key of this volume.
     pub question: Option<Question>,
     /// Why a key of this volume is not used.
@@ -118,6 +126,13 @@ impl Running {
         }
         self.performer.receipts.on_executed(height, self.view.block(), outcome.receipts.clone());
         self.heights.send_replace(height);
+        if let Some(absence) = &mut self.absence {
+            absence.on_executed();
+        }
+        // The state after this block is durable, so nothing below needs to be executed again.
+        if let Some(oldest) = self.keep_blocks.and_then(|keep| height.checked_sub(keep)) {
+            self.performer.blocks.prune_below(oldest)?;
+        }
         self.step(Input::Executed { outcome, results }).map(|_| ())
     }
 
@@ -145,6 +160,17 @@ impl Running {
     /// True when the node has stopped because its volume was full, and there is space again.
     pub fn has_space_again(&mut self) -> bool {
         self.halted.is_some() && self.space.has_space_again(&self.performer.metrics)
+    }
+
+    /// Why this node should take a state from its peers, if it should.
+    pub fn wanted_state(&self) -> Option<String> {
+        let standing = Standing {
+            height: self.view.height(),
+            claimed: self.view.highest_claimed(),
+            since: self.view.executed_at.elapsed(),
+            peers: self.connected.len(),
+        };
+        self.absence.as_ref().filter(|_| self.halted.is_none())?.reason(standing)
     }
 
     /// Takes transactions of clients.
@@ -267,6 +293,9 @@ impl Running {
             Input::Connected(peer)
         } else {
             self.connected.remove(&peer);
+            if let Some(absence) = &mut self.absence {
+                absence.on_disconnected(&peer);
+            }
             Input::Disconnected(peer)
         };
         self.step(input).map(|_| ())
@@ -288,9 +317,21 @@ impl Running {
                 }
                 Ok(())
             }
+            PeerMessage::StateRequest => {
+                self.server.on_request(from);
+                Ok(())
+            }
+            PeerMessage::StatePieceRequest { height, number } => {
+                self.server.on_piece_request(from, height, number);
+                Ok(())
+            }
             message => {
-                if let PeerMessage::Status { height } = &message {
-                    self.view.on_claim(from, *height);
+                match (&message, &mut self.absence) {
+                    (PeerMessage::Status { height }, _) => self.view.on_claim(from, *height),
+                    (PeerMessage::BlocksPruned { first }, Some(absence)) => {
+                        absence.on_pruned(from, *first, self.engine.status().tip.next());
+                    }
+                    _ => {}
                 }
                 let shown = self.performer.handle.votes_are_watched().then(|| message.clone());
                 let outcome = self.step(Input::Message { from, message })?;

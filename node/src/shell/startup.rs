@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{
+    absence::Absence,
     batch_storage::{BatchStorage, Stored},
     handle::{ChainAccess, Handle},
     health::{Health, Turn},
@@ -28,9 +29,10 @@ use super::{
     receipts::Receipts,
     recovering::ExpectedLog,
     running::Running,
+    serving::StateServer,
     sessions::{Sessions, SessionsError},
     space::SpaceWatch,
-    state::{self, Executed, ExecutionError, StateAccess},
+    state::{self, Executed, ExecutionError, Light, StateAccess},
     timers::Timers,
     view::View,
 };
@@ -38,8 +40,8 @@ use crate::{
     adapters::{
         p2p::Links,
         storage::{
-            BatchLog, BlockLog, BlockReader, ConsensusLog, LogCondition, QmdbStore, RebuildError, StateError,
-            StorageError, rebuild_state_from_blocks,
+            BatchLog, BlockLog, BlockReader, ConsensusLog, Kept, LogCondition, Milestones, Prover, QmdbStore,
+            RebuildError, StateError, StorageError, rebuild_state_from_blocks,
         },
     },
     metrics::Metrics,
@@ -47,6 +49,8 @@ use crate::{
 
 /// Blocks whose batches may still be stored: the note that they are dropped is written a second later at most.
 const RECENT_HEADERS: usize = 64;
+/// In about so many files are the blocks that are kept: a file goes as a whole.
+const FILES_KEPT: u64 = 4;
 /// While the state is made again, every so many heights the log says so.
 const REBUILD_REPORT_INTERVAL: u64 = 1_000;
 
@@ -139,6 +143,17 @@ pub struct Request<'a> {
     pub metrics: Arc<Metrics>,
     /// For the kubelet.
     pub health: Health,
+    /// How many blocks to keep, and when to take a state.
+    pub keeping: Keeping,
+}
+
+/// What the configuration says about old blocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keeping {
+    /// How many blocks are kept at least; all if there is no number.
+    pub keep_blocks: Option<u64>,
+    /// How far behind the node takes a state.
+    pub after_blocks: Option<u64>,
 }
 
 /// The running chain with what its stores tell it.
@@ -153,16 +168,33 @@ pub struct Opened {
 
 /// Opens blocks and state, and makes the engine from what they hold. Blocks.
 pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
-    let Request { genesis, recoveries, identity, identity_key, data_directory, volume, links, handle, metrics, health } =
-        request;
+    let Request {
+        genesis,
+        recoveries,
+        identity,
+        identity_key,
+        data_directory,
+        volume,
+        links,
+        handle,
+        metrics,
+        health,
+        keeping,
+    } = request;
     let Volume { sessions, log, found } = volume;
-    let blocks = BlockLog::open(&data_directory.join("blocks"))?;
+    let mut blocks = BlockLog::open(&data_directory.join("blocks"))?;
+    if let Some(keep) = keeping.keep_blocks {
+        blocks.limit_files(keep / FILES_KEPT);
+    }
     let tip = match blocks.last_height() {
         Some(height) => blocks.reader().read(height)?.map(|tip| (tip.block.header().clone(), tip.certificate)),
         None => None,
     };
     let store = QmdbStore::open(&data_directory.join("state"))?;
-    let rebuilt = rebuild_state_from_blocks(&genesis, &recoveries, &blocks.reader(), &store, move |height| {
+    let light = Light { milestones: Milestones::open(&data_directory.join("light"))?, blocks: blocks.reader() };
+    let kept =
+        Kept { genesis: &genesis, recoveries: &recoveries, blocks: &light.blocks, milestones: &light.milestones };
+    let rebuilt = rebuild_state_from_blocks(kept, &store, move |height| {
         // This may take long, and is no reason to be restarted.
         health.turned(Turn { synced: false, able_to_sign: false });
         if height.get().is_multiple_of(REBUILD_REPORT_INTERVAL) {
@@ -180,8 +212,13 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     });
     metrics.height.set(i64::try_from(blocks.last_height().map_or(0, Height::get)).unwrap_or(i64::MAX));
     metrics.executed_height.set(i64::try_from(view.height().get()).unwrap_or(i64::MAX));
+    let prover =
+        Prover { genesis: Arc::clone(&genesis), blocks: blocks.reader(), milestones: light.milestones.clone() };
+    let server = StateServer::new(prover, store.clone(), links.clone());
+    // No proof leads over a recovery.
+    let absence = recoveries.newest().is_none().then(|| Absence::new(keeping.after_blocks));
     // The task ends with the executor, which the running chain owns.
-    let (executor, executed, _task) = state::start(store, recoveries.clone());
+    let (executor, executed, _task) = state::start(store, recoveries.clone(), light);
     let effective_keys = sessions.in_state(KeyState::Effective);
     let proposed_keys = sessions.proposed();
     let (batch_log, batches) = BatchLog::open(&data_directory.join("batches"))?;
@@ -226,6 +263,9 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         view,
         heights,
         connected: BTreeSet::new(),
+        server,
+        absence,
+        keep_blocks: keeping.keep_blocks,
         question: None,
         not_cleared: None,
         halted: None,

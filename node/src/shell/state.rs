@@ -13,7 +13,9 @@ use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::recovering::Completeness;
-use crate::adapters::storage::{QmdbStore, StateError};
+use crate::adapters::storage::{
+    BlockReader, LocalStore, MilestoneError, Milestones, QmdbStore, StateError, StorageError, keep_milestone,
+};
 
 /// Blocks that may wait for execution. The engine runs at most three heights ahead of it.
 const BLOCKS_MAX: usize = 16;
@@ -36,6 +38,18 @@ pub enum ExecutionError {
     /// An entry could not be read.
     #[error("failed to read the state")]
     Read(#[from] ExecuteError),
+    /// A change of voters could not be kept.
+    #[error(transparent)]
+    Milestone(#[from] MilestoneError),
+    /// The certificate of a block could not be read.
+    #[error("failed to read the certificate of block {height}")]
+    Certificate {
+        /// The block.
+        height: Height,
+        /// Why, if the volume failed.
+        #[source]
+        source: Option<StorageError>,
+    },
     /// A recovery does not stand on the state.
     #[error("failed to go on with a recovery")]
     Recovery(#[source] RecoveryRefused),
@@ -72,6 +86,25 @@ pub fn read(store: &QmdbStore, recoveries: &Recoveries) -> Result<Snapshot, Exec
     })?
 }
 
+/// What keeps the changes of voters for light clients.
+#[derive(Clone, Debug)]
+pub struct Light {
+    /// Where they are kept.
+    pub milestones: Milestones,
+    /// Final blocks with their certificates.
+    pub blocks: BlockReader,
+}
+
+impl Light {
+    /// Looks whether the voters change after a height that is executed next.
+    fn keep(&self, state: &LocalStore, height: Height) -> Result<(), ExecutionError> {
+        let block = self.blocks.read(height);
+        let block = block.map_err(|source| ExecutionError::Certificate { height, source: Some(source) })?;
+        let block = block.ok_or(ExecutionError::Certificate { height, source: None })?;
+        Ok(keep_milestone(state, &self.milestones, &block)?)
+    }
+}
+
 /// The queue of blocks to execute.
 #[derive(Clone, Debug)]
 pub struct Executor {
@@ -83,13 +116,14 @@ pub struct Executor {
 pub fn start(
     store: QmdbStore,
     recoveries: Recoveries,
+    light: Light,
 ) -> (Executor, mpsc::Receiver<Result<Executed, ExecutionError>>, tokio::task::JoinHandle<()>) {
     let (blocks, mut queue) = mpsc::channel::<Arc<Block>>(BLOCKS_MAX);
     let (results, executed) = mpsc::channel(BLOCKS_MAX);
     let task = tokio::spawn(async move {
         while let Some(block) = queue.recv().await {
-            let (store, recoveries) = (store.clone(), recoveries.clone());
-            let result = tokio::task::spawn_blocking(move || execute(&store, block, recoveries)).await;
+            let (store, recoveries, light) = (store.clone(), recoveries.clone(), light.clone());
+            let result = tokio::task::spawn_blocking(move || execute(&store, block, recoveries, light)).await;
             let result = result.unwrap_or(Err(ExecutionError::Interrupted));
             let failed = result.is_err();
             if results.send(result).await.is_err() || failed {
@@ -107,10 +141,16 @@ impl Executor {
     }
 }
 
-fn execute(store: &QmdbStore, block: Arc<Block>, recoveries: Recoveries) -> Result<Executed, ExecutionError> {
+fn execute(
+    store: &QmdbStore,
+    block: Arc<Block>,
+    recoveries: Recoveries,
+    light: Light,
+) -> Result<Executed, ExecutionError> {
     let start = Instant::now();
     let height = block.header().height;
     let (applied, progress) = store.run(move |local| {
+        light.keep(local, height)?;
         let applied = ledger::apply_block_after(local, &block, &recoveries)
             .map_err(|source| ExecutionError::Apply { height, source })?;
         let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;

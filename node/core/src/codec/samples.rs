@@ -10,6 +10,7 @@ use crate::{
     ledger::{Account, Chain, Consent, PendingParameters, PendingRotation, PendingRotations, Progress},
     light::LightBlock,
     session::{KeyList, NewKey, Owner, RecordEntry, SigningRecord, Slot},
+    sync::StateManifest,
     types::{
         Amount, Batch, BatchAcknowledgement, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason,
         Governance, GovernanceChange, Hash, Height, Incarnation, ManifestSignature, Nonce, OperationsRange,
@@ -196,6 +197,12 @@ pub fn documents() -> Vec<Sample> {
         voters: genesis.voter_set().clone(),
         next_voters: genesis.voter_set().clone(),
     };
+    let state_manifest = StateManifest {
+        chain_id: genesis.chain_id.clone(),
+        genesis: genesis.hash(),
+        path: vec![light_block.clone()],
+        block: CertifiedBlock { block: block.clone(), certificate: certificate() },
+    };
     let mut samples = vec![
         sample("genesis", &genesis),
         sample("parameters", &genesis.parameters),
@@ -207,6 +214,7 @@ pub fn documents() -> Vec<Sample> {
         sample("results", &results()),
         sample("certificate", &certificate()),
         sample("light-block", &light_block),
+        sample("state-manifest", &state_manifest),
         sample("vote", &vote()),
         sample("receipt-executed", &receipt(ReceiptStatus::Executed)),
         sample("receipt-failed", &receipt(ReceiptStatus::Failed(FailureReason::BalanceTooSmall))),
@@ -255,6 +263,7 @@ fn messages() -> Vec<Sample> {
     };
     let batch = block.batches()[0].clone();
     let header = ProposedHeader::new(proposal, &block, |_| true);
+    let piece = PeerMessage::StatePiece { height: Height::new(9), number: 4, bytes: vec![1, 2, 3] };
     vec![
         sample("message-batch", &PeerMessage::Batch(batch)),
         sample("message-batch-acknowledgements", &PeerMessage::BatchAcknowledgements(vec![acknowledgement])),
@@ -266,6 +275,11 @@ fn messages() -> Vec<Sample> {
         sample("message-status", &PeerMessage::Status { height: Height::new(9) }),
         sample("message-blocks-request", &PeerMessage::BlocksRequest { from: Height::new(9), count: 3 }),
         sample("message-blocks-response", &PeerMessage::BlocksResponse { blocks }),
+        sample("message-blocks-pruned", &PeerMessage::BlocksPruned { first: Height::new(9) }),
+        sample("message-state-request", &PeerMessage::StateRequest),
+        sample("message-state-manifest", &PeerMessage::StateManifest(vec![1, 2, 3])),
+        sample("message-state-piece-request", &PeerMessage::StatePieceRequest { height: Height::new(9), number: 4 }),
+        sample("message-state-piece", &piece),
         sample("message-transactions", &PeerMessage::Transactions(transactions())),
         sample("message-newest-vote-request", &request),
         sample("message-newest-vote-response", &response),

@@ -57,10 +57,21 @@ impl Engine {
                 self.out.push(Effect::Send { to: from, message: answer.into() });
                 Ok(())
             }
-            // The shell keeps these for itself.
-            PeerMessage::NewestVoteResponse { .. } | PeerMessage::Transactions(_) | PeerMessage::Batch(_) => {
-                Err(DropReason::Unrequested)
+            PeerMessage::BlocksPruned { first } => {
+                if first > self.chain.tip().next() {
+                    self.sync.distrust(&from, self.chain.tip());
+                    self.ask_blocks();
+                }
+                Ok(())
             }
+            // The shell keeps these for itself.
+            PeerMessage::NewestVoteResponse { .. }
+            | PeerMessage::Transactions(_)
+            | PeerMessage::Batch(_)
+            | PeerMessage::StateRequest
+            | PeerMessage::StateManifest(_)
+            | PeerMessage::StatePieceRequest { .. }
+            | PeerMessage::StatePiece { .. } => Err(DropReason::Unrequested),
         };
         if let Err(reason) = taken {
             self.out.push(Effect::Dropped { from, reason });

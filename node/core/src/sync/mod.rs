@@ -3,6 +3,15 @@
 //! Blocks are verified by the engine against the voters of their height, which the node knows from executing the blocks
 //! before; so a fresh node follows every change of voters from genesis on, and no peer can lead it astray. Nothing here
 //! looks at signatures: this is only about whom to ask for what.
+//!
+//! A node that is too far behind for that takes the state of a late height instead: [`StateManifest`] proves which one, and
+//! [`StatePiece`]s carry it.
+
+mod fetching;
+mod manifest;
+mod pieces;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,6 +19,10 @@ use crate::{
     consensus::DropReason,
     types::{CertifiedBlock, Height, Identity},
 };
+
+pub use fetching::{FETCH_PATIENCE_MS, FetchEffect, STATE_TIMEOUT_MS, StateChecks, StateFetch, StateTarget};
+pub use manifest::{ManifestError, PATH_LENGTH_MAX, StateManifest, VerifiedManifest, shortest_path};
+pub use pieces::{OPERATIONS_PER_PIECE, PieceKind, StatePiece, piece, piece_count};
 
 /// How many blocks are asked for at once.
 pub const BLOCKS_PER_REQUEST: u32 = 16;

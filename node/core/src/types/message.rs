@@ -11,6 +11,8 @@ use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 
 /// The most transactions that one message carries.
 pub const TRANSACTIONS_PER_MESSAGE_MAX: usize = 1_000;
+/// The most bytes of a state's proof, or of a piece of it, that one answer carries.
+pub const STATE_BYTES_MAX: usize = 15 << 20;
 /// The most blocks that one answer carries.
 pub const BLOCKS_PER_RESPONSE_MAX: usize = 64;
 
@@ -104,6 +106,31 @@ pub enum PeerMessage {
         /// The newest certificate that the sender knows: how far the chain is.
         certificate: Option<CommitCertificate>,
     },
+    /// The blocks asked for are not kept: the oldest one here is of this height.
+    BlocksPruned {
+        /// That height.
+        first: Height,
+    },
+    /// Asks for the proof of the newest state that the receiver can prove.
+    StateRequest,
+    /// An encoded `StateManifest`; empty if there is none.
+    StateManifest(Vec<u8>),
+    /// Asks for a piece of the operations behind a state.
+    StatePieceRequest {
+        /// The height of the state.
+        height: Height,
+        /// The number of the piece, from 0.
+        number: u64,
+    },
+    /// A piece of the operations behind a state.
+    StatePiece {
+        /// The height of the state.
+        height: Height,
+        /// The number of the piece.
+        number: u64,
+        /// As the state store encodes it; empty if it is not kept.
+        bytes: Vec<u8>,
+    },
     /// Transactions that the sender keeps until they are in a block, for the receiver to keep as well.
     Batch(Arc<Batch>),
     /// The signers have these batches durably.
@@ -188,6 +215,7 @@ impl Encode for PeerMessage {
     fn room(&self) -> usize {
         match self {
             Self::Batch(batch) => batch.bytes() + 1,
+            Self::StateManifest(bytes) | Self::StatePiece { bytes, .. } => bytes.len() + 32,
             Self::ProposedHeader(proposed) => 1_024 + 40 * proposed.header.batches.len(),
             _ => 512,
         }
@@ -236,6 +264,26 @@ impl Encode for PeerMessage {
                 writer.option(vote.as_ref());
                 writer.option(certificate.as_ref());
             }
+            Self::BlocksPruned { first } => {
+                writer.u8(10);
+                first.encode_to(writer);
+            }
+            Self::StateRequest => writer.u8(11),
+            Self::StateManifest(bytes) => {
+                writer.u8(12);
+                writer.bytes(bytes);
+            }
+            Self::StatePieceRequest { height, number } => {
+                writer.u8(13);
+                height.encode_to(writer);
+                writer.u64(*number);
+            }
+            Self::StatePiece { height, number, bytes } => {
+                writer.u8(14);
+                height.encode_to(writer);
+                writer.u64(*number);
+                writer.bytes(bytes);
+            }
             Self::Batch(batch) => {
                 writer.u8(20);
                 batch.encode_to(writer);
@@ -275,6 +323,18 @@ impl Decode for PeerMessage {
                 nonce: CeremonyNonce::decode_from(reader)?,
                 vote: reader.option("newest vote")?,
                 certificate: reader.option("newest certificate")?,
+            }),
+            10 => Ok(Self::BlocksPruned { first: Height::decode_from(reader)? }),
+            11 => Ok(Self::StateRequest),
+            12 => Ok(Self::StateManifest(reader.bytes("state manifest", STATE_BYTES_MAX)?.to_vec())),
+            13 => Ok(Self::StatePieceRequest {
+                height: Height::decode_from(reader)?,
+                number: reader.u64("piece number")?,
+            }),
+            14 => Ok(Self::StatePiece {
+                height: Height::decode_from(reader)?,
+                number: reader.u64("piece number")?,
+                bytes: reader.bytes("state piece", STATE_BYTES_MAX)?.to_vec(),
             }),
             20 => Ok(Self::Batch(Arc::decode_from(reader)?)),
             21 => Ok(Self::BatchAcknowledgements(reader.list("acknowledgements", ACKNOWLEDGEMENTS_PER_MESSAGE_MAX)?)),

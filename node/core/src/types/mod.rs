@@ -31,7 +31,7 @@ pub use identifiers::{
 };
 pub use message::{
     BLOCKS_PER_RESPONSE_MAX, CertifiedBlock, PeerMessage, ProposedBlock, RoundCertificate, RoundSignature,
-    TRANSACTIONS_PER_MESSAGE_MAX,
+    STATE_BYTES_MAX, TRANSACTIONS_PER_MESSAGE_MAX,
 };
 pub use parameters::{Parameters, ParametersDraft, ParametersError, Timeout};
 pub use quantities::{Amount, Epoch, Height, Nonce, Power, Round, TimeMs};

@@ -33,6 +33,8 @@ const NEWEST_MAX: usize = 16;
 pub struct BlockLog {
     reader: BlockReader,
     segment_bytes: u64,
+    /// A file takes no more blocks than this.
+    blocks_per_file: u64,
     /// Where the next record goes in the last file.
     offset: u64,
     failed: bool,
@@ -82,7 +84,32 @@ impl BlockLog {
             newest.segment.cut(ending)?;
             offset = ending.offset;
         }
-        Ok(Self { reader: BlockReader::new(folder, state), segment_bytes, offset, failed: false })
+        Ok(Self {
+            reader: BlockReader::new(folder, state),
+            segment_bytes,
+            blocks_per_file: u64::MAX,
+            offset,
+            failed: false,
+        })
+    }
+
+    /// From now on a file holds at most so many blocks, so that removing whole files removes about as many.
+    pub fn limit_files(&mut self, blocks_max: u64) {
+        self.blocks_per_file = blocks_max.max(1);
+    }
+
+    /// Removes the files in which every block is below this height. The newest file always stays.
+    pub fn prune_below(&mut self, height: Height) -> Result<(), StorageError> {
+        loop {
+            let removed = self.reader.shared.write(|state| {
+                let next = state.files.get(1).map(|file| file.segment.number());
+                let unused = next.is_some_and(|next| next <= height.get());
+                if unused { Some(state.files.remove(0)) } else { None }
+            });
+            let Some(removed) = removed else { return Ok(()) };
+            // Whoever reads it still has it open.
+            file::remove(removed.segment.path())?;
+        }
     }
 
     /// A handle for reading.
@@ -130,7 +157,12 @@ impl BlockLog {
     fn append_body(&mut self, folder: &Path, height: u64, body: &[u8]) -> Result<(), StorageError> {
         let newest = self.reader.shared.read(|state| state.files.last().cloned());
         let file = match newest {
-            Some(file) if file.segment.fits(self.offset, body.len() as u64) => file,
+            Some(file)
+                if file.segment.fits(self.offset, body.len() as u64)
+                    && height.saturating_sub(file.segment.number()) < self.blocks_per_file =>
+            {
+                file
+            }
             _ => {
                 let segment = Segment::create(folder, &KIND, height, self.segment_bytes)?;
                 let file = Arc::new(BlockFile { segment, index: Mutex::default() });

@@ -5,6 +5,7 @@
 //! | `genesis/` | [`GenesisStore`] | which chain this node accepted; the operator asks again |
 //! | `blocks/` | [`BlockLog`] | final blocks; fetched from peers |
 //! | `batches/` | [`BatchLog`] | one copy of what was acknowledged as durable; the other voters have it |
+//! | `light/` | [`Milestones`] | nothing: made again with the state |
 //! | `state/` | [`QmdbStore`] | nothing: [`rebuild_state_from_blocks`] executes the blocks again |
 //! | `wal/` | [`ConsensusLog`] | what was signed: the session key of this volume may never sign again |
 //! | `recovery/` | [`RecoveryStore`] | that the node signed for a recovery: replace the volume |
@@ -22,22 +23,35 @@ mod document;
 mod error;
 mod file;
 mod genesis;
+mod milestones;
+mod proving;
 mod rebuild;
 mod record;
 mod recovery;
+mod restore;
 mod segment;
 mod session;
+mod snapshot;
 mod state;
+mod wish;
 
 pub use batches::BatchLog;
 pub use blocks::{BlockLog, BlockReader};
 pub use consensus_log::{ConsensusLog, LogCondition, OpenedLog};
 pub use error::StorageError;
 pub use genesis::{AcceptedGenesis, GenesisStore};
-pub use rebuild::{RebuildError, Rebuilt, rebuild_state_from_blocks};
+pub use milestones::Milestones;
+pub use proving::{Prover, ProvingError};
+pub use rebuild::{Kept, MilestoneError, RebuildError, Rebuilt, keep_milestone, rebuild_state_from_blocks};
 pub use recovery::RecoveryStore;
+pub use restore::{RestoreError, finish_install, install, prepare};
 pub use session::SessionStore;
-pub use state::{LocalStore, ProofError, QmdbStore, StateError, VALUE_BYTES_MAX, verify_state_proof};
+pub use snapshot::{SnapshotReader, SnapshotWriter, publish_snapshot};
+pub use state::{
+    ImportError, LocalStore, PIECE_BYTES_MAX, PieceError, Pieces, ProofError, QmdbStore, StateError, VALUE_BYTES_MAX,
+    import_state, verify_piece, verify_state_proof,
+};
+pub use wish::StateWish;
 
 #[cfg(test)]
 mod tests;

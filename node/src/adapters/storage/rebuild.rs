@@ -4,11 +4,12 @@ use node_core::{
     ledger::{
         Applied, ApplyError, ExecuteError, Recoveries, StateStore, apply_block_after, apply_genesis_before, snapshot,
     },
-    types::{Genesis, Height},
+    light::LightBlock,
+    types::{CertifiedBlock, Genesis, Height},
 };
 use thiserror::Error;
 
-use super::{BlockReader, QmdbStore, StateError, StorageError};
+use super::{BlockReader, Milestones, QmdbStore, StateError, StorageError};
 
 /// Why the state could not be brought up to the blocks.
 #[derive(Debug, Error)]
@@ -52,6 +53,9 @@ pub enum RebuildError {
         /// The height of the block that names them.
         height: Height,
     },
+    /// A change of voters could not be kept.
+    #[error(transparent)]
+    Milestone(#[from] MilestoneError),
     /// The state could not be read.
     #[error("failed to read the state: {0}")]
     Read(#[from] ExecuteError),
@@ -72,30 +76,73 @@ pub struct Rebuilt {
     pub to: Height,
 }
 
+/// What a node keeps of its chain beside the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// The genesis.
+    pub genesis: &'a Genesis,
+    /// The recoveries with which the chain went on.
+    pub recoveries: &'a Recoveries,
+    /// The blocks.
+    pub blocks: &'a BlockReader,
+    /// The changes of voters.
+    pub milestones: &'a Milestones,
+}
+
+/// Why a change of voters was not kept.
+#[derive(Debug, Error)]
+pub enum MilestoneError {
+    /// The state could not be read.
+    #[error("failed to read the state: {0}")]
+    Read(#[from] ExecuteError),
+    /// The volume failed.
+    #[error("failed to keep a change of voters: {0}")]
+    Storage(#[from] StorageError),
+}
+
+/// Keeps the header of a block with both sets, durably, if the next height has other voters. To be called on the state
+/// before the block is executed on it: so no change is missing, whenever a crash comes.
+pub fn keep_milestone<S: StateStore>(
+    state: &S,
+    milestones: &Milestones,
+    block: &CertifiedBlock,
+) -> Result<(), MilestoneError> {
+    let Some(before) = snapshot(state)? else { return Ok(()) };
+    let header = block.block.header();
+    if before.progress.height.next() != header.height || before.sets.first == before.sets.second {
+        return Ok(());
+    }
+    let (voters, next_voters) = (before.sets.first, before.sets.second);
+    let certificate = block.certificate.clone();
+    Ok(milestones.keep(LightBlock { header: header.clone(), certificate, voters, next_voters })?)
+}
+
 /// Executes genesis and every block that the state does not hold yet, up to the last one that is kept. `progress` is told
 /// each height that was done, to be shown to whoever waits.
 ///
 /// Execution is deterministic, so the results come out as they were, and each block shows it by naming those of the block
 /// two heights before.
 pub fn rebuild_state_from_blocks(
-    genesis: &Genesis,
-    recoveries: &Recoveries,
-    blocks: &BlockReader,
+    chain: Kept<'_>,
     state: &QmdbStore,
     progress: impl Fn(Height) + Send + 'static,
 ) -> Result<Rebuilt, RebuildError> {
-    let (genesis, recoveries, blocks) = (genesis.clone(), recoveries.clone(), blocks.clone());
+    let Kept { genesis, recoveries, blocks, milestones } = chain;
+    let (genesis, recoveries) = (genesis.clone(), recoveries.clone());
+    let (blocks, milestones) = (blocks.clone(), milestones.clone());
     // On the thread of the store, so that its many reads cost no change of thread.
-    state.run(move |store| rebuild(&genesis, &recoveries, &blocks, store, progress))?
+    state.run(move |store| {
+        let chain = Kept { genesis: &genesis, recoveries: &recoveries, blocks: &blocks, milestones: &milestones };
+        rebuild(chain, store, progress)
+    })?
 }
 
 fn rebuild<S: StateStore<Error = StateError>>(
-    genesis: &Genesis,
-    recoveries: &Recoveries,
-    blocks: &BlockReader,
+    chain: Kept<'_>,
     store: &mut S,
     progress: impl Fn(Height),
 ) -> Result<Rebuilt, RebuildError> {
+    let Kept { genesis, recoveries, blocks, milestones } = chain;
     let from = store.roots()?.map(|(height, _)| height);
     let last = blocks.last_height().unwrap_or(Height::ZERO);
     if let Some(executed) = from.filter(|executed| *executed > last) {
@@ -112,6 +159,7 @@ fn rebuild<S: StateStore<Error = StateError>>(
         if block.block.header().results != two_before {
             return Err(RebuildError::ResultsDiffer { height });
         }
+        keep_milestone(store, milestones, &block)?;
         if let Applied::Now { outcome: _, results } = apply_block_after(store, &block.block, recoveries)? {
             (two_before, one_before) = (one_before, results);
         }

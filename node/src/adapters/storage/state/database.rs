@@ -55,9 +55,11 @@ const PRUNE_INTERVAL: u64 = 1_024;
 
 pub type Key = FixedBytes<{ StateKey::SIZE }>;
 pub type Family = mmr::Family;
-type Database = Db<Family, Context, Key, Vec<u8>, Sha256, EightCap, CHUNK_BYTES, Sequential>;
+/// The database in a folder.
+pub type Database = Db<Family, Context, Key, Vec<u8>, Sha256, EightCap, CHUNK_BYTES, Sequential>;
 type DatabaseError = commonware_storage::qmdb::Error<Family>;
-type Location = mmr::Location;
+/// A place in the log of operations.
+pub type Location = mmr::Location;
 /// How a value is read back: its length, and nothing about its bytes.
 pub type ValueConfig = (RangeCfg<usize>, ());
 
@@ -98,7 +100,7 @@ impl LocalStore {
         })
     }
 
-    fn database(&self) -> Result<&Database, StateError> {
+    pub(super) fn database(&self) -> Result<&Database, StateError> {
         self.database.as_ref().ok_or_else(|| StateError::Stopped {
             path: self.folder.clone(),
             reason: "an earlier write failed".to_owned(),
@@ -114,7 +116,7 @@ impl LocalStore {
         }
     }
 
-    fn failed(&self, action: &'static str) -> impl Fn(DatabaseError) -> StateError + use<> {
+    pub(super) fn failed(&self, action: &'static str) -> impl Fn(DatabaseError) -> StateError + use<> {
         let folder = self.folder.clone();
         move |error| database_error(action, &folder, &error)
     }
@@ -205,11 +207,12 @@ impl StateStore for LocalStore {
 
 /// Waits for the database. Its runtime counts how often a task may go on without a pause and would make this one wait for
 /// ever, so the count is switched off.
-fn wait<F: Future>(future: F) -> F::Output {
+pub fn wait<F: Future>(future: F) -> F::Output {
     futures::executor::block_on(::tokio::task::unconstrained(future))
 }
 
-fn roots(database: &Database) -> StateRoots {
+/// The roots of a database, and the operations that a node in sync keeps.
+pub fn roots(database: &Database) -> StateRoots {
     let start = database.sync_boundary();
     let end = database.bounds().end;
     StateRoots {
@@ -229,7 +232,8 @@ fn database_error(action: &'static str, folder: &std::path::Path, error: &Databa
     StateError::Database { action, path: folder.to_path_buf(), reason: error.to_string() }
 }
 
-fn config() -> VariableConfig<EightCap, ((), ValueConfig), Sequential> {
+/// How the database lies on the disk.
+pub fn config() -> VariableConfig<EightCap, ((), ValueConfig), Sequential> {
     let page_cache = CacheRef::new(PAGE_BYTES, CACHED_PAGES);
     VariableConfig {
         merkle_config: MerkleConfig {

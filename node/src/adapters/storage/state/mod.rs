@@ -6,6 +6,7 @@
 
 mod database;
 mod proof;
+mod transfer;
 
 use std::{
     any::Any,
@@ -28,6 +29,7 @@ use super::{StorageError, file};
 
 pub use database::{LocalStore, VALUE_BYTES_MAX};
 pub use proof::{ProofError, verify_state_proof};
+pub use transfer::{ImportError, PIECE_BYTES_MAX, PieceError, Pieces, import_state, verify_piece};
 
 /// Commands that may wait for the thread.
 const COMMANDS_MAX: usize = 64;

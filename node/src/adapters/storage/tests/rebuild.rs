@@ -8,7 +8,9 @@ use node_core::{
 };
 
 use super::chain;
-use crate::adapters::storage::{BlockLog, BlockReader, QmdbStore, RebuildError, Rebuilt, rebuild_state_from_blocks};
+use crate::adapters::storage::{
+    BlockLog, BlockReader, Kept, Milestones, QmdbStore, RebuildError, Rebuilt, rebuild_state_from_blocks,
+};
 
 fn block_log(folder: &Path, blocks: &[CertifiedBlock]) -> BlockReader {
     let mut log = BlockLog::open_with(&folder.join("blocks"), 8192).unwrap();
@@ -23,7 +25,18 @@ fn open(folder: &Path) -> QmdbStore {
 }
 
 fn rebuild(blocks: &BlockReader, state: &QmdbStore) -> Result<Rebuilt, RebuildError> {
-    rebuild_state_from_blocks(&chain::genesis(), &Recoveries::default(), blocks, state, |_| {})
+    rebuild_told(blocks, state, |_| {})
+}
+
+fn rebuild_told(
+    blocks: &BlockReader,
+    state: &QmdbStore,
+    progress: impl Fn(Height) + Send + 'static,
+) -> Result<Rebuilt, RebuildError> {
+    let milestones = Milestones::open(&state.folder().with_file_name("light")).unwrap();
+    let (genesis, recoveries) = (chain::genesis(), Recoveries::default());
+    let kept = Kept { genesis: &genesis, recoveries: &recoveries, blocks, milestones: &milestones };
+    rebuild_state_from_blocks(kept, state, progress)
 }
 
 #[test]
@@ -47,7 +60,7 @@ fn a_state_behind_the_blocks_catches_up_and_one_level_with_them_stays() {
     chain::run(&mut state, &chain::genesis(), 6);
     let log = block_log(folder.path(), &blocks);
     let (heights, told) = std::sync::mpsc::channel();
-    let rebuilt = rebuild_state_from_blocks(&chain::genesis(), &Recoveries::default(), &log, &state, move |height| {
+    let rebuilt = rebuild_told(&log, &state, move |height| {
         heights.send(height.get()).unwrap();
     });
     assert_eq!(rebuilt.unwrap(), Rebuilt { from: Some(Height::new(6)), to: Height::new(9) });
