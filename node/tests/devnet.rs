@@ -113,7 +113,7 @@ async fn a_network_that_stopped_as_a_whole_goes_on_with_the_same_keys() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_voter_makes_blocks_and_stops_in_good_order() {
-    let network = network(1, 0).await;
+    let mut network = network(1, 0).await;
     let (_, done) = network.send(0, 0, 0).await;
     assert!(done.height >= 1);
     network.devnet.stop_node(0).await.expect("the node stops");

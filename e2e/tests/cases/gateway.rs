@@ -9,8 +9,13 @@ use althing_e2e::entrance::Entrance;
 use althing_e2e::load::{Sender, demo_account};
 use althing_e2e::network::{Network, eventually};
 use althing_e2e::watch::Watch;
+use althing_node::adapters::storage::verify_state_proof;
 use anyhow::{Context, Result, ensure};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use node_api::light::{Follower, PROOF_DELAY};
+use node_api::{genesis, proto};
 use node_core::codec::Encode;
+use node_core::types::{AccountId, Height};
 use serde_json::Value;
 use tokio::time::{Instant, interval};
 
@@ -80,9 +85,65 @@ async fn submits_and_reads_back(
         Ok(())
     })
     .await?;
+    account_is_proved(scene, network, entrance).await?;
     let document = anonymous.get("/api/v1/openapi.json").await?;
     ensure!(document.body.get("openapi").is_some(), "the document: {document:?}");
     Ok(())
+}
+
+/// Through the gateway a client that has nothing but the genesis follows the chain's certificates and proves an account.
+async fn account_is_proved(scene: &Scene, network: &Network, entrance: &Entrance) -> Result<()> {
+    let map = names::genesis_config_map(&network.group);
+    let path = format!("jsonpath={{.data['{}']}}", names::FILE_GENESIS.replace('.', "\\."));
+    let text = network.kubectl(&["get", "configmap", &map, "-o", &path]).await?;
+    let mut follower = Follower::new(&genesis::from_json(&text)?)?;
+    let id = AccountId::new(demo_account(&scene.environment.root)?.public());
+    let answer = entrance.get(&format!("/api/v1/accounts/{}?prove=true", hex::encode(id.as_bytes()))).await?;
+    ensure!(answer.status == 200, "the account: {answer:?}");
+    let account = account_of(&answer.body)?;
+    let height = account.proof.as_ref().context("the answer has a proof")?.height + PROOF_DELAY;
+    let path = format!("/api/v1/light-blocks?height={height}");
+    eventually("the header that certifies the root", 20, || async {
+        let answer = entrance.get(&path).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    let way = entrance.get(&path).await?;
+    let blocks = way.body.pointer("/lightBlocks").and_then(Value::as_array).context("there are light blocks")?;
+    let light_blocks = blocks.iter().map(bytes_of).collect::<Result<_>>()?;
+    follower.believe(&proto::GetLightBlocksResponse { light_blocks }, Height::new(height))?;
+    let proved = follower.certified(&id, &account)?;
+    verify_state_proof(&proved.key, proved.value.as_deref(), &proved.proof, &proved.root)?;
+    ensure!(proved.account.nonce.get() > 0, "the transaction is in the account: {:?}", proved.account);
+    Ok(())
+}
+
+/// The gateway's JSON of an account as the message that it was.
+fn account_of(body: &Value) -> Result<proto::GetAccountResponse> {
+    let number = |path: &str| -> Result<u64> {
+        let text = body.pointer(path).and_then(Value::as_str).unwrap_or("0");
+        text.parse().with_context(|| format!("{path} is {text}"))
+    };
+    let bytes = |path: &str| body.pointer(path).map_or(Ok(Vec::new()), bytes_of);
+    Ok(proto::GetAccountResponse {
+        account: bytes("/account")?,
+        exists: body.get("exists").and_then(Value::as_bool).unwrap_or(false),
+        nonce: number("/nonce")?,
+        balance: number("/balance")?,
+        height: number("/height")?,
+        proof: Some(proto::StateProof {
+            height: number("/proof/height")?,
+            state_root: bytes("/proof/stateRoot")?,
+            key: bytes("/proof/key")?,
+            value: bytes("/proof/value")?,
+            proof: bytes("/proof/proof")?,
+        }),
+    })
+}
+
+fn bytes_of(value: &Value) -> Result<Vec<u8>> {
+    Ok(STANDARD.decode(value.as_str().context("bytes are a text")?)?)
 }
 
 /// No observer counts as a voter: not in status, not in the chain's budget, not by its label.

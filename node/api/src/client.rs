@@ -275,6 +275,18 @@ impl Client {
         self.call("Blocks.StreamBlocks", client.stream_blocks(request)).await
     }
 
+    /// `Blocks.GetLightBlocks`; `None` asks for the way to the newest height.
+    pub async fn light_blocks(
+        &self,
+        trusted: Height,
+        to: Option<Height>,
+    ) -> Result<proto::GetLightBlocksResponse, ClientError> {
+        let mut client = BlocksClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let request =
+            proto::GetLightBlocksRequest { trusted_height: trusted.get(), to_height: to.map_or(0, Height::get) };
+        self.call("Blocks.GetLightBlocks", client.get_light_blocks(self.request(request))).await
+    }
+
     /// `Votes.StreamVotes`.
     pub async fn votes(&self) -> Result<Streaming<proto::VoteEvent>, ClientError> {
         let mut client = VotesClient::new(self.channel.clone());

@@ -9,6 +9,7 @@
 //! | [`config`], [`gateway`] | `node.yaml` of nodes and of gateways |
 //! | [`genesis`], [`keys`], [`cometbft`] | the genesis document, key files, those of CometBFT |
 //! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
+//! | [`light`] | a light client over the network: trusts what the voters of its genesis lead to |
 //! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
 //! | [`metrics`] | Prometheus metrics with their descriptions |
 
@@ -24,6 +25,7 @@ pub mod genesis;
 pub mod governance;
 mod keeping;
 pub mod keys;
+pub mod light;
 pub mod metrics;
 pub mod pki;
 pub mod proto;

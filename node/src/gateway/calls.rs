@@ -21,6 +21,8 @@ pub enum Call {
     GetBlock,
     /// `Blocks.StreamBlocks`
     StreamBlocks,
+    /// `Blocks.GetLightBlocks`
+    GetLightBlocks,
     /// `Validators.GetValidators`
     GetValidators,
     /// `Validators.GetGovernance`
@@ -108,6 +110,7 @@ pub const CALLS: &[CallRule] = &[
         shape: Shape::ServerStream,
         ..read(Call::StreamBlocks, "/althing.v1.Blocks/StreamBlocks")
     },
+    read(Call::GetLightBlocks, "/althing.v1.Blocks/GetLightBlocks"),
     read(Call::GetValidators, "/althing.v1.Validators/GetValidators"),
     read(Call::GetGovernance, "/althing.v1.Validators/GetGovernance"),
     CallRule { permission: Permission::Status, ..read(Call::GetStatus, "/althing.v1.Node/GetStatus") },
@@ -132,6 +135,7 @@ impl Call {
             | Self::GetTransaction
             | Self::GetBlock
             | Self::StreamBlocks
+            | Self::GetLightBlocks
             | Self::GetValidators
             | Self::GetGovernance
             | Self::GetStatus => self.rule().permission,
@@ -155,6 +159,7 @@ mod tests {
             Call::GetAccount,
             Call::GetBlock,
             Call::StreamBlocks,
+            Call::GetLightBlocks,
             Call::GetValidators,
             Call::GetGovernance,
             Call::GetStatus,

@@ -21,6 +21,8 @@ pub enum Target {
     Blocks,
     /// One block.
     Block,
+    /// The way of a light client.
+    LightBlocks,
     /// The voters.
     Validators,
     /// Who may change the chain.
@@ -278,6 +280,19 @@ pub const ROUTES: &[Route] = &[
             "/api/v1/blocks/{height}",
             Answers::Message("Block"),
             "One final block with the certificate that proves it.",
+        )
+    },
+    Route {
+        parameters: &[
+            query("trusted", Kind::Height, "Height that the client trusts; without it, genesis."),
+            query("height", Kind::Height, "Height that it wants to trust; without it, the newest."),
+        ],
+        ..get(
+            Target::LightBlocks,
+            "getLightBlocks",
+            "/api/v1/light-blocks",
+            Answers::Message("GetLightBlocksResponse"),
+            "The way of a light client to a later height, at most 64 steps at a time.",
         )
     },
     get(

@@ -11,8 +11,13 @@ use node_core::{
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::shell::handle::{ChainAccess, Handle};
+use crate::{
+    adapters::storage::ProvingError,
+    shell::handle::{ChainAccess, Handle},
+};
 
+/// Light blocks in one answer. With a hundred voters one has about 30 KiB.
+const LIGHT_BLOCKS_MAX: usize = 64;
 /// Blocks read from the disk before the receiver took the former ones.
 const READ_AHEAD: usize = 4;
 
@@ -72,6 +77,36 @@ impl Blocks for BlocksService {
             std::future::ready(go_on.then_some(block))
         });
         Ok(Response::new(Box::pin(blocks.map(std::future::ready).buffered(READ_AHEAD))))
+    }
+
+    async fn get_light_blocks(
+        &self,
+        request: Request<proto::GetLightBlocksRequest>,
+    ) -> Result<Response<proto::GetLightBlocksResponse>, Status> {
+        let chain = self.handle.chain()?;
+        let proto::GetLightBlocksRequest { trusted_height, to_height } = request.into_inner();
+        let to = if to_height == 0 { chain.height() } else { Height::new(to_height) };
+        let light_blocks = way(chain, Height::new(trusted_height), to).await?;
+        Ok(Response::new(proto::GetLightBlocksResponse { light_blocks }))
+    }
+}
+
+/// The way of a light client, read from the disk.
+async fn way(chain: &ChainAccess, trusted: Height, to: Height) -> Result<Vec<Vec<u8>>, Status> {
+    let newest = chain.height();
+    if to > newest {
+        return Err(Status::not_found(format!("the newest height here is {newest}")));
+    }
+    if to <= trusted {
+        return Err(Status::invalid_argument(format!("height {to} is not after the trusted height {trusted}")));
+    }
+    let prover = chain.prover.clone();
+    let read = move || prover.way(trusted, to, LIGHT_BLOCKS_MAX);
+    let way = tokio::task::spawn_blocking(read).await.map_err(|error| Status::internal(error.to_string()))?;
+    match way {
+        Ok(way) => Ok(way.iter().map(Encode::encode).collect()),
+        Err(error @ ProvingError::NoBlock { .. }) => Err(Status::not_found(error.to_string())),
+        Err(error) => Err(Status::internal(error.to_string())),
     }
 }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{lifecycle::LifecycleError, state::StateAccess, submission::Submission};
-use crate::adapters::storage::{BlockReader, StorageError};
+use crate::adapters::storage::{BlockReader, Prover, StorageError};
 
 /// Calls that may wait for the main loop.
 pub const REQUESTS_MAX: usize = 1024;
@@ -157,6 +157,8 @@ pub struct ChainAccess {
     pub blocks: BlockReader,
     /// The executed state.
     pub state: StateAccess,
+    /// What proves heights to others.
+    pub prover: Prover,
     /// The newest final and executed height.
     pub heights: watch::Receiver<Height>,
 }

@@ -205,15 +205,16 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     let snapshot = state::read(&store, &recoveries)?;
     let view = View::new(&snapshot, Instant::now());
     let (heights, height_watch) = watch::channel(view.height());
+    let prover =
+        Prover { genesis: Arc::clone(&genesis), blocks: blocks.reader(), milestones: light.milestones.clone() };
     handle.start(ChainAccess {
         blocks: blocks.reader(),
         state: StateAccess::new(store.clone()),
+        prover: prover.clone(),
         heights: height_watch,
     });
     metrics.height.set(i64::try_from(blocks.last_height().map_or(0, Height::get)).unwrap_or(i64::MAX));
     metrics.executed_height.set(i64::try_from(view.height().get()).unwrap_or(i64::MAX));
-    let prover =
-        Prover { genesis: Arc::clone(&genesis), blocks: blocks.reader(), milestones: light.milestones.clone() };
     let server = StateServer::new(prover, store.clone(), links.clone());
     // No proof leads over a recovery.
     let absence = recoveries.newest().is_none().then(|| Absence::new(keeping.after_blocks));

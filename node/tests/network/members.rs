@@ -2,7 +2,12 @@
 
 use std::{path::Path, process::Stdio};
 
-use node_api::proto;
+use althing_node::{adapters::storage::verify_state_proof, devnet::accounts};
+use node_api::{
+    light::{Follower, PROOF_DELAY},
+    proto,
+};
+use node_core::types::Height;
 use tokio::io::AsyncWriteExt;
 
 use super::{Ballot, Network, network_with_candidates, until};
@@ -60,6 +65,42 @@ impl Network {
     }
 }
 
+/// From genesis over both changes of the voters to an account, which the node's answer proves; nothing forged is believed.
+async fn a_light_client_follows_them(network: &Network) {
+    let (client, account) = (&network.clients[1], accounts::account(0));
+    let genesis = &network.genesis;
+    let answer = client.account_with_proof(&account).await.expect("the account can be read");
+    let proof = answer.proof.clone().expect("it has a proof");
+    let header = Height::new(proof.height + PROOF_DELAY);
+    network.wait_height(1, header.get()).await;
+
+    let way = client.light_blocks(Height::ZERO, Some(header)).await.expect("the way can be read");
+    assert_eq!(way.light_blocks.len(), 3, "two changes and the header itself");
+    for number in 0..way.light_blocks.len() {
+        for byte in [40, way.light_blocks[number].len() / 2, way.light_blocks[number].len() - 1] {
+            let mut forged = way.clone();
+            forged.light_blocks[number][byte] ^= 1;
+            let mut follower = Follower::new(genesis).expect("the genesis is good");
+            assert!(follower.believe(&forged, header).is_err(), "byte {byte} of light block {number} is forged");
+        }
+    }
+    let mut follower = Follower::new(genesis).expect("the genesis is good");
+    follower.follow(client, header).await.expect("the way is believed");
+    assert_eq!(follower.height(), header);
+    let proved = follower.certified(&account, &answer).expect("the root is certified");
+    assert_eq!(proved.account.nonce.get(), 4);
+    let verify = |value: Option<&[u8]>| verify_state_proof(&proved.key, value, &proved.proof, &proved.root);
+    verify(proved.value.as_deref()).expect("the proof leads to the root");
+    let mut richer = proved.value.clone().expect("it exists");
+    *richer.last_mut().expect("it has bytes") ^= 1;
+    assert!(verify(Some(&richer)).is_err() && verify(None).is_err());
+    let lie = proto::GetAccountResponse { balance: answer.balance + 1, ..answer.clone() };
+    assert!(follower.certified(&account, &lie).is_err());
+    assert!(follower.certified(&accounts::account(1), &answer).is_err());
+    let refused = client.light_blocks(header, Some(header)).await.expect_err("there is no way to where one is");
+    assert_eq!(refused.code(), Some(tonic::Code::InvalidArgument));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
     let mut network = network_with_candidates(4, 1).await;
@@ -113,5 +154,6 @@ async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
     network.devnet.kill_node(4).await.expect("the node can be killed");
     network.send(1, 0, 3).await;
     assert_eq!(ballot.conflicts(), vec![]);
+    a_light_client_follows_them(&network).await;
     network.devnet.stop().await.expect("the nodes stop");
 }

@@ -37,6 +37,7 @@ pub struct Network {
     pub devnet: Devnet,
     pub clients: Vec<Client>,
     pub watchers: Vec<Client>,
+    pub genesis: Genesis,
     pub incarnation: Incarnation,
     pub directory: TempDir,
 }
@@ -112,7 +113,7 @@ impl Network {
     pub fn of(devnet: Devnet, directory: TempDir, genesis: &Genesis) -> Self {
         let plan = devnet.plan();
         let (clients, watchers) = (connect(plan, &plan.client), connect(plan, &plan.operator));
-        Self { incarnation: genesis.incarnation(), clients, watchers, devnet, directory }
+        Self { incarnation: genesis.incarnation(), genesis: genesis.clone(), clients, watchers, devnet, directory }
     }
 
     pub async fn status(&self, number: usize) -> Option<proto::GetStatusResponse> {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -69,6 +70,18 @@ impl Milestones {
     pub fn below(&self, height: Height) -> Vec<LightBlock> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.range(..height).map(|(_, block)| LightBlock::clone(block)).collect()
+    }
+
+    /// The first of those between two heights, both excluded, in ascending order.
+    #[must_use]
+    pub fn between(&self, after: Height, before: Height, most: usize) -> Vec<LightBlock> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let later = known.range((Bound::Excluded(after), Bound::Unbounded));
+        later
+            .take_while(|(height, _)| **height < before)
+            .take(most)
+            .map(|(_, block)| LightBlock::clone(block))
+            .collect()
     }
 
     /// The voters of a height, if all heights before it are executed here.

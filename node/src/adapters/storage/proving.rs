@@ -82,6 +82,16 @@ impl Prover {
         manifest.verify(&chain_id, genesis, trusted).map_err(not_proved)
     }
 
+    /// What leads a light client from a trusted height to a later one, which must be executed here: the changes of voters
+    /// between them, then the height itself; the first so many.
+    pub fn way(&self, trusted: Height, to: Height, most: usize) -> Result<Vec<LightBlock>, ProvingError> {
+        let mut way = self.milestones.between(trusted, to, most);
+        if way.len() < most {
+            way.push(self.light_block(to)?);
+        }
+        Ok(way)
+    }
+
     fn light_block(&self, height: Height) -> Result<LightBlock, ProvingError> {
         let block = self.blocks.read(height)?.ok_or(ProvingError::NoBlock { height })?;
         Ok(LightBlock {

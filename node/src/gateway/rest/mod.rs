@@ -93,6 +93,7 @@ async fn handle(gateway: Arc<Gateway>, route: &'static Route, request: Request) 
             | Target::Account
             | Target::Blocks
             | Target::Block
+            | Target::LightBlocks
             | Target::Validators
             | Target::Governance
             | Target::Status => {

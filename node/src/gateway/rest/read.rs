@@ -58,6 +58,12 @@ pub async fn answer(
             let height = input.number("height").unwrap_or(0);
             fetch(gateway, &context, Call::GetBlock, proto::GetBlockRequest { height }.encode_to_vec()).await
         }
+        Target::LightBlocks => {
+            let trusted_height = input.number("trusted").unwrap_or(0);
+            let to_height = input.number("height").unwrap_or(0);
+            let request = proto::GetLightBlocksRequest { trusted_height, to_height };
+            fetch(gateway, &context, Call::GetLightBlocks, request.encode_to_vec()).await
+        }
         Target::Blocks => page(gateway, &context, input).await,
         Target::Validators => {
             fetch(gateway, &context, Call::GetValidators, proto::GetValidatorsRequest {}.encode_to_vec()).await
@@ -85,6 +91,7 @@ const fn answer_name(call: Call) -> &'static str {
         Call::GetTransaction => "GetTransactionResponse",
         Call::GetAccount => "GetAccountResponse",
         Call::GetBlock | Call::StreamBlocks => "Block",
+        Call::GetLightBlocks => "GetLightBlocksResponse",
         Call::GetValidators => "GetValidatorsResponse",
         Call::GetGovernance => "GetGovernanceResponse",
         Call::GetStatus => "GetStatusResponse",
@@ -123,6 +130,7 @@ fn lifetime(call: Call, request: &Bytes, answer: &Bytes) -> Lifetime {
         | Call::GetAccount
         | Call::GetBlock
         | Call::StreamBlocks
+        | Call::GetLightBlocks
         | Call::GetStatus => Lifetime::RealTime,
     }
 }

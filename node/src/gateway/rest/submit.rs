@@ -168,6 +168,7 @@ pub fn audit(caller: &Caller, call: Call, request: &Bytes, refused: Option<&Stat
         | Call::GetAccount
         | Call::GetBlock
         | Call::StreamBlocks
+        | Call::GetLightBlocks
         | Call::GetValidators
         | Call::GetGovernance
         | Call::GetStatus => return,
