@@ -282,14 +282,14 @@ fn an_answer_that_was_not_asked_for_changes_nothing() {
     let mut checks = Checks { gullible: true };
     let (asked, stranger) = (identity(1), identity(2));
     fetch.on_connected(asked);
-    let request = vec![FetchEffect::Send { to: asked, message: PeerMessage::StateRequest }];
+    let request = vec![FetchEffect::Send { to: asked, message: Box::new(PeerMessage::StateRequest) }];
     assert_eq!(fetch.on_tick(0), request);
     let answer = PeerMessage::StateManifest(manifest(5));
     assert_eq!(fetch.on_message(1, stranger, &answer, &mut checks), vec![]);
     let early = PeerMessage::StatePiece { height: Height::new(5), number: 0, bytes: vec![1] };
     assert_eq!(fetch.on_message(1, asked, &early, &mut checks), vec![]);
     let effects = fetch.on_message(1, asked, &answer, &mut checks);
-    let message = PeerMessage::StatePieceRequest { height: Height::new(5), number: 0 };
+    let message = Box::new(PeerMessage::StatePieceRequest { height: Height::new(5), number: 0 });
     assert_eq!(effects, vec![FetchEffect::Begin, FetchEffect::Send { to: asked, message }]);
     let other_height = PeerMessage::StatePiece { height: Height::new(4), number: 0, bytes: vec![1] };
     assert_eq!(fetch.on_message(2, asked, &other_height, &mut checks), vec![]);

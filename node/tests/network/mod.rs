@@ -4,6 +4,7 @@
 
 mod members;
 mod recovery;
+mod states;
 mod volumes;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Snapshots: what comes out of a volume starts another one, and whatever is wrong with a snapshot is noticed.
 
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail anywhere")]
+#![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod certified;
 

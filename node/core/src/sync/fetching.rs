@@ -44,7 +44,7 @@ pub enum FetchEffect {
         /// The peer.
         to: Identity,
         /// The message.
-        message: PeerMessage,
+        message: Box<PeerMessage>,
     },
     /// The last manifest that was checked is the one to fetch: whatever was kept before is void.
     Begin,
@@ -265,7 +265,7 @@ impl StateFetch {
             }
         };
         self.question = Some(Question { peer, wanted, until_ms: now_ms.saturating_add(STATE_TIMEOUT_MS) });
-        effects.push(FetchEffect::Send { to: peer, message });
+        effects.push(FetchEffect::Send { to: peer, message: Box::new(message) });
     }
 
     fn set_aside(&mut self, peer: Identity, standing: Standing) {
