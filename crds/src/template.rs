@@ -60,6 +60,9 @@ pub struct NodeTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotation_map")]
     pub pod_annotations: BTreeMap<String, String>,
+    /// When a node takes the state of a late height from its peers instead of executing all blocks.
+    #[serde(default, skip_serializing_if = "StateSync::is_unset")]
+    pub state_sync: StateSync,
     /// How much the node logs, `info` if unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_level: Option<LogLevel>,
@@ -80,6 +83,7 @@ impl NodeTemplate {
             priority_class_name: self.priority_class_name.clone().or_else(|| defaults.priority_class_name.clone()),
             pod_labels: map_over(&self.pod_labels, &defaults.pod_labels),
             pod_annotations: map_over(&self.pod_annotations, &defaults.pod_annotations),
+            state_sync: StateSync { after_blocks: self.state_sync.after_blocks.or(defaults.state_sync.after_blocks) },
             log_level: self.log_level.or(defaults.log_level),
         }
     }
@@ -129,6 +133,11 @@ pub struct Storage {
     /// validator then continues after the loss of its machine without waiting for proof that the old one has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fencing: Option<bool>,
+    /// How many of the newest blocks a node keeps at least; all if unset. Once all nodes have removed a block, nobody can
+    /// execute the chain from genesis any more; what proofs to light clients need is always kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 128))]
+    pub keep_blocks: Option<i64>,
 }
 
 impl Storage {
@@ -140,7 +149,27 @@ impl Storage {
             storage_class_name: self.storage_class_name.clone().or_else(|| defaults.storage_class_name.clone()),
             access_mode: self.access_mode.or(defaults.access_mode),
             fencing: self.fencing.or(defaults.fencing),
+            keep_blocks: self.keep_blocks.or(defaults.keep_blocks),
         }
+    }
+}
+
+/// When a node takes the state of a late height from its peers instead of executing all blocks. Every piece is proved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StateSync {
+    /// When it is more than so many blocks behind. Unset: observers at 1000, validators only when their peers do not keep
+    /// the blocks any more that they need.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 32))]
+    pub after_blocks: Option<i64>,
+}
+
+impl StateSync {
+    /// Nobody has said anything.
+    #[must_use]
+    pub fn is_unset(&self) -> bool {
+        *self == Self::default()
     }
 }
 

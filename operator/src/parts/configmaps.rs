@@ -45,16 +45,53 @@ pub fn genesis(group: &GroupContext, document: &str, genesis_hash: &str) -> Conf
     }
 }
 
-/// The file as the node's own reader writes it, so that nothing is mounted that the node would refuse.
 fn config(node: &NodeContext, peers: &[PeerPlace], log_level: LogLevel) -> Result<String, ConfigError> {
+    let template = &node.settings.template;
+    node_yaml(&NodeYaml {
+        chain_id: &node.chain_id,
+        role: node.role.as_str(),
+        identity_folder: names::FOLDER_IDENTITY,
+        tls_folder: names::FOLDER_TLS,
+        peers,
+        log_level,
+        keep_blocks: template.storage.keep_blocks,
+        sync_after_blocks: template.state_sync.after_blocks,
+    })
+}
+
+/// What differs between the files of nodes.
+pub struct NodeYaml<'a> {
+    /// Name of the chain.
+    pub chain_id: &'a str,
+    /// `validator` or `observer`.
+    pub role: &'a str,
+    /// Where the identity is.
+    pub identity_folder: &'a str,
+    /// Where the certificate is.
+    pub tls_folder: &'a str,
+    /// Whom to dial.
+    pub peers: &'a [PeerPlace],
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// How many blocks are kept; all if none.
+    pub keep_blocks: Option<i64>,
+    /// How far behind the node takes a state.
+    pub sync_after_blocks: Option<i64>,
+}
+
+/// The file as the node's own reader writes it, so that nothing is mounted that the node would refuse.
+///
+/// # Errors
+/// When it is one that the node would refuse.
+pub fn node_yaml(yaml: &NodeYaml<'_>) -> Result<String, ConfigError> {
     let peers: Vec<_> =
-        peers.iter().map(|peer| json!({ "identity": peer.identity, "address": peer.address })).collect();
+        yaml.peers.iter().map(|peer| json!({ "identity": peer.identity, "address": peer.address })).collect();
     let document = json!({
         "configVersion": CONFIG_VERSION,
-        "chainId": node.chain_id,
-        "role": node.role.as_str(),
-        "identityFile": format!("{}/{}", names::FOLDER_IDENTITY, names::FILE_IDENTITY),
-        "tlsDirectory": names::FOLDER_TLS,
+        "chainId": yaml.chain_id,
+        "role": yaml.role,
+        "identityFile": format!("{}/{}", yaml.identity_folder, names::FILE_IDENTITY),
+        "tlsDirectory": yaml.tls_folder,
         "dataDirectory": names::FOLDER_DATA,
         "listen": {
             "p2p": format!("0.0.0.0:{}", names::PORT_P2P),
@@ -63,7 +100,9 @@ fn config(node: &NodeContext, peers: &[PeerPlace], log_level: LogLevel) -> Resul
         },
         "peers": peers,
         "instance": { "kind": "kubernetes" },
-        "logLevel": log_level.as_str(),
+        "logLevel": yaml.log_level.as_str(),
+        "storage": { "keepBlocks": yaml.keep_blocks },
+        "stateSync": { "afterBlocks": yaml.sync_after_blocks },
     });
     NodeConfig::from_yaml(&document.to_string())?.to_yaml()
 }

@@ -15,10 +15,10 @@ use k8s_openapi::api::core::v1::{
     Volume, VolumeProjection, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use node_api::config::{CONFIG_VERSION, ConfigError, NodeConfig};
-use serde_json::json;
+use node_api::config::ConfigError;
 use sha2::{Digest, Sha256};
 
+use super::configmaps::{NodeYaml, node_yaml};
 use super::context::PeerPlace;
 use super::labels::matching;
 use super::pods::{self, MODE_SECRET, container_security, file, mount, own_name, port, probe};
@@ -26,6 +26,8 @@ use super::secrets::CertificatePem;
 use super::statefulset::guaranteed;
 use super::tiers::TierContext;
 
+/// A new observer serves within seconds however long the chain is.
+const SYNC_AFTER_BLOCKS: i64 = 1_000;
 const VOLUME_CONFIG: &str = "config";
 const VOLUME_DATA: &str = "data";
 /// Seconds that an observer gets to close its files.
@@ -96,25 +98,17 @@ fn folder(tier: &TierContext, number: u16) -> String {
 
 fn document(tier: &TierContext, number: u16, peers: &[PeerPlace]) -> Result<String, ConfigError> {
     let folder = format!("{}/{}", names::FOLDER_CONFIG, folder(tier, number));
-    let peers: Vec<_> =
-        peers.iter().map(|peer| json!({ "identity": peer.identity, "address": peer.address })).collect();
-    let document = json!({
-        "configVersion": CONFIG_VERSION,
-        "chainId": tier.chain_id,
-        "role": "observer",
-        "identityFile": format!("{folder}/{}", names::FILE_IDENTITY),
-        "tlsDirectory": format!("{folder}/tls"),
-        "dataDirectory": names::FOLDER_DATA,
-        "listen": {
-            "p2p": format!("0.0.0.0:{}", names::PORT_P2P),
-            "grpc": format!("0.0.0.0:{}", names::PORT_GRPC),
-            "http": format!("0.0.0.0:{}", names::PORT_HTTP),
-        },
-        "peers": peers,
-        "instance": { "kind": "kubernetes" },
-        "logLevel": tier.settings.log_level.as_str(),
-    });
-    NodeConfig::from_yaml(&document.to_string())?.to_yaml()
+    let template = &tier.settings.template;
+    node_yaml(&NodeYaml {
+        chain_id: &tier.chain_id,
+        role: "observer",
+        identity_folder: &folder,
+        tls_folder: &format!("{folder}/tls"),
+        peers,
+        log_level: tier.settings.log_level,
+        keep_blocks: template.storage.keep_blocks,
+        sync_after_blocks: template.state_sync.after_blocks.or(Some(SYNC_AFTER_BLOCKS)),
+    })
 }
 
 /// The StatefulSet. Kubernetes restarts its pods one after the other: no quorum counts them.
