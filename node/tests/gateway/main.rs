@@ -3,6 +3,8 @@
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
 mod authentication;
+mod companion;
 mod edge;
 mod forwarding;
 mod harness;
+mod oidc;
