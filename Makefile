@@ -34,6 +34,10 @@ demo-down: ## remove what `make demo` made
 test: preflight ## everything CI runs: format, tidy, clippy, unit, simulation, faults, e2e
 	@tools/test
 
+.PHONY: test-full
+test-full: preflight ## the same with 25 times as many generated requests to the gateway
+	@ALTHING_SCHEMATHESIS_EXAMPLES=500 tools/test
+
 .PHONY: fmt
 fmt: ## format the code
 	@cargo fmt --all

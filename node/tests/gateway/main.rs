@@ -6,5 +6,6 @@ mod authentication;
 mod companion;
 mod edge;
 mod forwarding;
+mod generated;
 mod harness;
 mod oidc;
