@@ -208,7 +208,7 @@ impl StreamingService<Bytes> for Forwarder {
         let messages = stream::unfold((request.into_inner(), sender), move |(mut messages, sender)| async move {
             let message = messages.message().await.ok().flatten()?;
             let (gateway, caller) = &sender;
-            while let Some(wait) = gateway.limiter.take(&caller.principal, caller.from).wait() {
+            while let Some(wait) = gateway.limiter.take(&caller.principal, caller.from).await.wait() {
                 tokio::time::sleep(wait).await;
             }
             super::rest::audit(caller, rule.call, &message, None);

@@ -6,7 +6,7 @@
 //! | [`rules`] | the decisions, pure: buckets, breaker, probes, round robin |
 //! | [`calls`], [`routes`] | the two tables: calls of the nodes that are offered, and the REST routes over them |
 //! | [`entrance`] | what happens to every request before and after its handler |
-//! | [`auth`], [`limits`] | who somebody is and may do; how much they get |
+//! | [`auth`], [`limits`], [`shared_limits`] | who somebody is and may do; how much they get |
 //! | [`backends`] | the nodes: probes, choice, retry, deadlines |
 //! | [`rest`], [`grpc`], [`feed`] | the handlers |
 //! | [`launch`], [`serve`] | the process |
@@ -29,5 +29,6 @@ pub mod rest;
 pub mod routes;
 pub mod rules;
 pub mod serve;
+pub mod shared_limits;
 pub mod shares;
 pub mod state;

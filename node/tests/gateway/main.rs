@@ -9,3 +9,4 @@ mod forwarding;
 mod generated;
 mod harness;
 mod oidc;
+mod together;
