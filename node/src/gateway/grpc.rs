@@ -129,7 +129,7 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
 }
 
 /// The value of a `grpc-timeout` header in milliseconds.
-fn timeout_ms(text: &str) -> Option<u64> {
+pub(super) fn timeout_ms(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if number.is_empty() || number.len() > 8 {
         return None;

@@ -18,6 +18,8 @@ pub mod cache;
 pub mod calls;
 pub mod entrance;
 pub mod feed;
+#[cfg(test)]
+mod fuzzed;
 pub mod grpc;
 pub mod json;
 pub mod launch;
