@@ -22,6 +22,10 @@ help: ## list the targets
 preflight:
 	@tools/preflight
 
+.PHONY: preflight-tests
+preflight-tests:
+	@tools/preflight tests
+
 .PHONY: demo
 demo: preflight ## four validators on a local Kubernetes cluster finalise 100 transactions (CONTEXT=name REGISTRY=host/path: on your own cluster)
 	@tools/demo $(if $(CONTEXT),--context "$(CONTEXT)") $(if $(REGISTRY),--registry "$(REGISTRY)")
@@ -31,8 +35,12 @@ demo-down: ## remove what `make demo` made
 	@tools/demo --down $(if $(CONTEXT),--context "$(CONTEXT)")
 
 .PHONY: test
-test: preflight ## everything CI runs: format, tidy, clippy, unit, simulation, faults, e2e
+test: preflight-tests ## everything CI runs: format, tidy, clippy, unit, simulation, faults, e2e
 	@tools/test
+
+.PHONY: test-full
+test-full: preflight-tests ## the same with 25 times as many generated requests to the gateway
+	@ALTHING_SCHEMATHESIS_EXAMPLES=500 tools/test
 
 .PHONY: fmt
 fmt: ## format the code

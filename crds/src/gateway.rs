@@ -19,7 +19,9 @@ pub const GATEWAYS_DEFAULT: i32 = 2;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))")
-        .message("replicas and autoscaling exclude each other: with autoscaling the HorizontalPodAutoscaler owns the number")
+        .message("replicas and autoscaling exclude each other: with autoscaling the HorizontalPodAutoscaler owns the number"),
+    validation = Rule::new("!has(self.autoscaling) || !has(self.autoscaling.targetQueueDepth)")
+        .message("gateway: autoscaling.targetQueueDepth is for observers")
 )]
 pub struct Gateway {
     /// Name of the group before whose chain it stands; may be left out where there is one.
@@ -42,6 +44,9 @@ pub struct Gateway {
     /// How the Service `<network>-gateway` is exposed.
     #[serde(default)]
     pub service: GatewayService,
+    /// Makes an Ingress `<network>-gateway`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<GatewayIngress>,
     /// Who is let in.
     #[serde(default)]
     pub authentication: GatewayAuthentication,
@@ -186,6 +191,56 @@ impl ServiceType {
     }
 }
 
+/// An Ingress before the gateway. The gateway speaks TLS to it, and believes its `X-Forwarded-For` only when
+/// `trustedProxies` names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayIngress {
+    /// IngressClass, the default of the cluster if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub class_name: Option<String>,
+    /// Names under which clients reach it.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 253), regex(pattern = r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
+    pub hosts: Vec<String>,
+    /// Secret with the certificate that clients see (`tls.crt`, `tls.key`); cert-manager may make it. Unset: the
+    /// controller's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub tls_secret: Option<String>,
+    /// What its controller is told, above all that the gateway speaks TLS:
+    /// `nginx.ingress.kubernetes.io/backend-protocol: HTTPS`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::annotation_map")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A Redis that counts the requests of all gateways together. While it does not answer, each gateway counts by its share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.caSecret) || self.url.startsWith('rediss://')")
+    .message("redis.caSecret is for a connection with TLS: write rediss://"))]
+pub struct GatewayRedis {
+    /// `redis://<host>:<port>/<database>`, or `rediss://` with TLS; no credentials in it.
+    #[schemars(length(min = 9, max = 512), regex(pattern = r"^rediss?://[^\s/?#@]+(/[0-9]{0,5})?$"))]
+    pub url: String,
+    /// Name in its access control list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub username: Option<String>,
+    /// Secret with the password, under `password`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub password_secret: Option<String>,
+    /// Secret with the authorities for its certificate, under `ca.crt`; unset takes those of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_secret: Option<String>,
+}
+
 /// Who is let in. Client certificates of the network (Secret `<network>-client`) and API keys always are; the others by
 /// choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -272,6 +327,9 @@ pub struct GatewayLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub burst_percent: Option<i64>,
+    /// Counts exactly for all gateways together; unset, each gateway gives its share of the rates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<GatewayRedis>,
     /// Largest body of a request, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1_024, max = 16_777_216))]

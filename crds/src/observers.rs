@@ -19,7 +19,9 @@ pub const OBSERVERS_DEFAULT: i32 = 2;
     validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))")
         .message("replicas and autoscaling exclude each other: with autoscaling the HorizontalPodAutoscaler owns the number"),
     validation = Rule::new("!has(self.autoscaling) || self.autoscaling.maxReplicas <= 16")
-        .message("observers: autoscaling.maxReplicas is at most 16")
+        .message("observers: autoscaling.maxReplicas is at most 16"),
+    validation = Rule::new("!has(self.autoscaling) || !(has(self.autoscaling.targetRequestsPerSecond) || has(self.autoscaling.targetConnections))")
+        .message("observers: autoscaling.targetRequestsPerSecond and targetConnections are for the gateway")
 )]
 pub struct Observers {
     /// Name of the group whose chain they follow; may be left out where there is one.

@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 
 /// CPU use that is aimed at when nobody says so, in percent of the request.
 pub const TARGET_CPU_DEFAULT: i32 = 70;
+/// Requests a second of each gateway, in the custom metrics API.
+pub const METRIC_REQUESTS: &str = "althing_gateway_requests_per_second";
+/// Open connections of each gateway, in the custom metrics API.
+pub const METRIC_CONNECTIONS: &str = "althing_gateway_connections";
+/// Pending transactions of a network, in the external metrics API.
+pub const METRIC_QUEUE: &str = "althing_pending_transactions";
+/// The label of that metric that names the network: `althing.dev/network` as Prometheus writes it.
+pub const METRIC_LABEL_NETWORK: &str = "althing_dev_network";
 
 /// Lets a HorizontalPodAutoscaler decide how many pods there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -24,6 +32,21 @@ pub struct Autoscaling {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub target_cpu_utilization: Option<i32>,
+    /// Requests a second of one gateway that are aimed at beside CPU: the metric `althing_gateway_requests_per_second` of
+    /// pods. The cluster must serve the custom metrics API (docs/autoscaling.md).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub target_requests_per_second: Option<i32>,
+    /// Open connections of one gateway that are aimed at beside CPU: the metric `althing_gateway_connections` of pods. The
+    /// cluster must serve the custom metrics API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub target_connections: Option<i32>,
+    /// Pending transactions of the chain for each observer that are aimed at beside CPU, for example 1000: the metric
+    /// `althing_pending_transactions`. The cluster must serve the external metrics API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub target_queue_depth: Option<i32>,
     /// Pace of adding pods; unset, Kubernetes decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale_up: Option<ScalePace>,

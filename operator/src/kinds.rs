@@ -4,7 +4,7 @@ use althing_crds::{ConsensusGroup, ValidatorNode, names};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -40,11 +40,13 @@ pub enum Kind {
     Deployment,
     /// After what it scales.
     HorizontalPodAutoscaler,
+    /// Last: it leads clients to all of that.
+    Ingress,
 }
 
 impl Kind {
     /// Kinds whose metadata is watched; claims are watched whole, and Secrets are only ever read by name.
-    pub const WATCHED: [Self; 8] = [
+    pub const WATCHED: [Self; 9] = [
         Self::NetworkPolicy,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -53,9 +55,10 @@ impl Kind {
         Self::StatefulSet,
         Self::Deployment,
         Self::HorizontalPodAutoscaler,
+        Self::Ingress,
     ];
 
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::NetworkPolicy,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -68,6 +71,7 @@ impl Kind {
         Self::StatefulSet,
         Self::Deployment,
         Self::HorizontalPodAutoscaler,
+        Self::Ingress,
     ];
 
     /// Group, version and path of the kind.
@@ -85,6 +89,7 @@ impl Kind {
             Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::HorizontalPodAutoscaler => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
+            Self::Ingress => ApiResource::erase::<Ingress>(&()),
         }
     }
 
@@ -103,6 +108,7 @@ impl Kind {
             Self::StatefulSet => "StatefulSet",
             Self::Deployment => "Deployment",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Self::Ingress => "Ingress",
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
 use crate::memory::Memory;
+use crate::parts::gateway::FILE_PASSWORD;
 use crate::refusal::Refusal;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -122,7 +123,10 @@ pub async fn read_gateway(context: &Context, namespace: &str, gateway: &Gateway)
         authentication.issuers.iter().filter_map(|issuer| issuer.ca_secret.as_ref()).map(|name| (name, "ca.crt"));
     let edge = gateway.tls.secret_name.iter().flat_map(|name| [(name, "tls.crt"), (name, "tls.key")]);
     let keys = authentication.api_keys_secret.iter().map(|name| (name, names::FILE_API_KEYS));
-    for (name, entry) in keys.chain(edge).chain(issuers) {
+    let redis = gateway.limits.redis.iter();
+    let redis = redis.flat_map(|redis| [(&redis.password_secret, FILE_PASSWORD), (&redis.ca_secret, "ca.crt")]);
+    let redis = redis.filter_map(|(name, entry)| Some((name.as_ref()?, entry)));
+    for (name, entry) in keys.chain(edge).chain(issuers).chain(redis) {
         let secret = secrets.get_opt(name).await.map_err(Error::read(format!("Secret {name}")))?;
         if secret.and_then(|secret| certificates::text(&secret, entry)).is_none() {
             missing.push(Missing::GatewaySecret(name.clone(), entry));

@@ -45,6 +45,11 @@ const JUSTIFIED: &[(&str, &str, &str)] = &[
     ("horizontalpodautoscalers", "get", "whose it is, before it is written"),
     ("horizontalpodautoscalers", "patch", "the autoscaler of a gateway or of observers"),
     ("horizontalpodautoscalers", "delete", "pruned when no longer wanted"),
+    // Only a network with `spec.gateway.ingress` shows these.
+    ("ingresses", "create", "made by server-side apply"),
+    ("ingresses", "get", "whose it is, before it is written"),
+    ("ingresses", "patch", "the Ingress of a gateway"),
+    ("ingresses", "delete", "pruned when no longer wanted"),
     // An API server with OwnerReferencesPermissionEnforcement asks for it where an owner blocks on its children.
     ("blockchainnetworks/finalizers", "update", "blockOwnerDeletion in owner references"),
     ("consensusgroups/finalizers", "update", "blockOwnerDeletion in owner references"),

@@ -215,7 +215,7 @@ struct Admission {
 async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &Connection, from: IpAddr) -> Admission {
     let authenticated = match door {
         Door::Open => {
-            let limited = gateway.limiter.take_address(from);
+            let limited = gateway.limiter.take_address(from).await;
             let principal =
                 Principal { class: Class::Anonymous, name: "-".into(), permissions: std::collections::BTreeSet::new() };
             return Admission { result: limited.check().map(|()| principal), limited };
@@ -226,7 +226,7 @@ async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &
     };
     match authenticated {
         Ok(principal) => {
-            let limited = gateway.limiter.take(&principal, from);
+            let limited = gateway.limiter.take(&principal, from).await;
             let result = limited.check().and_then(|()| match door {
                 Door::Allowed(permission) if !principal.permissions.contains(&permission) => {
                     Err(Refusal::Forbidden(permission))
@@ -237,7 +237,7 @@ async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &
         }
         // A bad credential costs its address a request.
         Err(refusal) => {
-            let limited = gateway.limiter.take_address(from);
+            let limited = gateway.limiter.take_address(from).await;
             Admission { result: limited.check().and(Err(refusal)), limited }
         }
     }

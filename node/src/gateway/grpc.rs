@@ -129,7 +129,7 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
 }
 
 /// The value of a `grpc-timeout` header in milliseconds.
-fn timeout_ms(text: &str) -> Option<u64> {
+pub(super) fn timeout_ms(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if number.is_empty() || number.len() > 8 {
         return None;
@@ -208,7 +208,7 @@ impl StreamingService<Bytes> for Forwarder {
         let messages = stream::unfold((request.into_inner(), sender), move |(mut messages, sender)| async move {
             let message = messages.message().await.ok().flatten()?;
             let (gateway, caller) = &sender;
-            while let Some(wait) = gateway.limiter.take(&caller.principal, caller.from).wait() {
+            while let Some(wait) = gateway.limiter.take(&caller.principal, caller.from).await.wait() {
                 tokio::time::sleep(wait).await;
             }
             super::rest::audit(caller, rule.call, &message, None);

@@ -95,6 +95,7 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), L
         tokio::join!(
             gateway.authenticator.run(),
             gateway.limiter.count_gateways(),
+            gateway.limiter.keep_shared(),
             gateway.feed.run(),
             gateway.backends.probe(Tier::Submit),
             gateway.backends.probe(Tier::Read),

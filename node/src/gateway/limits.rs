@@ -22,6 +22,7 @@ use super::{
         callers::Callers,
         rate::{Quota, Rate, Verdict},
     },
+    shared_limits::SharedLimits,
 };
 
 /// How often the gateways are counted.
@@ -34,13 +35,15 @@ struct ClassLimit {
     callers: Mutex<Callers>,
 }
 
-/// The limits of this gateway's share.
+/// The limits: of this gateway's share, or of all gateways together.
 pub struct Limiter {
     anonymous: ClassLimit,
     user: ClassLimit,
     service: ClassLimit,
     gateways: AtomicU32,
     configured: Gateways,
+    /// Counts for all gateways, while it answers.
+    shared: Option<SharedLimits>,
     /// Keyed by chance, so that nobody can choose who shares a bucket.
     hasher: RandomState,
     start: Instant,
@@ -61,8 +64,8 @@ pub struct Limited {
 }
 
 impl Limiter {
-    /// As configured.
-    pub fn new(limits: &Limits) -> Self {
+    /// As configured; with `shared` the limits are exact.
+    pub fn new(limits: &Limits, shared: Option<SharedLimits>) -> Self {
         let class = |per_minute| ClassLimit {
             quota: Quota { per_minute, burst_percent: limits.burst_percent },
             callers: Mutex::new(Callers::new(limits.principals_max)),
@@ -77,6 +80,7 @@ impl Limiter {
             service: class(limits.service_per_minute),
             gateways: AtomicU32::new(gateways),
             configured: limits.gateways.clone(),
+            shared,
             hasher: RandomState::new(),
             start: Instant::now(),
         }
@@ -116,24 +120,43 @@ impl Limiter {
     }
 
     /// Takes one request of a caller with a good credential, or of its address without one.
-    pub fn take(&self, principal: &Principal, from: IpAddr) -> Limited {
+    pub async fn take(&self, principal: &Principal, from: IpAddr) -> Limited {
         match principal.class {
-            Class::Anonymous => self.take_address(from),
-            Class::User | Class::Service => self.count(principal.class, self.hasher.hash_one(&principal.name)),
+            Class::Anonymous => self.take_address(from).await,
+            Class::User | Class::Service => self.count(principal.class, &principal.name).await,
         }
     }
 
     /// Takes one request of an address: nobody, or somebody whose credential is not good.
-    pub fn take_address(&self, from: IpAddr) -> Limited {
-        self.count(Class::Anonymous, self.hasher.hash_one(address::counted(from)))
+    pub async fn take_address(&self, from: IpAddr) -> Limited {
+        self.count(Class::Anonymous, &address::counted(from).to_string()).await
     }
 
-    fn count(&self, class: Class, caller: u64) -> Limited {
+    /// Keeps the connection to the shared count until the future is dropped.
+    pub async fn keep_shared(&self) {
+        match &self.shared {
+            Some(shared) => shared.keep_connected().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn count(&self, class: Class, caller: &str) -> Limited {
         let limit = match class {
             Class::Anonymous => &self.anonymous,
             Class::User => &self.user,
             Class::Service => &self.service,
         };
+        if let Some(shared) = &self.shared {
+            let rate = Rate::share(limit.quota, 1);
+            if let Some(verdict) = shared.take(class, caller, rate).await {
+                return Limited { class, rate, verdict };
+            }
+        }
+        self.count_share(limit, class, self.hasher.hash_one(caller))
+    }
+
+    /// Counts here, by this gateway's share.
+    fn count_share(&self, limit: &ClassLimit, class: Class, caller: u64) -> Limited {
         let rate = Rate::share(limit.quota, self.gateways());
         // A bucket is full at 0, so time begins later than that.
         let now_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
@@ -161,7 +184,7 @@ impl Limited {
     }
 
     /// Writes `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers). The numbers are this gateway's
-    /// share.
+    /// share, or those of all gateways when they count together.
     pub fn write(&self, headers: &mut HeaderMap) {
         let (class, quota) = (self.class.as_str(), self.rate.per_minute());
         let reset_s = self.verdict.full_in_ns.div_ceil(1_000_000_000);
@@ -190,22 +213,30 @@ mod tests {
         Principal { class: Class::User, name: name.into(), permissions: BTreeSet::new() }
     }
 
-    #[test]
-    fn three_gateways_together_give_one_user_at_most_a_fifth_more_than_the_limit() {
+    /// How many of this many requests of one user pass.
+    async fn passed(limiter: &Limiter, requests: usize) -> usize {
+        let mut passed = 0;
+        for _ in 0..requests {
+            passed += usize::from(limiter.take(&user("a"), IpAddr::from([192, 0, 2, 1])).await.check().is_ok());
+        }
+        passed
+    }
+
+    #[tokio::test]
+    async fn three_gateways_together_give_one_user_at_most_a_fifth_more_than_the_limit() {
         let limits = Limits { gateways: Gateways::Count(3), ..Limits::default() };
-        let gateways: Vec<Limiter> = (0..3).map(|_| Limiter::new(&limits)).collect();
-        let address = IpAddr::from([192, 0, 2, 1]);
+        let gateways: Vec<Limiter> = (0..3).map(|_| Limiter::new(&limits, None)).collect();
         // All at once: what the buckets hold. What a minute adds is the share of the limit, as `rate` shows.
-        let at_once: usize = gateways
-            .iter()
-            .map(|gateway| (0..1_000).filter(|_| gateway.take(&user("a"), address).check().is_ok()).count())
-            .sum();
+        let mut at_once = 0;
+        for gateway in &gateways {
+            at_once += passed(gateway, 1_000).await;
+        }
         assert!((90..=120).contains(&at_once), "{at_once}");
     }
 
-    #[test]
-    fn each_class_has_its_own_numbers_and_says_them() {
-        let limiter = Limiter::new(&Limits::default());
+    #[tokio::test]
+    async fn each_class_has_its_own_numbers_and_says_them() {
+        let limiter = Limiter::new(&Limits::default(), None);
         let address = IpAddr::from([192, 0, 2, 1]);
         let policy = |limited: super::Limited| {
             let mut headers = HeaderMap::new();
@@ -213,17 +244,16 @@ mod tests {
             headers["ratelimit-policy"].to_str().expect("text").to_owned()
         };
         let service = Principal { class: Class::Service, ..user("s") };
-        assert_eq!(policy(limiter.take(&user("a"), address)), "\"user\";q=1000;w=60");
-        assert_eq!(policy(limiter.take(&service, address)), "\"service\";q=10000;w=60");
-        assert_eq!(policy(limiter.take_address(address)), "\"ip\";q=500;w=60");
+        assert_eq!(policy(limiter.take(&user("a"), address).await), "\"user\";q=1000;w=60");
+        assert_eq!(policy(limiter.take(&service, address).await), "\"service\";q=10000;w=60");
+        assert_eq!(policy(limiter.take_address(address).await), "\"ip\";q=500;w=60");
     }
 
-    #[test]
-    fn the_share_shrinks_when_gateways_appear() {
-        let limiter = Limiter::new(&Limits::default());
+    #[tokio::test]
+    async fn the_share_shrinks_when_gateways_appear() {
+        let limiter = Limiter::new(&Limits::default(), None);
         limiter.set_gateways(4);
-        let address = IpAddr::from([192, 0, 2, 1]);
-        let passed = (0..1_000).filter(|_| limiter.take(&user("a"), address).check().is_ok()).count();
+        let passed = passed(&limiter, 1_000).await;
         assert!((25..=30).contains(&passed), "{passed}");
     }
 }

@@ -39,6 +39,10 @@ pub struct GatewayMetrics {
     pub callers: IntGauge,
     /// Gateways that share the limits, as this one counts.
     pub gateways: IntGauge,
+    /// 1 while the Redis of the limits answers.
+    pub shared_limits_up: IntGauge,
+    /// Requests that the Redis of the limits was asked about, by result.
+    pub shared_limits_total: IntCounterVec,
     /// Open streams.
     pub streams: IntGauge,
     /// Open connections.
@@ -109,6 +113,18 @@ impl GatewayMetrics {
                 &mut registrar,
                 "althing_gateway_gateways",
                 "Gateways that share the limits, as this one counts.",
+            )?,
+            shared_limits_up: gauge(
+                &mut registrar,
+                "althing_gateway_shared_limits_up",
+                "1 while the Redis of the limits answers; 0 also when none is named.",
+            )?,
+            shared_limits_total: counters(
+                &mut registrar,
+                "althing_gateway_shared_limits_total",
+                "Requests by who counted them where a Redis is named: counted there, or by this gateway's share because \
+                 it was away or failed.",
+                &["result"],
             )?,
             streams: gauge(&mut registrar, "althing_gateway_streams", "Open streams.")?,
             connections: gauge(&mut registrar, "althing_gateway_connections", "Open connections of clients.")?,

@@ -6,7 +6,7 @@
 //! | [`rules`] | the decisions, pure: buckets, breaker, probes, round robin |
 //! | [`calls`], [`routes`] | the two tables: calls of the nodes that are offered, and the REST routes over them |
 //! | [`entrance`] | what happens to every request before and after its handler |
-//! | [`auth`], [`limits`] | who somebody is and may do; how much they get |
+//! | [`auth`], [`limits`], [`shared_limits`] | who somebody is and may do; how much they get |
 //! | [`backends`] | the nodes: probes, choice, retry, deadlines |
 //! | [`rest`], [`grpc`], [`feed`] | the handlers |
 //! | [`launch`], [`serve`] | the process |
@@ -18,6 +18,8 @@ pub mod cache;
 pub mod calls;
 pub mod entrance;
 pub mod feed;
+#[cfg(test)]
+mod fuzzed;
 pub mod grpc;
 pub mod json;
 pub mod launch;
@@ -29,5 +31,6 @@ pub mod rest;
 pub mod routes;
 pub mod rules;
 pub mod serve;
+pub mod shared_limits;
 pub mod shares;
 pub mod state;

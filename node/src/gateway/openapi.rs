@@ -133,6 +133,11 @@ fn json_content(schema: &str) -> Value {
     json!({"application/json": {"schema": {"$ref": format!("#/components/schemas/{schema}")}}})
 }
 
+/// Bytes, in either alphabet, with or without padding.
+fn base64() -> Value {
+    json!({"type": "string", "contentEncoding": "base64", "pattern": "^[0-9A-Za-z+/_-]*={0,2}$"})
+}
+
 fn parameter(parameter: &Parameter) -> Value {
     let height = json!({"type": "string", "pattern": "^([1-9][0-9]{0,18}|latest)$"});
     let schema = match parameter.kind {
@@ -192,7 +197,7 @@ impl Schemas {
         let one = match field.kind() {
             FieldKind::Bool => json!({"type": "boolean"}),
             FieldKind::String => json!({"type": "string"}),
-            FieldKind::Bytes => json!({"type": "string", "contentEncoding": "base64"}),
+            FieldKind::Bytes => base64(),
             FieldKind::Double | FieldKind::Float => json!({"type": "number"}),
             FieldKind::Uint64 | FieldKind::Fixed64 => json!({"type": "string", "pattern": "^[0-9]+$"}),
             FieldKind::Int64 | FieldKind::Sint64 | FieldKind::Sfixed64 => {
@@ -255,7 +260,7 @@ impl Schemas {
                     "properties": {
                         "transactions": {
                             "type": "array", "minItems": 1, "maxItems": BATCH_MAX,
-                            "items": {"type": "string", "contentEncoding": "base64"},
+                            "items": base64(),
                         },
                         "wait": {"type": "string", "enum": ["WAIT_UNSPECIFIED", "WAIT_ACCEPTED", "WAIT_FINAL", "WAIT_DURABLE"]},
                     },

@@ -16,6 +16,7 @@ use super::{
     limits::Limiter,
     metrics::GatewayMetrics,
     openapi,
+    shared_limits::SharedLimits,
     shares::Shares,
 };
 
@@ -78,6 +79,8 @@ impl Gateway {
         let dialing = Dialing { tls, chain_id: config.chain_id.clone() };
         let backends = Arc::new(Backends::new(&config.gateway.backends, dialing, Arc::clone(&metrics)));
         let limits = &config.gateway.limits;
+        let shared = limits.redis.as_ref();
+        let shared = shared.map(|redis| SharedLimits::new(redis.clone(), &config.chain_id, Arc::clone(&metrics)));
         let translator = Translator::new()?;
         let openapi = Stored::new(openapi::document(&translator)?.to_string().into(), Lifetime::Static);
         Ok(Arc::new(Self {
@@ -85,7 +88,7 @@ impl Gateway {
                 &config.gateway.authentication,
                 Roles::new(config.gateway.roles.clone()),
             )?,
-            limiter: Limiter::new(limits),
+            limiter: Limiter::new(limits, shared),
             feed: Arc::new(Feed::new(Arc::clone(&backends), Arc::clone(&metrics))),
             cache: AnswerCache::new(limits.cache_bytes_max, Arc::clone(&metrics)),
             translator,

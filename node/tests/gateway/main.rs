@@ -3,6 +3,10 @@
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
 mod authentication;
+mod companion;
 mod edge;
 mod forwarding;
+mod generated;
 mod harness;
+mod oidc;
+mod together;

@@ -168,7 +168,8 @@ fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta>
         | Kind::ConsensusGroup
         | Kind::StatefulSet
         | Kind::Deployment
-        | Kind::HorizontalPodAutoscaler => context.children.get(child.kind, &owner.namespace, &child.name),
+        | Kind::HorizontalPodAutoscaler
+        | Kind::Ingress => context.children.get(child.kind, &owner.namespace, &child.name),
     }
 }
 

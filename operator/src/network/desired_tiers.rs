@@ -15,7 +15,7 @@ use super::tiers::{Workload, group_of};
 use crate::error::Error;
 use crate::kinds::Child;
 use crate::parts::{
-    NodeSettings, TierContext, autoscaler, gateway, networkpolicies, observers, poddisruptionbudget, services,
+    NodeSettings, TierContext, autoscaler, gateway, ingress, networkpolicies, observers, poddisruptionbudget, services,
 };
 
 /// The tiers of a network, those that it has.
@@ -109,7 +109,7 @@ pub fn children(observed: &Observed, tiers: &Contexts, identities: &[String]) ->
     }
     if let (Some(tier), Some(spec)) = (&tiers.gateway, &observed.network.spec.gateway) {
         let config = gateway_config(tiers, tier, spec).map_err(|error| refused(tier, &error))?;
-        shared(tier, &networkpolicies::gateway(tier, &gateway::issuer_ports(spec)), &mut children)?;
+        shared(tier, &networkpolicies::gateway(tier, &gateway::outside_ports(spec)), &mut children)?;
         children.push(Child::of(&config)?);
         children.push(Child::of(&services::gateway(tier, &spec.service))?);
         children.push(Child::of(&services::gateway_pods(tier))?);
@@ -117,6 +117,9 @@ pub fn children(observed: &Observed, tiers: &Contexts, identities: &[String]) ->
         children.push(Child::of(&gateway::deployment(tier, spec, &gateway::config_hash(&config)))?);
         if let Some(autoscaling) = &tier.autoscaling {
             children.push(Child::of(&autoscaler::autoscaler(tier, autoscaling, "Deployment"))?);
+        }
+        if let Some(asked) = &spec.ingress {
+            children.push(Child::of(&ingress::ingress(tier, asked))?);
         }
     }
     Ok(children)

@@ -152,12 +152,14 @@ fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta>
         | Kind::ValidatorNode
         | Kind::StatefulSet
         | Kind::Deployment
-        | Kind::HorizontalPodAutoscaler => context.children.get(child.kind, &owner.namespace, &child.name),
+        | Kind::HorizontalPodAutoscaler
+        | Kind::Ingress => context.children.get(child.kind, &owner.namespace, &child.name),
     }
 }
 
 /// Kinds of children that go when the spec does not ask for them any more. The autoscaler goes before what it scales.
-const PRUNED: [Kind; 8] = [
+const PRUNED: [Kind; 9] = [
+    Kind::Ingress,
     Kind::HorizontalPodAutoscaler,
     Kind::Deployment,
     Kind::StatefulSet,

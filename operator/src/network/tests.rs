@@ -123,6 +123,23 @@ fn a_gateway_reads_from_the_observers_of_its_own_chain_only() {
 }
 
 #[test]
+fn an_ingress_and_a_redis_are_there_when_asked_for() {
+    let made = |tiers: &str| {
+        let observed = observed(tiers);
+        let contexts = desired_tiers::contexts(&observed).expect("contexts");
+        let children = desired_tiers::children(&observed, &contexts, &[]).expect("children");
+        let find = |kind| children.iter().find(|child| child.kind == kind && child.name == "demo-gateway");
+        let text = |kind| find(kind).map(|child| child.body.to_string()).unwrap_or_default();
+        (text(Kind::Ingress), text(Kind::ConfigMap), text(Kind::NetworkPolicy))
+    };
+    let (ingress, config, policy) = made("  gateway: {}");
+    assert!(ingress.is_empty() && !config.contains("redis") && !policy.contains("6379"));
+    let (ingress, config, policy) =
+        made("  gateway: {ingress: {hosts: [a.example]}, limits: {redis: {url: 'redis://cache'}}}");
+    assert!(ingress.contains("a.example") && config.contains("redis://cache") && policy.contains("6379"));
+}
+
+#[test]
 fn what_the_gateway_would_refuse_is_refused_before_anything_is_written() {
     let refused = observed("  gateway: {limits: {timeoutMs: 60000, timeoutMsMax: 1000}}");
     let refusal = validate::validate(&refused).expect_err("contradicts itself");

@@ -1,6 +1,6 @@
 //! The gateway of a network: a Deployment without state, its configuration and the Services around it.
 
-use althing_crds::gateway::{Gateway, GatewayIssuer};
+use althing_crds::gateway::{Gateway, GatewayIssuer, GatewayRedis};
 use althing_crds::names;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
@@ -20,12 +20,16 @@ use super::secrets::{self, CertificatePem};
 use super::tiers::TierContext;
 
 const VOLUME_CONFIG: &str = "config";
+/// Entry of a Secret with the password of a Redis.
+pub const FILE_PASSWORD: &str = "password";
 /// Seconds in which Services forget a gateway that is about to stop, while it still answers.
 const FAREWELL_S: i64 = 5;
 /// Seconds until a gateway that stops is killed: the farewell, requests in progress, and connections (10 s each).
 const GRACE_PERIOD_S: i64 = 40;
 /// Port of an issuer whose URL names none.
 const PORT_HTTPS: u16 = 443;
+/// Port of a Redis whose URL names none.
+const PORT_REDIS: u16 = 6379;
 
 /// The gateway's certificate towards the nodes.
 #[must_use]
@@ -94,6 +98,9 @@ fn document(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> 
     if let Some(limits) = limits.as_object_mut() {
         let pods = tier.address(&names::gateway_pods_service(network), names::PORT_GATEWAY);
         limits.insert("gateways".to_string(), json!({ "service": pods }));
+        if let Some(place) = &gateway.limits.redis {
+            limits.insert("redis".to_string(), redis(place));
+        }
     }
     let document = json!({
         "configVersion": CONFIG_VERSION,
@@ -139,12 +146,28 @@ fn issuer(number: usize, issuer: &GatewayIssuer) -> Value {
     entry
 }
 
-/// The ports of all issuers, each once.
+fn redis(redis: &GatewayRedis) -> Value {
+    let GatewayRedis { url, username, password_secret, ca_secret } = redis;
+    let mut entry = json!({ "url": url });
+    let options = [
+        ("username", username.clone()),
+        ("passwordFile", password_secret.as_ref().map(|_| path(&format!("redis/{FILE_PASSWORD}")))),
+        ("caFile", ca_secret.as_ref().map(|_| path("redis/ca.crt"))),
+    ];
+    if let Some(entry) = entry.as_object_mut() {
+        entry.extend(options.into_iter().filter_map(|(key, value)| Some((key.to_string(), json!(value?)))));
+    }
+    entry
+}
+
+/// The ports of all issuers and of the Redis, each once.
 #[must_use]
-pub fn issuer_ports(gateway: &Gateway) -> Vec<u16> {
+pub fn outside_ports(gateway: &Gateway) -> Vec<u16> {
     let urls = gateway.authentication.issuers.iter().flat_map(|issuer| [Some(&issuer.url), issuer.jwks_url.as_ref()]);
     let port = |url: &String| url.parse::<http::Uri>().ok().and_then(|uri| uri.port_u16()).unwrap_or(PORT_HTTPS);
     let mut ports: Vec<u16> = urls.flatten().map(port).collect();
+    let redis = gateway.limits.redis.as_ref().and_then(|redis| redis.url.parse::<http::Uri>().ok());
+    ports.extend(redis.map(|uri| uri.port_u16().unwrap_or(PORT_REDIS)));
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -246,6 +269,11 @@ fn config_volume(tier: &TierContext, gateway: &Gateway) -> Volume {
         if let Some(name) = &issuer.ca_secret {
             sources.push(secret(name, vec![file("ca.crt", format!("issuers/{number}/ca.crt"))]));
         }
+    }
+    if let Some(GatewayRedis { password_secret, ca_secret, .. }) = &gateway.limits.redis {
+        let files = [(password_secret, FILE_PASSWORD), (ca_secret, "ca.crt")];
+        let named = files.into_iter().filter_map(|(name, key)| Some((name.as_ref()?, key)));
+        sources.extend(named.map(|(name, key)| secret(name, vec![file(key, format!("redis/{key}"))])));
     }
     Volume {
         name: VOLUME_CONFIG.to_string(),

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::secrets::CertificatePem;
 use super::{
     GroupContext, Installation, NetworkContext, NodeContext, NodeSettings, PeerPlace, TierContext, autoscaler,
-    configmaps, gateway, networkpolicies, observers, poddisruptionbudget, secrets, serviceaccount, services,
+    configmaps, gateway, ingress, networkpolicies, observers, poddisruptionbudget, secrets, serviceaccount, services,
     statefulset, storage,
 };
 
@@ -160,7 +160,7 @@ fn gateway_children(file: &str) -> Vec<serde_json::Value> {
     let mut children = vec![
         value(&tier.service_account()),
         value(&config),
-        value(&networkpolicies::gateway(&tier, &gateway::issuer_ports(&spec))),
+        value(&networkpolicies::gateway(&tier, &gateway::outside_ports(&spec))),
         value(&gateway::tls(&tier, &pem)),
         value(&gateway::edge(&tier, &pem)),
         value(&gateway::api_keys(&tier, "KEY", "HASHES")),
@@ -172,6 +172,7 @@ fn gateway_children(file: &str) -> Vec<serde_json::Value> {
     ];
     let bounds = tier.autoscaling.as_ref();
     children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "Deployment"))));
+    children.extend(spec.ingress.as_ref().map(|ingress| value(&ingress::ingress(&tier, ingress))));
     children
 }
 

@@ -15,6 +15,7 @@ mod tiers;
 pub mod autoscaler;
 pub mod configmaps;
 pub mod gateway;
+pub mod ingress;
 pub mod networkpolicies;
 pub mod observers;
 pub mod poddisruptionbudget;

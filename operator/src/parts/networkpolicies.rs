@@ -65,15 +65,15 @@ pub fn observers(tier: &TierContext) -> NetworkPolicy {
 }
 
 /// The paths of a gateway. In: clients from anywhere, HTTP from monitors. Out: DNS, gRPC to the nodes of its chain and to
-/// observers, and the ports of the issuers, wherever those are.
+/// observers, and the ports of the issuers and of the Redis, wherever those are.
 #[must_use]
-pub fn gateway(tier: &TierContext, issuer_ports: &[u16]) -> NetworkPolicy {
+pub fn gateway(tier: &TierContext, outside_ports: &[u16]) -> NetworkPolicy {
     let clients = NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp(names::PORT_GATEWAY)]) };
     let observers = labels::tier_selector(&tier.network.name, names::COMPONENT_OBSERVERS);
     let nodes = vec![pods(labels::group_selector(&tier.group)), pods(observers)];
     let mut egress = vec![dns(), to(nodes, names::PORT_GRPC)];
-    if !issuer_ports.is_empty() {
-        let ports = issuer_ports.iter().map(|number| tcp(*number)).collect();
+    if !outside_ports.is_empty() {
+        let ports = outside_ports.iter().map(|number| tcp(*number)).collect();
         egress.push(NetworkPolicyEgressRule { to: None, ports: Some(ports) });
     }
     of_tier(tier, vec![clients, from(monitors(&tier.operator_namespace), names::PORT_HTTP)], egress)

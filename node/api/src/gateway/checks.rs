@@ -99,6 +99,9 @@ impl Limits {
         check_range("gateway.limits.timeoutMsMax", self.timeout_ms_max, 100, 600_000)?;
         check_range("gateway.limits.timeoutMs", self.timeout_ms, 100, self.timeout_ms_max)?;
         check_range("gateway.limits.cacheBytesMax", self.cache_bytes_max, 0, 16 << 30)?;
+        if let Some(redis) = &self.redis {
+            redis.validate()?;
+        }
         match &self.gateways {
             Gateways::Count(count) => check_range("gateway.limits.gateways.count", u64::from(*count), 1, 10_000),
             Gateways::Service(_) => Ok(()),
@@ -106,7 +109,7 @@ impl Limits {
     }
 }
 
-fn refuse(key: &str, problem: &str, advice: &'static str) -> Result<(), ConfigError> {
+pub(super) fn refuse(key: &str, problem: &str, advice: &'static str) -> Result<(), ConfigError> {
     Err(ConfigError::Value { key: key.to_owned(), problem: problem.to_owned(), advice })
 }
 
@@ -114,7 +117,7 @@ fn check_count(key: &str, found: usize, most: usize) -> Result<(), ConfigError> 
     if found <= most { Ok(()) } else { refuse(key, &format!("{found} entries, at most {most}"), "name fewer") }
 }
 
-fn check_range(key: &str, found: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+pub(super) fn check_range(key: &str, found: u64, least: u64, most: u64) -> Result<(), ConfigError> {
     if (least..=most).contains(&found) {
         return Ok(());
     }

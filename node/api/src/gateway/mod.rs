@@ -5,6 +5,7 @@
 
 pub mod api_keys;
 mod checks;
+mod redis;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use node_core::types::{ChainId, Identity};
 use serde::{Deserialize, Serialize};
 
+pub use self::redis::RedisLimits;
 use crate::config::{self, ConfigError, LogLevel, PORT_HTTP, PeerAddress};
 
 /// Port of the entrance.
@@ -247,6 +249,9 @@ pub struct Limits {
     pub principals_max: usize,
     /// Number of gateways that share the limits.
     pub gateways: Gateways,
+    /// A Redis that counts for all of them; without it each gateway gives its share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisLimits>,
     /// Largest body of a request, in bytes.
     pub body_bytes_max: usize,
     /// Bytes of bodies that may be held at one time by all requests together.
@@ -278,6 +283,7 @@ impl Default for Limits {
             burst_percent: 10,
             principals_max: 100_000,
             gateways: Gateways::default(),
+            redis: None,
             body_bytes_max: 1 << 20,
             bodies_bytes_max: 64 << 20,
             requests_max: 1_024,

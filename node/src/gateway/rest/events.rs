@@ -146,7 +146,7 @@ pub async fn begin(
 }
 
 /// Where a stream goes on after an event.
-fn after(topic: &Topic, id: &str) -> Option<Begin> {
+pub(super) fn after(topic: &Topic, id: &str) -> Option<Begin> {
     let digits =
         |text: &str| if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse::<u64>().ok() } else { None };
     match (id.split_once('-'), topic) {

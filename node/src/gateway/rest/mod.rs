@@ -29,6 +29,15 @@ use super::{
 use input::Input;
 pub use submit::audit;
 
+/// What REST reads of headers beside the entrance.
+#[cfg(test)]
+pub(super) fn read_headers(last_event_id: &str, headers: &HeaderMap) {
+    for topic in [events::Topic::Blocks, events::Topic::Transactions(vec![])] {
+        let _ = events::after(&topic, last_event_id);
+    }
+    let _ = input::body_kind(headers);
+}
+
 /// The routes.
 pub fn router(gateway: &Arc<Gateway>) -> Router {
     let mut router: Router = Router::new();

@@ -55,6 +55,26 @@ impl Rate {
         self.per_minute
     }
 
+    /// The time that one request takes up, rounded up, and how much of such time a bucket holds, in microseconds: for a
+    /// bucket that lies elsewhere.
+    pub fn in_microseconds(self) -> (u64, u64) {
+        let interval_us = self.interval_ns.div_ceil(1_000);
+        (interval_us, self.burst.saturating_mul(interval_us))
+    }
+
+    /// What a bucket that lies elsewhere says: the time until it is full, and until the next request when this one may
+    /// not pass.
+    pub fn told(self, full_in_us: u64, refused_for_us: Option<u64>) -> Verdict {
+        let (interval_us, room_us) = self.in_microseconds();
+        let remaining = room_us.saturating_sub(full_in_us) / interval_us.max(1);
+        Verdict {
+            allowed: refused_for_us.is_none(),
+            remaining: if refused_for_us.is_none() { remaining } else { 0 },
+            full_in_ns: full_in_us.saturating_mul(1_000),
+            retry_in_ns: refused_for_us.unwrap_or(0).saturating_mul(1_000),
+        }
+    }
+
     /// Takes one token at `now_ns` from a bucket that is full at `full_at_ns`. The second result is the new state.
     pub fn take(self, full_at_ns: u64, now_ns: u64) -> (Verdict, u64) {
         let start = full_at_ns.max(now_ns);
