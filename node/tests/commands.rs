@@ -126,6 +126,13 @@ async fn genesis_is_shown_and_hashed_and_a_changed_one_is_refused() {
 async fn mistakes_end_with_their_exit_codes() {
     assert_eq!(run_words("tx send").await.code, 2);
     assert_eq!(run_words("status --tls /nowhere").await.code, 3);
+    let no_folder = run_words("snapshot create --data /nowhere /nowhere/file").await;
+    assert_eq!(no_folder.code, 4, "{}", no_folder.stderr);
+    let no_snapshot = run(["snapshot", "verify", "--genesis", GENESIS, GENESIS]).await;
+    assert_eq!(no_snapshot.code, 7, "{}", no_snapshot.stderr);
+    assert!(no_snapshot.stderr.contains("it is no snapshot"), "{}", no_snapshot.stderr);
+    let no_genesis = run_words("snapshot verify --genesis /nowhere /nowhere/file").await;
+    assert_eq!(no_genesis.code, 3, "{}", no_genesis.stderr);
     let missing = run_words("config check /nowhere/node.yaml").await;
     assert_eq!(missing.code, 3);
     assert_eq!(
@@ -137,7 +144,10 @@ async fn mistakes_end_with_their_exit_codes() {
 
 #[tokio::test]
 async fn help_teaches_every_command_with_examples_and_exit_codes() {
-    for command in ["keygen", "tx send", "tx status", "status", "genesis show", "genesis hash", "config check"] {
+    let genesis_and_snapshots =
+        ["genesis show", "genesis hash", "snapshot create", "snapshot verify", "snapshot restore"];
+    let others = ["keygen", "tx send", "tx status", "status", "config check"];
+    for command in others.into_iter().chain(genesis_and_snapshots) {
         let help = run_words(&format!("{command} --help")).await;
         assert_eq!(help.code, 0);
         assert!(help.stdout.contains("Example"), "{command}: {}", help.stdout);

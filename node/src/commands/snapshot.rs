@@ -21,6 +21,7 @@ A snapshot is the state of the chain after one block, with the proof that the ch
 genesis to it over every change of voters, each signed by a quorum. It holds no key and nothing that a node has signed, so a
 node that starts from it takes a new session key by the rules of the chain, and none that may have voted elsewhere.
 
+Example:
   1. Stop a node (an observer is best: no vote is missed), and take its newest provable state, two blocks below its last one:
      althing-node snapshot create --data /var/lib/althing state.snapshot
   2. Wherever the file came from, check it against a genesis that you trust:
@@ -50,10 +51,13 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take a snapshot of the volume of a stopped node.
+    #[command(after_help = EXAMPLES)]
     Create(Create),
     /// Check a snapshot offline: that it is whole, of this chain, certified, and comes to the state root.
+    #[command(after_help = EXAMPLES)]
     Verify(Verify),
     /// Start an empty volume from a snapshot, after checking it.
+    #[command(after_help = EXAMPLES)]
     Restore(Restore),
 }
 
