@@ -14,7 +14,8 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::recovering::Completeness;
 use crate::adapters::storage::{
-    BlockReader, LocalStore, MilestoneError, Milestones, QmdbStore, StateError, StorageError, keep_milestone,
+    BlockReader, LocalStore, MilestoneError, Milestones, QmdbStore, StateError, StorageError, changing_voters,
+    keep_milestone,
 };
 
 /// Blocks that may wait for execution. The engine runs at most three heights ahead of it.
@@ -98,6 +99,10 @@ pub struct Light {
 impl Light {
     /// Looks whether the voters change after a height that is executed next.
     fn keep(&self, state: &LocalStore, height: Height) -> Result<(), ExecutionError> {
+        // Most blocks change nothing, and need not be read again.
+        if changing_voters(state, height)?.is_none() {
+            return Ok(());
+        }
         let block = self.blocks.read(height);
         let block = block.map_err(|source| ExecutionError::Certificate { height, source: Some(source) })?;
         let block = block.ok_or(ExecutionError::Certificate { height, source: None })?;

@@ -42,7 +42,9 @@ pub use error::StorageError;
 pub use genesis::{AcceptedGenesis, GenesisStore};
 pub use milestones::Milestones;
 pub use proving::{Prover, ProvingError};
-pub use rebuild::{Kept, MilestoneError, RebuildError, Rebuilt, keep_milestone, rebuild_state_from_blocks};
+pub use rebuild::{
+    Kept, MilestoneError, RebuildError, Rebuilt, changing_voters, keep_milestone, rebuild_state_from_blocks,
+};
 pub use recovery::RecoveryStore;
 pub use restore::{RestoreError, finish_install, install, prepare};
 pub use session::SessionStore;

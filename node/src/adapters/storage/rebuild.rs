@@ -5,7 +5,7 @@ use node_core::{
         Applied, ApplyError, ExecuteError, Recoveries, StateStore, apply_block_after, apply_genesis_before, snapshot,
     },
     light::LightBlock,
-    types::{CertifiedBlock, Genesis, Height},
+    types::{CertifiedBlock, Genesis, Height, VoterSet},
 };
 use thiserror::Error;
 
@@ -100,6 +100,16 @@ pub enum MilestoneError {
     Storage(#[from] StorageError),
 }
 
+/// The voters of the height that is executed next and of the one after it, if they differ.
+pub fn changing_voters<S: StateStore>(
+    state: &S,
+    height: Height,
+) -> Result<Option<(VoterSet, VoterSet)>, MilestoneError> {
+    let Some(before) = snapshot(state)? else { return Ok(None) };
+    let (first, second) = (before.sets.first, before.sets.second);
+    Ok((before.progress.height.next() == height && first != second).then_some((first, second)))
+}
+
 /// Keeps the header of a block with both sets, durably, if the next height has other voters. To be called on the state
 /// before the block is executed on it: so no change is missing, whenever a crash comes.
 pub fn keep_milestone<S: StateStore>(
@@ -107,12 +117,8 @@ pub fn keep_milestone<S: StateStore>(
     milestones: &Milestones,
     block: &CertifiedBlock,
 ) -> Result<(), MilestoneError> {
-    let Some(before) = snapshot(state)? else { return Ok(()) };
     let header = block.block.header();
-    if before.progress.height.next() != header.height || before.sets.first == before.sets.second {
-        return Ok(());
-    }
-    let (voters, next_voters) = (before.sets.first, before.sets.second);
+    let Some((voters, next_voters)) = changing_voters(state, header.height)? else { return Ok(()) };
     let certificate = block.certificate.clone();
     Ok(milestones.keep(LightBlock { header: header.clone(), certificate, voters, next_voters })?)
 }
