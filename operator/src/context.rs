@@ -24,7 +24,7 @@ use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::parts::Installation;
 use crate::readings;
-use crate::watches::{Children, Guarded};
+use crate::watches::{Children, Filling, Guarded};
 
 /// What all scopes share.
 pub struct Shared {
@@ -66,6 +66,8 @@ pub struct Context {
     pub claims: Store<PersistentVolumeClaim>,
     /// Metadata of children in this scope.
     pub children: Children,
+    /// Whether all of these have been filled once.
+    pub filling: Filling,
     /// Wakes other reconcilers.
     pub wakers: Wakers,
     failures: Mutex<HashMap<String, u32>>,
@@ -119,6 +121,8 @@ pub struct Caches {
     pub claims: Store<PersistentVolumeClaim>,
     /// Children.
     pub children: Children,
+    /// Whether all of these have been filled once.
+    pub filling: Filling,
 }
 
 impl Context {
@@ -141,8 +145,9 @@ impl Context {
 
     /// A context over these caches.
     pub fn new(shared: Arc<Shared>, caches: Caches, wakers: Wakers) -> Self {
-        let Caches { networks, groups, nodes, pods, claims, children } = caches;
-        Self { shared, networks, groups, nodes, pods, claims, children, wakers, failures: Mutex::default() }
+        let Caches { networks, groups, nodes, pods, claims, children, filling } = caches;
+        let failures = Mutex::default();
+        Self { shared, networks, groups, nodes, pods, claims, children, filling, wakers, failures }
     }
 
     /// A network from the cache.

@@ -44,6 +44,8 @@ where
         }
     };
     let name = what(&decoded);
+    // What is not in a cache that is still being filled may exist.
+    context.filling.done().await;
     let started = Instant::now();
     let guarded = AssertUnwindSafe(reconcile(decoded, Arc::clone(&context))).catch_unwind();
     let result = match tokio::time::timeout(RECONCILE_TIMEOUT, guarded).await {

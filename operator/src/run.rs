@@ -34,7 +34,7 @@ use crate::lease::{Election, Leadership};
 use crate::memory::Memories;
 use crate::metrics::Metrics;
 use crate::reconcile::{after_failure, framed};
-use crate::watches::{Guarded, api_of, touched, watch_children, watch_claims, watch_pods};
+use crate::watches::{Filling, Guarded, api_of, touched, watch_children, watch_claims, watch_pods};
 use crate::{group, network, validator};
 
 /// Wishes for a reconcile that may wait in one queue.
@@ -209,9 +209,10 @@ fn start_scope(
     let (groups, wakes_of_groups) = mpsc::channel(WAKES_MAX);
     let (nodes, wakes_of_nodes) = mpsc::channel(WAKES_MAX);
     let wakers = Wakers { networks, groups, nodes };
-    let (children, mut watches) = watch_children(client, scope, &wakers);
-    let (pods, pod_watch) = watch_pods(client, scope, &wakers);
-    let (claims, claim_watch) = watch_claims(client, scope, &wakers);
+    let filling = Filling::default();
+    let (children, mut watches) = watch_children(client, scope, &wakers, &filling);
+    let (pods, pod_watch) = watch_pods(client, scope, &wakers, &filling);
+    let (claims, claim_watch) = watch_claims(client, scope, &wakers, &filling);
     watches.extend([pod_watch, claim_watch]);
     for watch in watches {
         let mut wait = stopped.clone();
@@ -233,12 +234,16 @@ fn start_scope(
         pods,
         claims,
         children,
+        filling: filling.clone(),
     };
+    // All are counted before the first reconcile can wait for them.
+    let touched_networks = touched(api_of::<Guarded<BlockchainNetwork>>(client, scope), network_writer, &filling);
+    let touched_groups = touched(api_of::<Guarded<ConsensusGroup>>(client, scope), group_writer, &filling);
+    let touched_nodes = touched(api_of::<Guarded<ValidatorNode>>(client, scope), node_writer, &filling);
     let context = Arc::new(Context::new(Arc::clone(shared), caches, wakers.clone()));
 
-    let stream = touched(api_of::<Guarded<BlockchainNetwork>>(client, scope), network_writer);
     let networks = Controlled {
-        stream: stream.boxed(),
+        stream: touched_networks.boxed(),
         store: context.networks.clone(),
         wakes: wakes_of_networks,
         context: Arc::clone(&context),
@@ -246,7 +251,7 @@ fn start_scope(
     tasks.spawn(control(networks, stopped.clone(), network::reconcile).map(|()| "networks"));
 
     let parents = wakers.clone();
-    let stream = touched(api_of::<Guarded<ConsensusGroup>>(client, scope), group_writer).inspect(move |touched| {
+    let stream = touched_groups.inspect(move |touched| {
         if let Ok(DeserializedRef { namespace, parent }) =
             parent_of(touched, |group: &ConsensusGroup| &group.spec.network)
         {
@@ -261,7 +266,7 @@ fn start_scope(
     };
     tasks.spawn(control(groups, stopped.clone(), group::reconcile).map(|()| "groups"));
 
-    let stream = touched(api_of::<Guarded<ValidatorNode>>(client, scope), node_writer).inspect(move |touched| {
+    let stream = touched_nodes.inspect(move |touched| {
         if let Ok(DeserializedRef { namespace, parent }) = parent_of(touched, |node: &ValidatorNode| &node.spec.group) {
             wakers.group(&namespace, &parent);
         }

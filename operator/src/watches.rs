@@ -1,6 +1,7 @@
 //! Watches and the caches they fill: the three kinds, pods and claims whole, all other children as metadata only.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use althing_crds::names;
 use futures::{Stream, StreamExt};
@@ -13,12 +14,16 @@ use kube_runtime::reflector::store::Writer as StoreWriter;
 use kube_runtime::reflector::{ObjectRef, Store, reflector};
 use kube_runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::context::Wakers;
 use crate::kinds::Kind;
 
 /// An object that may not be decodable; one bad object does not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
+
+/// What a watch tells.
+type Event<K> = Result<watcher::Event<K>, watcher::Error>;
 
 /// Seconds after which a watch is renewed, so that a dead one is noticed.
 const WATCH_SECONDS: u32 = 60;
@@ -73,11 +78,16 @@ fn of_ours() -> watcher::Config {
 }
 
 /// Fills `writer` from a watch and answers every object that was made, changed or deleted.
-pub fn touched<K>(api: Api<K>, writer: StoreWriter<K>) -> impl Stream<Item = Result<K, watcher::Error>> + Send + 'static
+pub fn touched<K>(
+    api: Api<K>,
+    writer: StoreWriter<K>,
+    filling: &Filling,
+) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    reflector(writer, watcher(api, config()).default_backoff().modify(drop_managed_fields)).touched_objects()
+    let stream = watcher(api, config()).default_backoff().modify(drop_managed_fields);
+    filling.of(reflector(writer, stream)).touched_objects()
 }
 
 fn drop_managed_fields<K: kube::Resource>(object: &mut K) {
@@ -92,7 +102,12 @@ fn drop_field_names(object: &mut ChildMeta) {
 }
 
 /// Starts the metadata watches of all kinds of children; each change wakes the object that the labels name.
-pub fn watch_children(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Children, Vec<Watch>) {
+pub fn watch_children(
+    client: &Client,
+    scope: Option<&str>,
+    wakers: &Wakers,
+    filling: &Filling,
+) -> (Children, Vec<Watch>) {
     let mut children = Children::default();
     let mut watches = Vec::new();
     for kind in Kind::WATCHED {
@@ -106,7 +121,7 @@ pub fn watch_children(client: &Client, scope: Option<&str>, wakers: &Wakers) -> 
         let trim =
             if kind == Kind::HorizontalPodAutoscaler { drop_field_names } else { drop_managed_fields::<ChildMeta> };
         let stream = watcher(api, of_ours()).default_backoff().modify(trim);
-        let stream = reflector(writer, stream).touched_objects();
+        let stream = filling.of(reflector(writer, stream)).touched_objects();
         let wakers = wakers.clone();
         let wake = stream.for_each(move |touched| {
             match touched {
@@ -121,11 +136,11 @@ pub fn watch_children(client: &Client, scope: Option<&str>, wakers: &Wakers) -> 
 }
 
 /// Starts the watch of the nodes' pods.
-pub fn watch_pods(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Store<Pod>, Watch) {
+pub fn watch_pods(client: &Client, scope: Option<&str>, wakers: &Wakers, filling: &Filling) -> (Store<Pod>, Watch) {
     let writer = StoreWriter::<Pod>::default();
     let store = writer.as_reader();
     let stream = watcher(api_of::<Pod>(client, scope), config().labels(names::LABEL_NODE)).default_backoff();
-    let stream = reflector(writer, stream.modify(drop_managed_fields)).touched_objects();
+    let stream = filling.of(reflector(writer, stream.modify(drop_managed_fields))).touched_objects();
     let wakers = wakers.clone();
     let wake = stream.for_each(move |touched| {
         match touched {
@@ -141,7 +156,12 @@ pub fn watch_pods(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Sto
 }
 
 /// Starts the watch of the nodes' claims: how large they are is asked of them, not only whether they are there.
-pub fn watch_claims(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (Store<PersistentVolumeClaim>, Watch) {
+pub fn watch_claims(
+    client: &Client,
+    scope: Option<&str>,
+    wakers: &Wakers,
+    filling: &Filling,
+) -> (Store<PersistentVolumeClaim>, Watch) {
     let writer = StoreWriter::<PersistentVolumeClaim>::default();
     let store = writer.as_reader();
     let stream = watcher(api_of::<PersistentVolumeClaim>(client, scope), of_ours()).default_backoff();
@@ -149,7 +169,7 @@ pub fn watch_claims(client: &Client, scope: Option<&str>, wakers: &Wakers) -> (S
         drop_managed_fields(claim);
         claim.status = None;
     });
-    let stream = reflector(writer, stream).touched_objects();
+    let stream = filling.of(reflector(writer, stream)).touched_objects();
     let wakers = wakers.clone();
     let wake = stream.for_each(move |touched| {
         match touched {
@@ -190,19 +210,60 @@ fn wake_owner(wakers: &Wakers, meta: &ObjectMeta) {
     }
 }
 
-/// Waits until every cache has been filled once.
-pub async fn filled<K>(store: &Store<K>) -> bool
-where
-    K: kube::Resource + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    store.wait_until_ready().await.is_ok()
+/// Whether the caches of a scope have been filled once. The stores' own sign of it wakes one waiter only.
+#[derive(Clone, Debug, Default)]
+pub struct Filling {
+    left: Arc<watch::Sender<usize>>,
 }
 
-impl Children {
-    /// Waits until the caches of all kinds have been filled once.
-    pub async fn filled(&self) -> bool {
-        let all = futures::future::join_all(self.stores.values().map(filled));
-        all.await.into_iter().all(|ready| ready)
+impl Filling {
+    /// Counts one cache, which this stream fills.
+    fn of<K, S>(&self, stream: S) -> impl Stream<Item = Event<K>> + Send + use<K, S>
+    where
+        S: Stream<Item = Event<K>> + Send,
+    {
+        self.left.send_modify(|left| *left += 1);
+        let (left, mut is_first) = (Arc::clone(&self.left), true);
+        stream.inspect(move |event| {
+            if is_first && matches!(event, Ok(watcher::Event::InitDone)) {
+                is_first = false;
+                left.send_modify(|left| *left = left.saturating_sub(1));
+            }
+        })
+    }
+
+    /// Waits until all have been filled.
+    pub async fn done(&self) {
+        // The sender lives as long as this.
+        let _ = self.left.subscribe().wait_for(|left| *left == 0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scope_is_filled_when_its_last_cache_is_and_everybody_who_waits_is_told() {
+        let filling = Filling::default();
+        let event = |done: bool| Ok(if done { watcher::Event::InitDone } else { watcher::Event::<Pod>::Init });
+        let quick = filling.of(futures::stream::iter([event(false), event(true), event(false), event(true)]));
+        let slow = filling.of(futures::stream::iter([event(false), event(true)]));
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let filling = filling.clone();
+                tokio::spawn(async move { filling.done().await })
+            })
+            .collect();
+        quick.for_each(|_| std::future::ready(())).await;
+        assert!(timeout(Duration::from_millis(50), filling.done()).await.is_err(), "one is still being filled");
+        slow.for_each(|_| std::future::ready(())).await;
+        for waiter in waiters {
+            timeout(Duration::from_secs(5), waiter).await.expect("told in time").expect("ends");
+        }
     }
 }
