@@ -74,7 +74,8 @@ pub struct ConsensusGroupSpec {
     pub identity_secrets: Vec<String>,
     /// ValidatorNodes that shall vote no more, for example `demo-main-2`. While the number of voters is what it shall
     /// be, another voter takes the place of each; where there are too many, these go first. Identity and volume of
-    /// whoever left are kept, and its name is not given again while it stands here.
+    /// whoever left are kept, and its name is not given again while it stands here. A newcomer that cannot start, as when
+    /// its machine is lost too, may be named as well: the next one is tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 99), inner(length(min = 1, max = 45)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -153,7 +153,7 @@ async fn kill_operators(scene: &Scene) -> Result<()> {
 }
 
 /// The pod that leads, and its machine.
-async fn leader(scene: &Scene) -> Result<(String, String)> {
+pub(super) async fn leader(scene: &Scene) -> Result<(String, String)> {
     let leases: Api<Lease> = Api::namespaced(scene.client.clone(), OPERATOR_NAMESPACE);
     let holder = leases.get(LEASE).await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
     let (pod, _) = holder.rsplit_once('_').with_context(|| format!("nobody leads: the holder is {holder:?}"))?;

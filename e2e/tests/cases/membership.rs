@@ -1,11 +1,12 @@
 //! Voters that join and leave a chain under load: by `kubectl scale`, and by name.
 
-use althing_e2e::network::{Network, eventually};
+use althing_e2e::network::{Network, Voter, eventually};
 use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use kube::api::DynamicObject;
 
 use super::disturbance::load_on_all;
+use super::leaders::leader;
 use super::{alpha, manifest};
 use crate::Scene;
 
@@ -42,8 +43,9 @@ pub async fn voters_join_and_leave_by_kubectl_scale(scene: &Scene) -> Result<()>
     Ok(())
 }
 
-/// A voter whose machine is lost is named in the spec and another one takes its place, while the machine is away; then one
-/// that signs is replaced in the same way. Never more than one voter is silent, and nobody signs twice.
+/// A voter whose machine is lost is named in the spec and another one takes its place, while the machine is away. The
+/// first newcomer is put on that very machine, as happens before Kubernetes knows that it is lost, and is named too. Then a
+/// voter that signs is replaced in the same way. Never more than one voter is silent, and nobody signs twice.
 pub async fn a_voter_is_replaced_by_name(scene: &Scene) -> Result<()> {
     let network = alpha(scene);
     let text = manifest(scene, "alpha", 4).replace("placement: Required", "placement: Preferred");
@@ -52,19 +54,27 @@ pub async fn a_voter_is_replaced_by_name(scene: &Scene) -> Result<()> {
     let watch = Watch::start(&network).await?;
     let load = load_on_all(&network, 0).await?;
     load.wait_more(10, 60).await?;
-    // Node 1 carries the switch of the local cluster.
-    let voters = network.voters().await?;
-    let lost = voters.iter().find(|voter| voter.host != "node1").context("a voter off node 1")?;
+    // Node 1 carries the switch of the local cluster. A lost leader would take longer than Kubernetes to see the loss.
+    let (voters, (_, leads)) = (network.voters().await?, leader(scene).await?);
+    let lost = voters.iter().find(|voter| voter.host != "node1" && voter.host != leads).context("a voter to lose")?;
+    let newcomer = format!("{}-4", network.group);
     let machine = lost.host.trim_start_matches("node").to_string();
     scene.environment.cluster(&["node", "partition", &machine]).await?;
-    let replaced = retire(&network, &text, &[&lost.node]).await;
+    let replaced = async {
+        let placed = lands_on(&network, &newcomer, lost, &with_retired(&text, &[&lost.node])).await;
+        network.kubectl(&["uncordon", "--selector", "kubernetes.io/hostname"]).await?;
+        placed?;
+        retire(&network, &text, &[&lost.node, &newcomer]).await
+    };
+    let replaced = replaced.await;
     scene.environment.cluster(&["node", "heal", &machine]).await?;
     let numbers = replaced?;
     load.wait_more(20, 60).await?;
     is_gone(&network, &lost.node).await?;
+    is_gone(&network, &newcomer).await?;
 
     let signing = voters.iter().find(|voter| voter.host == "node1").context("a voter on node 1")?;
-    let after = retire(&network, &text, &[&lost.node, &signing.node]).await?;
+    let after = retire(&network, &text, &[&lost.node, &newcomer, &signing.node]).await?;
     ensure!(numbers.len() == 4 && after.len() == 4 && after != numbers, "voters {numbers:?}, then {after:?}");
     is_gone(&network, &signing.node).await?;
     load.wait_more(10, 60).await?;
@@ -74,12 +84,30 @@ pub async fn a_voter_is_replaced_by_name(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// Applies a manifest that asks for a newcomer while only this machine may be chosen for it, and waits until it is: then
+/// its pod cannot start anywhere else.
+async fn lands_on(network: &Network, newcomer: &str, lost: &Voter, manifest: &str) -> Result<()> {
+    network.kubectl(&["cordon", "--selector", &format!("kubernetes.io/hostname!={}", lost.host)]).await?;
+    network.apply(manifest).await?;
+    let claim = format!("pvc/{newcomer}-data");
+    let chosen = "jsonpath={.metadata.annotations.volume\\.kubernetes\\.io/selected-node}";
+    eventually(&format!("{newcomer} is placed on {}", lost.host), 40, || async {
+        let chosen = network.kubectl(&["get", &claim, "-o", chosen]).await?;
+        ensure!(chosen == lost.host, "its volume is for {chosen:?}");
+        Ok(())
+    })
+    .await
+}
+
+fn with_retired(manifest: &str, nodes: &[&str]) -> String {
+    let names = nodes.join(", ");
+    manifest.replace("      replicas: 4\n", &format!("      replicas: 4\n      retired: [{names}]\n"))
+}
+
 /// Names who shall vote no more, waits until four others sign, and returns their numbers.
 async fn retire(network: &Network, manifest: &str, nodes: &[&str]) -> Result<Vec<u64>> {
-    let names = nodes.join(", ");
-    let text = manifest.replace("      replicas: 4\n", &format!("      replicas: 4\n      retired: [{names}]\n"));
-    network.apply(&text).await?;
-    eventually(&format!("another voter is in the place of {names}"), 180, || async {
+    network.apply(&with_retired(manifest, nodes)).await?;
+    eventually(&format!("others are in the place of {}", nodes.join(", ")), 180, || async {
         let group = network.object("ConsensusGroup", &network.group).await?;
         let numbers = numbers(&group)?;
         let change = group.data.pointer("/status/members/change");

@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::events::Draft;
 use crate::kinds::Owner;
 use crate::refusal::Refusal;
+use crate::validator::status::failing;
 
 /// For how many blocks a transaction that the operator signs can be executed. Short, because a new one is made only when
 /// the old one has expired.
@@ -51,9 +52,9 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         }
         Some(Change { direction: Direction::Leave, .. }) | None => None,
     };
-    let newcomer_is_synced = match &newcomer {
+    let newcomer_lacks = match &newcomer {
         Some(newcomer) => follow(observed, newcomer).await,
-        None => false,
+        None => None,
     };
     let identities = identities(owner, observed.voters.iter().chain(&newcomer));
     let view = View {
@@ -62,7 +63,7 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         numbers: &observed.numbers,
         identities: &identities,
         change: change.as_ref(),
-        newcomer_is_synced,
+        newcomer_lacks: newcomer_lacks.as_deref(),
         facts: observed.facts.as_ref(),
     };
     match members::decide(&view) {
@@ -159,12 +160,13 @@ fn identities<'a>(owner: &Owner, voters: impl Iterator<Item = &'a Voter>) -> BTr
         .collect()
 }
 
-/// Gives the chain's genesis to a newcomer that has none, and says whether it has the chain's last blocks.
-async fn follow(observed: &Observed, newcomer: &Voter) -> bool {
-    let (Ok(said), Some(connection), Some(genesis)) = (&newcomer.said, &newcomer.connection, observed.kept_genesis())
-    else {
-        return false;
+/// Gives the chain's genesis to a newcomer that has none, and says what it lacks until it has the chain's last blocks.
+async fn follow(observed: &Observed, newcomer: &Voter) -> Option<String> {
+    let (said, connection) = match (&newcomer.said, &newcomer.connection) {
+        (Ok(said), Some(connection)) => (said, connection),
+        (Err(_), _) | (_, None) => return Some(not_running(newcomer)),
     };
+    let Some(genesis) = observed.kept_genesis() else { return Some("the genesis is not kept".to_string()) };
     let asked = match said.state() {
         NodeState::WaitingForGenesis => {
             let joined = connection.client.join_chain(genesis).await.map(|_| ());
@@ -182,7 +184,17 @@ async fn follow(observed: &Observed, newcomer: &Voter) -> bool {
     if let Err(error) = asked {
         tracing::info!(node = %newcomer.name, %error, "the newcomer does not follow the chain yet, trying again");
     }
-    said.state() == NodeState::Running && said.synced
+    let follows = said.state() == NodeState::Running && said.synced;
+    (!follows).then(|| "its node fetches what it lacks".to_string())
+}
+
+/// Why nothing answers for a newcomer, and the way out when its machine is lost before it has started.
+fn not_running(newcomer: &Voter) -> String {
+    let why = match newcomer.pod.as_ref() {
+        Some(pod) => failing(pod).unwrap_or_else(|| "its pod is not running".to_string()),
+        None => "it has no pod yet".to_string(),
+    };
+    format!("{why}; if it cannot start, add {} to retired and another one takes its place", newcomer.name)
 }
 
 /// A change that is put before the chain.

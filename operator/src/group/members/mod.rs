@@ -53,8 +53,8 @@ pub struct View<'a> {
     pub identities: &'a BTreeMap<u32, String>,
     /// The change that is written down.
     pub change: Option<&'a Change>,
-    /// The newcomer's node follows the chain and has its last blocks.
-    pub newcomer_is_synced: bool,
+    /// Why the newcomer cannot be voted in yet; none once its node follows the chain and has its last blocks.
+    pub newcomer_lacks: Option<&'a str>,
     /// What f+1 voters report.
     pub facts: Option<&'a Facts>,
 }
@@ -70,7 +70,8 @@ pub enum Move {
     Refuse(String),
     /// Write this change down.
     Begin(Change),
-    /// Forget the change: nothing was put before the chain, and the spec does not want it any more.
+    /// Forget the change: nothing that was put before the chain can still bring it, and the spec does not want it any
+    /// more, or retires the newcomer too.
     Forget,
     /// Put the change before the chain.
     Propose,
@@ -138,7 +139,10 @@ fn go_on(view: &View<'_>, change: &Change) -> Move {
     let number = change.number;
     let staying = || change.replaces.map_or_else(|| view.numbers.to_vec(), |former| without(view.numbers, former));
     match (change.direction, voter(&number)) {
-        (Direction::Join, Some(voter)) if voter.is_signing => Move::Finish(with(&staying(), number)),
+        // One that was voted in and retired since is nobody to wait for: it is the next to be replaced.
+        (Direction::Join, Some(voter)) if voter.is_signing || view.retired.contains(&number) => {
+            Move::Finish(with(&staying(), number))
+        }
         (Direction::Join, Some(_)) => Move::Wait(format!("voter {number} is voted in, waiting for it to sign")),
         (Direction::Join, None) => match change.replaces {
             None => join(view, change, facts, None),
@@ -168,14 +172,14 @@ fn join(view: &View<'_>, change: &Change, facts: &Facts, former: Option<&VoterFa
         None => usize::try_from(view.replicas).unwrap_or(usize::MAX) > view.numbers.len(),
         Some(former) => view.retired.contains(&former),
     };
-    if !is_wanted && change.proposed_until.is_none() {
-        return Move::Forget;
-    }
     if let Some(until) = in_flight(change, facts) {
         return Move::Wait(format!("waiting for the chain to take voter {number} in, at the latest at height {until}"));
     }
-    if !view.newcomer_is_synced {
-        return Move::Wait(format!("waiting for voter {number} to catch up with the chain"));
+    if !is_wanted || view.retired.contains(&number) {
+        return Move::Forget;
+    }
+    if let Some(lacks) = view.newcomer_lacks {
+        return Move::Wait(format!("waiting for voter {number} to catch up with the chain: {lacks}"));
     }
     // With the newcomer counted as down.
     let (signing, staying) = after(facts, former);
@@ -190,11 +194,11 @@ fn join(view: &View<'_>, change: &Change, facts: &Facts, former: Option<&VoterFa
 fn leave(view: &View<'_>, change: &Change, facts: &Facts, (signing, total): (u64, u64)) -> Move {
     let number = change.number;
     let is_wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX) >= view.numbers.len();
-    if is_wanted && change.proposed_until.is_none() {
-        return Move::Forget;
-    }
     if let Some(until) = in_flight(change, facts) {
         return Move::Wait(format!("waiting for the chain to let voter {number} go, at the latest at height {until}"));
+    }
+    if is_wanted {
+        return Move::Forget;
     }
     if signing < quorum(total) {
         return Move::Wait(format!("voter {number} is not voted out now: the others that sign would be no quorum"));

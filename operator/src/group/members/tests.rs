@@ -31,7 +31,7 @@ impl Chain {
             numbers: &self.numbers,
             identities: &self.identities,
             change,
-            newcomer_is_synced: true,
+            newcomer_lacks: None,
             facts: Some(&self.facts),
         })
     }
@@ -113,6 +113,23 @@ fn a_replacement_waits_for_a_quorum_of_the_others() {
     assert_eq!(seen.next(4, Some(&replacement(4, 1, None))), Move::Finish(vec![0, 2, 3]), "it was voted out");
 }
 
+/// Its machine may be lost before it has started, or after it was voted in.
+#[test]
+fn a_newcomer_that_is_retired_too_makes_room_for_another() {
+    let mut seen = chain(4, &[0]);
+    seen.retired = [0, 4].into();
+    seen.identities.insert(5, "i5".to_string());
+    assert_eq!(seen.next(4, Some(&replacement(4, 0, None))), Move::Forget);
+    assert_eq!(seen.next(4, None), Move::Begin(replacement(5, 0, None)));
+    let proposed = replacement(4, 0, Some(seen.facts.height + 20));
+    assert!(matches!(seen.next(4, Some(&proposed)), Move::Wait(_)), "it may still be voted in");
+    let former = seen.facts.voters.remove("i0").expect("there");
+    seen.facts.voters.insert("i4".to_string(), VoterFact { is_signing: false, ..former });
+    assert_eq!(seen.next(4, Some(&proposed)), Move::Finish(vec![1, 2, 3, 4]));
+    seen.numbers = vec![1, 2, 3, 4];
+    assert_eq!(seen.next(4, None), Move::Begin(replacement(5, 4, None)));
+}
+
 #[test]
 fn who_is_retired_goes_first_when_there_are_too_many() {
     let mut seen = chain(6, &[3]);
@@ -133,11 +150,17 @@ fn nothing_is_proposed_that_the_quorum_does_not_bear() {
 }
 
 #[test]
-fn what_the_spec_does_not_want_any_more_is_forgotten_only_before_it_was_proposed() {
+fn what_the_spec_does_not_want_any_more_is_forgotten_unless_it_may_still_be_executed() {
     let seen = chain(4, &[]);
     assert_eq!(seen.next(4, Some(&change(4, Direction::Join, None))), Move::Forget);
     let until = Some(seen.facts.height + 20);
     assert!(matches!(seen.next(4, Some(&change(4, Direction::Join, until))), Move::Wait(_)));
+    let expired = Some(seen.facts.height - EFFECT_BLOCKS);
+    assert_eq!(
+        seen.next(4, Some(&change(4, Direction::Join, expired))),
+        Move::Forget,
+        "it cannot be executed any more"
+    );
     assert_eq!(chain(5, &[]).next(5, Some(&change(4, Direction::Leave, None))), Move::Forget);
 }
 
@@ -145,18 +168,20 @@ fn what_the_spec_does_not_want_any_more_is_forgotten_only_before_it_was_proposed
 fn without_facts_or_a_synced_newcomer_nothing_happens() {
     let seen = chain(4, &[]);
     let joins = change(4, Direction::Join, None);
-    let view = |change, newcomer_is_synced, facts| View {
+    let view = |change, newcomer_lacks, facts| View {
         replicas: 5,
         retired: &seen.retired,
         numbers: &seen.numbers,
         identities: &seen.identities,
         change,
-        newcomer_is_synced,
+        newcomer_lacks,
         facts,
     };
-    assert!(matches!(decide(&view(None, true, None)), Move::Wait(_)));
-    assert!(matches!(decide(&view(Some(&joins), true, None)), Move::Wait(_)));
-    assert!(matches!(decide(&view(Some(&joins), false, Some(&seen.facts))), Move::Wait(_)));
+    assert!(matches!(decide(&view(None, None, None)), Move::Wait(_)));
+    assert!(matches!(decide(&view(Some(&joins), None, None)), Move::Wait(_)));
+    let lacks = "the pod finds no machine";
+    let Move::Wait(why) = decide(&view(Some(&joins), Some(lacks), Some(&seen.facts))) else { panic!("it waits") };
+    assert!(why.contains(lacks), "{why}");
 }
 
 #[test]
