@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use node_api::{client::Client, proto};
@@ -28,6 +29,8 @@ use super::{
 
 /// Headers that wait for their turn.
 const ARRIVALS_MAX: usize = 4_096;
+/// Between two attempts to reach a node that may be absent.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// What is needed to judge blocks.
 #[derive(Clone, Debug)]
@@ -44,12 +47,15 @@ pub struct Follower {
     pub corpus: Arc<Corpus>,
     /// To know accounts again.
     pub wallets: Arc<Wallets>,
+    /// The number of a node that may go and come back: what the others have shown is final, and it has to show the same
+    /// later.
+    pub absent: Option<usize>,
 }
 
 /// What became final.
 #[derive(Debug)]
 pub struct Finality {
-    /// For each transaction of the corpus, when every node had shown it in a final block.
+    /// For each transaction of the corpus, when every node, but for an absent one, had shown it in a final block.
     pub at: Vec<Option<Instant>>,
     /// How many have such a time.
     pub count: usize,
@@ -59,10 +65,29 @@ pub struct Finality {
     pub blocks_with_failures: usize,
     /// Blocks with at least one transaction whose receipts are compared.
     pub blocks_checked: usize,
-    /// The longest time between two blocks in a row, and when it began.
-    pub longest_gap: Option<(Instant, Instant)>,
-    /// The newest height that every node has shown.
-    pub height: Height,
+    /// When the first node showed each block, in this order.
+    pub blocks: Vec<Instant>,
+    /// What each node has shown, and when.
+    pub shown: Vec<Vec<(Instant, Height)>>,
+    /// Final blocks that an absent node has not shown.
+    pub behind: usize,
+}
+
+impl Finality {
+    /// The longest time between two blocks in a row of which the second came after `from`.
+    pub fn longest_gap(&self, from: Instant) -> Duration {
+        let pairs = self.blocks.iter().zip(self.blocks.iter().skip(1));
+        let gaps = pairs.filter(|(_, next)| **next >= from).map(|(block, next)| next.saturating_duration_since(*block));
+        gaps.max().unwrap_or_default()
+    }
+
+    /// When a node that came back at `from` first showed a block that was the newest of all.
+    pub fn caught_up(&self, node: usize, from: Instant) -> Option<Instant> {
+        let others = || self.shown.iter().enumerate().filter(|(other, _)| *other != node).flat_map(|(_, shown)| shown);
+        let newest = |at: Instant| others().filter(|(shown, _)| *shown <= at).map(|(_, height)| *height).max();
+        let own = self.shown.get(node)?.iter().filter(|(at, _)| *at >= from);
+        own.clone().find(|(at, height)| Some(*height) >= newest(*at)).map(|(at, _)| *at)
+    }
 }
 
 /// One header as one node shows it.
@@ -91,6 +116,7 @@ enum Event {
 struct Place {
     hash: Option<Hash>,
     shown: usize,
+    finished: bool,
     last: Option<Instant>,
     body: Option<Body>,
 }
@@ -105,11 +131,11 @@ impl Follower {
     ) -> Result<Finality, BenchError> {
         let (sender, mut events) = mpsc::channel(ARRIVALS_MAX);
         let mut tasks = JoinSet::new();
-        for (node, client) in self.clients.iter().enumerate() {
-            let headers = client.headers(Some(self.first)).await?;
-            tasks.spawn(read_headers(node, headers, self.incarnation, self.voters.clone(), sender.clone()));
+        for node in 0..self.clients.len() {
+            tasks.spawn(self.clone().read_node(node, sender.clone()));
         }
         let mut judge = Judge::new(self.clients.len(), self.corpus.len());
+        judge.needed -= usize::from(self.absent.is_some());
         loop {
             let until = *stop.borrow_and_update();
             tokio::select! {
@@ -130,8 +156,65 @@ impl Follower {
                 () = sleep_until(until) => return Ok(judge.finality),
             }
             progress.send_replace(judge.finality.count);
-            if until.is_some() && judge.finality.count >= self.corpus.len() && judge.settled() {
+            let behind = judge.places.values().filter(|place| place.finished).count();
+            judge.finality.behind = behind;
+            if until.is_some() && judge.finality.count >= self.corpus.len() && judge.settled() && behind == 0 {
                 return Ok(judge.finality);
+            }
+        }
+    }
+
+    /// The headers of one node. The stream of the one that may be absent is opened again as often as it breaks.
+    async fn read_node(self, node: usize, events: mpsc::Sender<Event>) -> Result<(), BenchError> {
+        let Some(client) = self.clients.get(node) else { return Ok(()) };
+        let mut next = self.first;
+        loop {
+            let read = match client.headers(Some(next)).await {
+                Ok(headers) => self.read_headers(node, headers, &mut next, &events).await,
+                Err(error) => Err(error.into()),
+            };
+            match read {
+                Err(BenchError::Stream { .. } | BenchError::Client(_)) if self.absent == Some(node) => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    /// Verifies every certificate that a node shows.
+    async fn read_headers(
+        &self,
+        node: usize,
+        mut headers: Streaming<proto::Block>,
+        next: &mut Height,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), BenchError> {
+        let expected_voters = voters_hash(&self.voters, &self.voters);
+        loop {
+            let stopped = |status: tonic::Status| BenchError::Stream {
+                node,
+                what: "headers",
+                reason: status.message().to_owned(),
+            };
+            let Some(block) = headers.message().await.map_err(stopped)? else { return Ok(()) };
+            let at = Instant::now();
+            let contradiction = |problem: String| BenchError::Contradiction { node, height: block.height, problem };
+            let header = Header::decode(&block.header).map_err(|error| contradiction(error.to_string()))?;
+            let certificate =
+                CommitCertificate::decode(&block.certificate).map_err(|error| contradiction(error.to_string()))?;
+            let hash = header.hash();
+            if header.voters_hash != expected_voters {
+                return Err(contradiction("the voters changed during the measurement".to_owned()));
+            }
+            if certificate.height() != header.height || certificate.value() != hash {
+                return Err(contradiction("the certificate is for another header".to_owned()));
+            }
+            let verified = verify_certificate(&self.incarnation, &self.voters, &certificate);
+            verified.map_err(|error| contradiction(error.to_string()))?;
+            *next = header.height.next();
+            if events.send(Event::Header(Box::new(Arrival { node, at, header, hash }))).await.is_err() {
+                return Ok(());
             }
         }
     }
@@ -139,14 +222,16 @@ impl Follower {
     /// The block of a header, from one of the nodes in turn: its digests prove it, whoever sends it.
     async fn read_body(&self, arrival: Box<Arrival>, events: mpsc::Sender<Event>) -> Result<(), BenchError> {
         let height = arrival.header.height;
-        let node = usize::try_from(height.get()).unwrap_or_default() % self.clients.len();
+        let present: Vec<usize> = (0..self.clients.len()).filter(|node| Some(*node) != self.absent).collect();
+        let turn = usize::try_from(height.get()).unwrap_or_default() % present.len().max(1);
+        let node = present.get(turn).copied().unwrap_or_default();
         let contradiction = |problem: String| BenchError::Contradiction { node, height: height.get(), problem };
         let Some(client) = self.clients.get(node) else { return Ok(()) };
         // Its stream of headers may be ahead of that of the node asked.
         let block = loop {
             match client.block(Some(height)).await? {
                 Some(block) => break block,
-                None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
         let at = Instant::now();
@@ -183,46 +268,15 @@ async fn sleep_until(until: Option<Instant>) {
     }
 }
 
-/// Verifies every certificate that a node shows.
-async fn read_headers(
-    node: usize,
-    mut headers: Streaming<proto::Block>,
-    incarnation: Incarnation,
-    voters: VoterSet,
-    events: mpsc::Sender<Event>,
-) -> Result<(), BenchError> {
-    let expected_voters = voters_hash(&voters, &voters);
-    loop {
-        let stopped =
-            |status: tonic::Status| BenchError::Stream { node, what: "headers", reason: status.message().to_owned() };
-        let Some(block) = headers.message().await.map_err(stopped)? else { return Ok(()) };
-        let at = Instant::now();
-        let contradiction = |problem: String| BenchError::Contradiction { node, height: block.height, problem };
-        let header = Header::decode(&block.header).map_err(|error| contradiction(error.to_string()))?;
-        let certificate =
-            CommitCertificate::decode(&block.certificate).map_err(|error| contradiction(error.to_string()))?;
-        let hash = header.hash();
-        if header.voters_hash != expected_voters {
-            return Err(contradiction("the voters changed during the measurement".to_owned()));
-        }
-        if certificate.height() != header.height || certificate.value() != hash {
-            return Err(contradiction("the certificate is for another header".to_owned()));
-        }
-        verify_certificate(&incarnation, &voters, &certificate).map_err(|error| contradiction(error.to_string()))?;
-        if events.send(Event::Header(Box::new(Arrival { node, at, header, hash }))).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
 /// Puts headers and bodies together.
 struct Judge {
     nodes: usize,
+    /// How many of them must have shown a block that is final.
+    needed: usize,
     places: BTreeMap<Height, Place>,
     /// Receipts roots that the header two heights later must name.
     expected_roots: VecDeque<(Height, Hash, bool)>,
     roots_named: BTreeMap<Height, Hash>,
-    last_block: Option<Instant>,
     finality: Finality,
 }
 
@@ -230,18 +284,19 @@ impl Judge {
     fn new(nodes: usize, transactions: usize) -> Self {
         Self {
             nodes,
+            needed: nodes,
             places: BTreeMap::new(),
             expected_roots: VecDeque::new(),
             roots_named: BTreeMap::new(),
-            last_block: None,
             finality: Finality {
                 at: vec![None; transactions],
                 count: 0,
                 repeated: 0,
                 blocks_with_failures: 0,
                 blocks_checked: 0,
-                longest_gap: None,
-                height: Height::ZERO,
+                blocks: Vec::new(),
+                shown: vec![Vec::new(); nodes],
+                behind: 0,
             },
         }
     }
@@ -261,7 +316,10 @@ impl Judge {
             if let Some(executed) = height.checked_sub(2) {
                 self.roots_named.insert(executed, arrival.header.results.receipts_root);
             }
-            self.note_gap(arrival.at);
+            self.finality.blocks.push(arrival.at);
+        }
+        if let Some(shown) = self.finality.shown.get_mut(arrival.node) {
+            shown.push((arrival.at, height));
         }
         self.finish(height);
         self.compare_roots();
@@ -276,14 +334,16 @@ impl Judge {
         Ok(())
     }
 
-    /// A block that every node has shown, and whose transactions are known, is final.
+    /// A block that enough nodes have shown, and whose transactions are known, is final.
     fn finish(&mut self, height: Height) {
-        let done = self.places.get(&height).is_some_and(|place| place.shown >= self.nodes && place.body.is_some());
-        let Some(Place { last: Some(last), body: Some(body), .. }) =
-            done.then(|| self.places.remove(&height)).flatten()
-        else {
-            return;
-        };
+        let Some(place) = self.places.get_mut(&height) else { return };
+        let last = place.last.filter(|_| !place.finished && place.shown >= self.needed);
+        let found = last.and_then(|last| Some((last, place.body.take()?)));
+        place.finished |= found.is_some();
+        if place.finished && place.shown >= self.nodes {
+            self.places.remove(&height);
+        }
+        let Some((last, body)) = found else { return };
         let at = last.max(body.at);
         for index in &body.indexes {
             match self.finality.at.get_mut(*index) {
@@ -295,7 +355,6 @@ impl Judge {
                 None => {}
             }
         }
-        self.finality.height = self.finality.height.max(height);
         self.expected_roots.push_back((height, body.receipts_root, !body.indexes.is_empty()));
     }
 
@@ -310,16 +369,6 @@ impl Judge {
             }
             None => true,
         });
-    }
-
-    fn note_gap(&mut self, at: Instant) {
-        let before = self.last_block.replace(at);
-        let gap = |gap: (Instant, Instant)| gap.1.saturating_duration_since(gap.0);
-        if let Some(before) = before
-            && self.finality.longest_gap.is_none_or(|longest| gap(longest) < gap((before, at)))
-        {
-            self.finality.longest_gap = Some((before, at));
-        }
     }
 
     /// The receipts of every block with transactions are compared.
@@ -366,6 +415,21 @@ mod tests {
         assert_eq!(judge.finality.count, 0);
         assert!(!judge.on_header(&shown(1, block)).expect("it is the same"));
         assert_eq!(judge.finality.at.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn an_absent_node_delays_nothing_and_has_to_show_the_same_later() {
+        let mut judge = Judge::new(2, 1);
+        judge.needed = 1;
+        let block = header(1, 5, Hash::ZERO);
+        judge.on_header(&shown(0, block.clone())).expect("it is the first");
+        judge.on_body(body(1, &[0], Hash::ZERO)).expect("it fits");
+        assert_eq!((judge.finality.count, judge.places.len()), (1, 1));
+        assert!(judge.on_header(&shown(1, header(1, 6, Hash::ZERO))).is_err(), "it shows another block");
+        let back = shown(1, block);
+        judge.on_header(&back).expect("it is the same");
+        assert_eq!((judge.finality.count, judge.places.len()), (1, 0));
+        assert_eq!(judge.finality.caught_up(1, back.at), Some(back.at));
     }
 
     #[test]

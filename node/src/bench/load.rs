@@ -1,6 +1,6 @@
 //! The open-loop load: each transaction leaves when it is due, whether or not earlier ones were answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use node_api::{
     client::Client,
@@ -8,7 +8,6 @@ use node_api::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -49,30 +48,56 @@ impl Schedule {
     }
 }
 
-/// What became of the transactions that one node was given.
+/// What became of one share of the transactions.
 #[derive(Debug, Default)]
 pub struct Answered {
     /// Index and time of each acknowledgement.
     pub acknowledged: Vec<(usize, Instant)>,
-    /// Transactions that were refused, and why the first of them was.
+    /// Transactions that were refused when they were sent for the first time.
     pub refused: usize,
     /// The reason of the first refusal.
     pub refusal: Option<String>,
+    /// Transactions that were sent once more, to another node, because the first one went without an answer.
+    pub resent: usize,
 }
 
-/// Sends the share of node `node` of `nodes`, and gathers the answers.
-pub async fn send(
-    client: Client,
-    corpus: Arc<Corpus>,
+/// Where a share goes.
+#[derive(Debug)]
+pub struct Route {
+    /// The node.
+    pub node: Client,
+    /// Who is given what the node did not acknowledge, and all that follows, once its stream breaks. Without one a broken
+    /// stream ends the measurement.
+    pub fallback: Option<Client>,
+}
+
+/// Sends a share, and gathers the answers.
+pub async fn send(route: Route, corpus: Arc<Corpus>, schedule: Schedule, share: Share) -> Result<Answered, BenchError> {
+    let mut answered = Answered::default();
+    let broken = stream(&route.node, &corpus, schedule, share, &mut answered).await;
+    let (Err(_), Some(fallback)) = (&broken, route.fallback) else { return broken.map(|()| answered) };
+    let first = answered.first_missing(share);
+    let due = schedule.count_due(Instant::now()).min(corpus.len());
+    let rest = Share { first, again: due, ..share };
+    stream(&fallback, &corpus, schedule, rest, &mut answered).await?;
+    answered.resent = due.saturating_sub(first).div_ceil(share.nodes);
+    Ok(answered)
+}
+
+/// One stream to one node, until everything has left and was answered.
+async fn stream(
+    client: &Client,
+    corpus: &Corpus,
     schedule: Schedule,
     share: Share,
-) -> Result<Answered, BenchError> {
+    answered: &mut Answered,
+) -> Result<(), BenchError> {
     let (messages, queue) = mpsc::channel(MESSAGES_MAX);
     let answers = client.submit_stream(ReceiverStream::new(queue)).await?;
-    let receiver: JoinHandle<Result<Answered, BenchError>> = tokio::spawn(gather(answers, share));
+    let receiver = tokio::spawn(gather(answers, share, std::mem::take(answered)));
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next = share.node;
+    let mut next = share.first;
     while next < corpus.len() {
         ticks.tick().await;
         let due = schedule.count_due(Instant::now()).min(corpus.len());
@@ -91,11 +116,13 @@ pub async fn send(
     }
     drop(messages);
     let stopped = |reason: String| BenchError::Stream { node: share.node, what: "answers", reason };
-    match tokio::time::timeout(ANSWERS_TIME_MAX, receiver).await {
-        Ok(Ok(answered)) => answered,
-        Ok(Err(error)) => Err(stopped(error.to_string())),
-        Err(_) => Err(stopped("the last answers did not come".to_owned())),
-    }
+    let (gathered, ended) = match tokio::time::timeout(ANSWERS_TIME_MAX, receiver).await {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(error)) => return Err(stopped(error.to_string())),
+        Err(_) => return Err(stopped("the last answers did not come".to_owned())),
+    };
+    *answered = gathered;
+    ended
 }
 
 /// Which transactions a node is given: those whose index is `node` modulo `nodes`.
@@ -105,35 +132,63 @@ pub struct Share {
     pub node: usize,
     /// How many nodes share the load.
     pub nodes: usize,
+    /// The index that comes first; one of its own.
+    pub first: usize,
+    /// What has a smaller index may have been sent before, and may be refused as known.
+    pub again: usize,
 }
 
+impl Share {
+    /// The whole share of one node.
+    pub const fn new(node: usize, nodes: usize) -> Self {
+        Self { node, nodes, first: node, again: 0 }
+    }
+}
+
+impl Answered {
+    /// The first transaction of a share that was not acknowledged.
+    fn first_missing(&self, share: Share) -> usize {
+        let acknowledged: BTreeSet<usize> = self.acknowledged.iter().map(|(index, _)| *index).collect();
+        let mut own = (share.node..).step_by(share.nodes);
+        own.find(|index| !acknowledged.contains(index)).unwrap_or(share.node)
+    }
+
+    fn take(&mut self, share: Share, answer: proto::StreamAnswer, now: Instant) {
+        let proto::StreamAnswer { first, count, answer } = answer;
+        let numbers = (first..first.saturating_add(count.into())).filter_map(|number| usize::try_from(number).ok());
+        let indexes = numbers.map(|number| number * share.nodes + share.first);
+        let refusal = match answer {
+            Some(Answer::Durable(_) | Answer::Final(_)) => {
+                self.acknowledged.extend(indexes.map(|index| (index, now)));
+                return;
+            }
+            Some(Answer::Refused(refused)) => Some(refused.reason),
+            Some(Answer::Accepted(_) | Answer::Expired(_)) | None => None,
+        };
+        let refused = indexes.filter(|index| *index >= share.again).count();
+        self.refused += refused;
+        self.refusal = self.refusal.take().or(refusal.filter(|_| refused > 0));
+    }
+}
+
+/// The answers with what came before them, and how the stream ended.
 async fn gather(
     mut answers: tonic::Streaming<proto::SubmitStreamResponse>,
     share: Share,
-) -> Result<Answered, BenchError> {
-    let mut answered = Answered::default();
+    mut answered: Answered,
+) -> (Answered, Result<(), BenchError>) {
     loop {
-        let message = answers.message().await.map_err(|status| BenchError::Stream {
-            node: share.node,
-            what: "answers",
-            reason: status.message().to_owned(),
-        })?;
-        let Some(message) = message else { return Ok(answered) };
-        let now = Instant::now();
-        for proto::StreamAnswer { first, count, answer } in message.answers {
-            let numbers = first..first.saturating_add(count.into());
-            match answer {
-                Some(Answer::Durable(_) | Answer::Final(_)) => {
-                    let indexes = numbers.filter_map(|number| usize::try_from(number).ok());
-                    let indexes = indexes.map(|number| number * share.nodes + share.node);
-                    answered.acknowledged.extend(indexes.map(|index| (index, now)));
-                }
-                Some(Answer::Refused(refused)) => {
-                    answered.refused += count as usize;
-                    answered.refusal.get_or_insert(refused.reason);
-                }
-                Some(Answer::Accepted(_) | Answer::Expired(_)) | None => answered.refused += count as usize,
+        let message = match answers.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return (answered, Ok(())),
+            Err(status) => {
+                let reason = status.message().to_owned();
+                return (answered, Err(BenchError::Stream { node: share.node, what: "answers", reason }));
             }
+        };
+        let now = Instant::now();
+        for answer in message.answers {
+            answered.take(share, answer, now);
         }
     }
 }

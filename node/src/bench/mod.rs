@@ -8,6 +8,7 @@
 pub mod corpus;
 pub mod follow;
 pub mod load;
+pub mod loss;
 pub mod machine;
 pub mod network;
 pub mod percentiles;

@@ -126,6 +126,21 @@ impl Network {
         Ok(Self { clients, incarnation, voters, height, watched, devnet })
     }
 
+    /// Ends the process of one node as a power cut would.
+    pub async fn kill(&mut self, node: usize) -> Result<(), BenchError> {
+        Ok(self.own()?.kill_node(node).await?)
+    }
+
+    /// Starts the process of one node again, on the data that it left.
+    pub fn start_again(&mut self, node: usize) -> Result<(), BenchError> {
+        Ok(self.own()?.start_node(node)?)
+    }
+
+    fn own(&mut self) -> Result<&mut Devnet, BenchError> {
+        let foreign = || BenchError::Endpoints("only nodes that the measurement started can be killed".to_owned());
+        self.devnet.as_mut().ok_or_else(foreign)
+    }
+
     /// Stops the processes, if they are own ones.
     pub async fn close(self) -> Result<(), BenchError> {
         match self.devnet {

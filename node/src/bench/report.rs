@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::trial::Trial;
+use super::{loss::Loss, trial::Trial};
 use crate::commands::{COMMIT, VERSION};
 
 /// Everything that is written to the file.
@@ -22,6 +22,8 @@ pub struct Report {
     pub max_sustained: Option<Trial>,
     /// At 10,000 transactions a second.
     pub at_10000: Option<Trial>,
+    /// With one of the nodes killed at 10,000 transactions a second.
+    pub at_kill: Option<Loss>,
     /// All other trials, in order.
     pub trials: Vec<Trial>,
     /// Conditions of a fair comparison that do not hold; none is as it should be.
@@ -97,6 +99,7 @@ impl Report {
             conditions: Conditions { nodes, accounts, verify_signatures: true, mtls: true, fsync: true },
             max_sustained: None,
             at_10000: None,
+            at_kill: None,
             trials: Vec::new(),
             not_comparable: Vec::new(),
         }
@@ -115,6 +118,14 @@ impl Report {
                 reasons.push(format!("{name}: the rate was not sustained"));
             }
             reasons.extend(trial.not_comparable.iter().map(|reason| format!("{name}: {reason}")));
+        }
+        if let Some(loss) = &self.at_kill {
+            if loss.acknowledged_lost > 0 {
+                reasons.push(format!("at_kill: {} acknowledged transactions are lost", loss.acknowledged_lost));
+            }
+            if !loss.equal {
+                reasons.push("at_kill: the killed node does not show all blocks of the others".to_owned());
+            }
         }
         self.not_comparable = reasons;
         self

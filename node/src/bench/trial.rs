@@ -11,13 +11,17 @@ use std::{
 
 use node_core::types::Height;
 use serde::Serialize;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 use super::{
     BenchError,
     corpus::{Corpus, CorpusRequest, Wallets},
     follow::{Finality, Follower},
-    load::{self, Answered, Schedule, Share},
+    load::{self, Answered, Route, Schedule, Share},
     machine::{Reading, Spent},
     network::{Network, Source},
     percentiles::Percentiles,
@@ -26,7 +30,7 @@ use super::{
 /// Between the last preparation and the first transaction.
 const LEAD: Duration = Duration::from_millis(500);
 /// How long transactions may take to become final after the last one has left.
-const DRAIN_MAX: Duration = Duration::from_secs(15);
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// A transaction of the window that is final this long after it still counts for a sustained rate.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often a line says how it goes.
@@ -55,8 +59,13 @@ impl Setting {
         Self { source, accounts, wallets, corpora, trials: AtomicU64::new(0) }
     }
 
+    /// Where the nodes come from.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// Accounts whose nonces are 0.
-    fn wallets(&self) -> Arc<Wallets> {
+    pub(super) fn wallets(&self) -> Arc<Wallets> {
         let trial = self.trials.fetch_add(1, Ordering::Relaxed);
         match (&self.wallets, &self.source) {
             (None, Source::Endpoints { seed, .. }) => {
@@ -158,42 +167,26 @@ impl TrialRequest {
 
     async fn measure(&self, setting: &Setting, network: &Network, wallets: Arc<Wallets>) -> Result<Trial, BenchError> {
         let corpus = self.corpus(setting, network, &wallets)?;
-        let follower = Follower {
-            clients: network.clients.clone(),
-            incarnation: network.incarnation,
-            voters: network.voters.clone(),
-            first: network.height.next(),
-            corpus: Arc::clone(&corpus),
-            wallets,
-        };
-        let (stop, stopped) = watch::channel(None);
-        let (progress, count) = watch::channel(0);
-        let following = tokio::spawn(follower.run(stopped, progress));
-        let schedule = Schedule { start: Instant::now() + LEAD, rate: self.rate };
-        let mut senders = JoinSet::new();
-        for (node, client) in network.clients.iter().enumerate() {
-            let share = Share { node, nodes: network.clients.len() };
-            senders.spawn(load::send(client.clone(), Arc::clone(&corpus), schedule, share));
-        }
+        let running = Running::start(network, &corpus, wallets, self.rate, None);
+        let schedule = running.schedule;
         let window = self.window(&schedule);
-        let reporter = tokio::spawn(report_progress(self.rate, count));
         tokio::time::sleep_until(window.0).await;
         let before = read(network)?;
         tokio::time::sleep_until(window.1).await;
         let after = read(network)?;
-        stop.send_replace(Some(window.1 + DRAIN_MAX));
-        let mut answered = Vec::new();
-        while let Some(ended) = senders.join_next().await {
-            answered.push(ended.map_err(interrupted)??);
-        }
-        let finality = following.await.map_err(interrupted)??;
-        reporter.abort();
+        let (finality, answered) = running.end(window.1 + DRAIN_MAX).await?;
         let rss_max_mib = network.watched.rss_max_mib().map_err(proc_error)?;
         let found = Found { window, schedule, finality, answered, spent: before.until(&after), rss_max_mib };
         Ok(self.trial(&found, &corpus, network))
     }
 
-    fn corpus(&self, setting: &Setting, network: &Network, wallets: &Wallets) -> Result<Arc<Corpus>, BenchError> {
+    /// The transactions of the trial.
+    pub(super) fn corpus(
+        &self,
+        setting: &Setting,
+        network: &Network,
+        wallets: &Wallets,
+    ) -> Result<Arc<Corpus>, BenchError> {
         let local = matches!(setting.source, Source::Local { .. });
         let request = CorpusRequest {
             incarnation: network.incarnation,
@@ -206,7 +199,8 @@ impl TrialRequest {
         Ok(Arc::new(Corpus::open(&setting.corpora(), request, wallets)?))
     }
 
-    fn window(&self, schedule: &Schedule) -> (Instant, Instant) {
+    /// The measured time.
+    pub(super) fn window(&self, schedule: &Schedule) -> (Instant, Instant) {
         let from = schedule.start + Duration::from_secs(self.warm_up_s.into());
         (from, from + Duration::from_secs(self.run_s.into()))
     }
@@ -221,7 +215,6 @@ impl TrialRequest {
         let refused = found.answered.iter().map(|answered| answered.refused).sum();
         let nodes = network.clients.len().max(1);
         let per_tx = |value: f64| value / float(finalised.max(1));
-        let gap = finality.longest_gap.map_or(Duration::ZERO, |(from, to)| to.saturating_duration_since(from));
         let sustained = late == 0
             && refused == 0
             && finality.blocks_with_failures == 0
@@ -251,7 +244,7 @@ impl TrialRequest {
                 float(finality.blocks_checked) / float((self.warm_up_s + self.run_s).max(1) as usize),
                 10.0,
             ),
-            longest_gap_ms: u64::try_from(gap.as_millis()).unwrap_or(u64::MAX),
+            longest_gap_ms: milliseconds(finality.longest_gap(found.schedule.start)),
             late,
             refused,
             refusal: found.answered.iter().find_map(|answered| answered.refusal.clone()),
@@ -261,6 +254,62 @@ impl TrialRequest {
         };
         trial.not_comparable = reasons(&trial, network);
         trial
+    }
+}
+
+/// Load that is on its way, and the follower that judges what becomes of it.
+pub(super) struct Running {
+    /// When each transaction leaves.
+    pub(super) schedule: Schedule,
+    stop: watch::Sender<Option<Instant>>,
+    following: JoinHandle<Result<Finality, BenchError>>,
+    senders: JoinSet<Result<Answered, BenchError>>,
+    reporter: JoinHandle<()>,
+}
+
+impl Running {
+    /// Begins. The share of a node that may be absent goes to the next one while it is.
+    pub(super) fn start(
+        network: &Network,
+        corpus: &Arc<Corpus>,
+        wallets: Arc<Wallets>,
+        rate: u32,
+        absent: Option<usize>,
+    ) -> Self {
+        let follower = Follower {
+            clients: network.clients.clone(),
+            incarnation: network.incarnation,
+            voters: network.voters.clone(),
+            first: network.height.next(),
+            corpus: Arc::clone(corpus),
+            wallets,
+            absent,
+        };
+        let (stop, stopped) = watch::channel(None);
+        let (progress, count) = watch::channel(0);
+        let following = tokio::spawn(follower.run(stopped, progress));
+        let schedule = Schedule { start: Instant::now() + LEAD, rate };
+        let nodes = network.clients.len();
+        let mut senders = JoinSet::new();
+        for (node, client) in network.clients.iter().enumerate() {
+            let fallback = network.clients.get((node + 1) % nodes).filter(|_| absent == Some(node)).cloned();
+            let route = Route { node: client.clone(), fallback };
+            senders.spawn(load::send(route, Arc::clone(corpus), schedule, Share::new(node, nodes)));
+        }
+        let reporter = tokio::spawn(report_progress(rate, count));
+        Self { schedule, stop, following, senders, reporter }
+    }
+
+    /// Waits for what is not final yet, at most until `deadline`.
+    pub(super) async fn end(mut self, deadline: Instant) -> Result<(Finality, Vec<Answered>), BenchError> {
+        self.stop.send_replace(Some(deadline));
+        let mut answered = Vec::new();
+        while let Some(ended) = self.senders.join_next().await {
+            answered.push(ended.map_err(interrupted)??);
+        }
+        let finality = self.following.await.map_err(interrupted)??;
+        self.reporter.abort();
+        Ok((finality, answered))
     }
 }
 
@@ -346,6 +395,11 @@ fn proc_error(source: std::io::Error) -> BenchError {
 
 fn interrupted(error: tokio::task::JoinError) -> BenchError {
     BenchError::Stream { node: 0, what: "work", reason: error.to_string() }
+}
+
+/// Whole milliseconds of a duration.
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no count here has more than 52 bits")]

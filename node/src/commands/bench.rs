@@ -7,6 +7,7 @@ use clap::Args;
 use super::{CommandError, output::print_text};
 use crate::bench::{
     BenchError,
+    loss::LossRequest,
     network::{Source, VALIDATORS},
     report::Report,
     search::Search,
@@ -38,6 +39,14 @@ pub struct Arguments {
     /// Measure at these rates only (transactions a second, separated by commas), without a search.
     #[arg(long, value_delimiter = ',', value_name = "RATE")]
     rates: Vec<u32>,
+    /// Only the trial in which one of the nodes is killed (SIGKILL) after the warm-up, at this rate, and comes back. It is
+    /// part of every measurement without --rates and --endpoints.
+    #[arg(long, num_args = 0..=1, default_missing_value = "10000", conflicts_with_all = ["endpoints", "rates"])]
+    #[arg(value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    kill: Option<u32>,
+    /// Seconds that the killed node stays away.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    away: u32,
     /// The search begins with this rate as its lower end.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     search_low: u32,
@@ -86,7 +95,11 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
             report.trials.push(trial);
         }
     }
-    if arguments.rates.is_empty() {
+    if arguments.endpoints.is_empty() && arguments.rates.is_empty() {
+        let request = LossRequest { load: full(arguments.kill.unwrap_or(REFERENCE_RATE)), away_s: arguments.away };
+        report.at_kill = Some(request.run(&setting).await.map_err(failed)?);
+    }
+    if arguments.rates.is_empty() && arguments.kill.is_none() {
         report.at_10000 = Some(full(REFERENCE_RATE).run(&setting).await.map_err(failed)?);
         let search = Search {
             low: arguments.search_low,
