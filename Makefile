@@ -78,7 +78,7 @@ bench-operator: preflight ## what the operator costs at 1,000 nodes: target/benc
 	@cargo build -q --release --workspace --bins && $(BIN_RELEASE)/bench-operator
 
 .PHONY: e2e
-e2e: preflight ## the cases on a local cluster; CASE=name runs one
+e2e: preflight-tests ## the cases on a local cluster; CASE=name runs one
 	@ALTHING_E2E_CASE="$(CASE)" tools/test e2e
 
 .PHONY: bench

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
+use hyper::header::{AUTHORIZATION, HeaderName};
 use hyper_util::rt::TokioIo;
 use node_api::tls::{Dialer, RelayDialer};
 use rustls::{ClientConfig, RootCertStore};
@@ -27,6 +28,8 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 pub struct Answer {
     /// Status code.
     pub status: u16,
+    /// The limit that the call was counted by; empty if there is none.
+    pub limit: String,
     /// The body; null if it is no JSON.
     pub body: Value,
 }
@@ -37,7 +40,7 @@ pub struct Entrance {
     relay: PathBuf,
     target: String,
     host: String,
-    key: Option<String>,
+    credential: Option<(HeaderName, String)>,
     tls: Arc<ClientConfig>,
 }
 
@@ -51,6 +54,16 @@ impl Entrance {
         let service = names::gateway(&network.name);
         let address = network.kubectl(&["get", "service", &service, "-o", "jsonpath={.spec.clusterIP}"]).await?;
         let authority = network.secret_text(&names::client_secret(&network.name), "ca.crt").await?;
+        let target = format!("{}:{}", address.trim(), names::PORT_GATEWAY);
+        Self::at(network, target, format!("{service}.{}.svc", network.namespace), &authority)
+    }
+
+    /// Another HTTPS server that the first node of the local cluster reaches, whose certificate is for `host` and comes
+    /// from this authority.
+    ///
+    /// # Errors
+    /// When the authority is no certificate.
+    pub fn at(network: &Network, target: String, host: String, authority: &str) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -58,19 +71,26 @@ impl Entrance {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self {
-            relay: network.environment.relay("node1")?.to_path_buf(),
-            target: format!("{}:{}", address.trim(), names::PORT_GATEWAY),
-            host: format!("{service}.{}.svc", network.namespace),
-            key: None,
-            tls: Arc::new(tls),
-        })
+        let relay = network.environment.relay("node1")?.to_path_buf();
+        Ok(Self { relay, target, host, credential: None, tls: Arc::new(tls) })
     }
 
     /// The same, showing an API key.
     #[must_use]
     pub fn with_key(&self, key: &str) -> Self {
-        Self { key: Some(key.to_string()), ..self.clone() }
+        Self { credential: Some((HeaderName::from_static("x-api-key"), key.to_string())), ..self.clone() }
+    }
+
+    /// The same, showing a token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { credential: Some((AUTHORIZATION, format!("Bearer {token}"))), ..self.clone() }
+    }
+
+    /// The same, showing a name and a password that are encoded as RFC 7617 says.
+    #[must_use]
+    pub fn with_password(&self, encoded: &str) -> Self {
+        Self { credential: Some((AUTHORIZATION, format!("Basic {encoded}"))), ..self.clone() }
     }
 
     /// Reads.
@@ -87,15 +107,23 @@ impl Entrance {
     /// # Errors
     /// When there is no answer.
     pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Answer> {
-        let request = Request::post(path).header("content-type", "application/octet-stream");
+        self.post_as(path, "application/octet-stream", body).await
+    }
+
+    /// Sends a body of this type.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn post_as(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Answer> {
+        let request = Request::post(path).header("content-type", content_type);
         let request = request.body(Full::new(Bytes::from(body)))?;
         timeout(CALL_TIME_MAX, self.call(request)).await.with_context(|| format!("no answer to {path}"))?
     }
 
     async fn call(&self, mut request: Request<Full<Bytes>>) -> Result<Answer> {
         request.headers_mut().insert("host", self.host.parse()?);
-        if let Some(key) = &self.key {
-            request.headers_mut().insert("x-api-key", key.parse()?);
+        if let Some((name, value)) = &self.credential {
+            request.headers_mut().insert(name, value.parse()?);
         }
         let stream = RelayDialer::new(&self.relay, &self.target).dial().await.context("failed to dial")?;
         let name = ServerName::try_from(self.host.clone())?;
@@ -105,8 +133,10 @@ impl Entrance {
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(request).await.context("failed to send")?;
         let status = answer.status().as_u16();
+        let limit = answer.headers().get("ratelimit-policy").and_then(|limit| limit.to_str().ok());
+        let limit = limit.unwrap_or_default().to_string();
         let bytes = answer.into_body().collect().await.context("failed to read")?.to_bytes();
         connection.abort();
-        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or_default() })
+        Ok(Answer { status, limit, body: serde_json::from_slice(&bytes).unwrap_or_default() })
     }
 }

@@ -85,19 +85,19 @@ async fn submits_and_reads_back(
         Ok(())
     })
     .await?;
-    account_is_proved(scene, network, entrance).await?;
+    account_is_proved(network, entrance, demo_account(&scene.environment.root)?.public()).await?;
     let document = anonymous.get("/api/v1/openapi.json").await?;
     ensure!(document.body.get("openapi").is_some(), "the document: {document:?}");
     Ok(())
 }
 
 /// Through the gateway a client that has nothing but the genesis follows the chain's certificates and proves an account.
-async fn account_is_proved(scene: &Scene, network: &Network, entrance: &Entrance) -> Result<()> {
+pub(super) async fn account_is_proved(network: &Network, entrance: &Entrance, key: [u8; 32]) -> Result<()> {
     let map = names::genesis_config_map(&network.group);
     let path = format!("jsonpath={{.data['{}']}}", names::FILE_GENESIS.replace('.', "\\."));
     let text = network.kubectl(&["get", "configmap", &map, "-o", &path]).await?;
     let mut follower = Follower::new(&genesis::from_json(&text)?)?;
-    let id = AccountId::new(demo_account(&scene.environment.root)?.public());
+    let id = AccountId::new(key);
     let answer = entrance.get(&format!("/api/v1/accounts/{}?prove=true", hex::encode(id.as_bytes()))).await?;
     ensure!(answer.status == 200, "the account: {answer:?}");
     let account = account_of(&answer.body)?;
@@ -207,7 +207,7 @@ async fn wait_more_than_one(network: &Network) -> Result<()> {
 }
 
 /// Waits until the status of the network says that exactly so many of a tier are wanted and ready.
-async fn wait_tier(network: &Network, name: &str, count: i64, seconds: u64) -> Result<()> {
+pub(super) async fn wait_tier(network: &Network, name: &str, count: i64, seconds: u64) -> Result<()> {
     eventually(&format!("{count} of {name} are ready"), seconds, || async {
         let found = tier(network, name).await?;
         ensure!(found == (count, count), "{found:?}");

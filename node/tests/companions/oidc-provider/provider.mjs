@@ -1,5 +1,5 @@
-// Three OpenID providers on loopback: the one that a gateway knows, a stranger, and an impostor that signs in the name of
-// the first. Arguments: folder of the modules, certificate, key. Writes where they are as one line of JSON. Each line on
+// Three OpenID providers on loopback or another address: the one that a gateway knows, a stranger, and an impostor that
+// signs in the name of the first. Arguments: folder of the modules, certificate, key, address. Writes where they are as one line of JSON. Each line on
 // standard input is an order; the process ends with its input.
 import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
-const [modules, certificate, key] = process.argv.slice(2);
+const [modules, certificate, key, host = '127.0.0.1'] = process.argv.slice(2);
 // It warns of being used for development.
 console.warn = () => {};
 console.info = () => {};
@@ -59,8 +59,8 @@ async function listen() {
   const place = { handle: undefined };
   const server = createServer({ cert: readFileSync(certificate), key: readFileSync(key) }, (request, response) =>
     place.handle(request, response));
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  place.url = `https://127.0.0.1:${server.address().port}`;
+  await new Promise((resolve) => server.listen(0, host, resolve));
+  place.url = `https://${host}:${server.address().port}`;
   return place;
 }
 
