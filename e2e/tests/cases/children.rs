@@ -5,6 +5,7 @@ use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::disturbance::load_on_all;
 use super::running_alpha;
 use crate::Scene;
 
@@ -67,6 +68,36 @@ pub async fn what_is_made_once_is_never_remade(scene: &Scene) -> Result<()> {
     network.wait_all_signing(4, 60).await?;
     watch.report(0).await?;
     Ok(())
+}
+
+/// A voter's volume is lost with everything on it. Nothing happens by itself; when a person gives it up by name, the voter
+/// comes back on another volume, with the same identity and a new session key, and no two votes conflict.
+pub async fn a_lost_volume_is_rebuilt_when_a_person_gives_it_up(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    let load = load_on_all(&network, 0).await?;
+    load.wait_more(10, 60).await?;
+    let voter = network.voters().await?.into_iter().next_back().context("a voter")?;
+    let claim = format!("{}-data", voter.node);
+    let (lost, identity) = (uid(&network, "pvc", &claim).await?, uid_of_identity(&network, &voter.node).await?);
+    network.kubectl(&["delete", "pvc", &claim, "--wait=false"]).await?;
+    network.kubectl(&["delete", "pod", &voter.pod, "--grace-period=0", "--force", "--wait=false"]).await?;
+    let stalled = network.wait_condition("ValidatorNode", &voter.node, "Stalled=True", 90).await?;
+    ensure!(stalled.reason == "VolumeLost" && stalled.message.contains(&lost), "{stalled:?}");
+    load.wait_more(20, 60).await.context("the others go on")?;
+    let agreed = format!("althing.dev/rebuild-volume={lost}");
+    network.kubectl(&["annotate", "vnode", &voter.node, &agreed]).await?;
+    network.wait_all_signing(4, 150).await.context("it signs on another volume")?;
+    ensure!(uid(&network, "pvc", &claim).await? != lost, "the claim is the lost one");
+    ensure!(uid_of_identity(&network, &voter.node).await? == identity, "the identity has changed");
+    load.wait_more(20, 60).await?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(1).await?;
+    Ok(())
+}
+
+async fn uid_of_identity(network: &Network, node: &str) -> Result<String> {
+    uid(network, "secret", &format!("{node}-identity")).await
 }
 
 /// The object as a person would keep it: without the fields that the API server gave it.

@@ -36,6 +36,7 @@ pub fn all() -> Vec<Case> {
         case!(refusals::bad_resources_are_refused_or_stalled),
         case!(children::deleted_children_come_back),
         case!(children::what_is_made_once_is_never_remade),
+        case!(children::a_lost_volume_is_rebuilt_when_a_person_gives_it_up),
         case!(policies::only_peers_reach_the_p2p_port),
         case!(restarts::an_operator_restart_in_mid_creation_is_resumed),
         case!(restarts::the_chain_does_not_notice_an_api_server_restart),

@@ -170,10 +170,12 @@ impl Ceremony {
         }
     }
 
-    /// The key that this volume contributes: the one it contributed before, while that can be used, else a new one.
+    /// The key that this volume contributes: the one it contributed before, while that can be used, else a new one. A volume
+    /// that takes the place of a lost one never had the key that the genesis names.
     fn genesis_key(&self, sessions: &mut Sessions) -> Result<SessionKey, LifecycleError> {
         let named = self.accepted.as_ref().and_then(|accepted| accepted.genesis.voter_set().get(&self.identity));
-        let candidate = named.map(|entry| entry.session_key).or_else(|| sessions.newest().map(|key| key.session_key()));
+        let named = named.map(|entry| entry.session_key).filter(|key| sessions.entry(key).is_some());
+        let candidate = named.or_else(|| sessions.newest().map(|key| key.session_key()));
         if let Some(candidate) = candidate {
             match sessions.hold(&candidate)? {
                 Ok(()) => return Ok(candidate),

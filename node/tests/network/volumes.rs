@@ -8,6 +8,7 @@ use std::{
 };
 
 use node_api::proto::NodeState;
+use node_core::types::CeremonyNonce;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -97,6 +98,36 @@ async fn a_volume_restored_to_before_the_start_never_signs_with_its_key_again() 
     assert_ne!(Some(back.session_key), before.session.map(|session| session.session_key));
     assert_eq!(ballot.conflicts(), vec![]);
     until("the new key votes", || async { (ballot.count_of(&before.identity) > voted).then_some(()) }).await;
+    network.devnet.stop().await.expect("the nodes stop");
+}
+
+/// As the operator brings back a voter whose volume is lost: it asks for a report of the ceremony before it knows, then has
+/// the node join the chain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_on_an_empty_volume_joins_its_chain_again_with_a_new_key() {
+    let mut network = network(4, 0).await;
+    let before = network.wait_signing(3).await;
+    let ballot = Ballot::default();
+    for watcher in &network.watchers[..3] {
+        ballot.watch(watcher).await;
+    }
+    network.wait_height(3, 5).await;
+    network.devnet.kill_node(3).await.expect("the node can be killed");
+    std::fs::remove_dir_all(network.directory.path().join("node-3/data")).expect("the volume can be removed");
+    network.devnet.start_node(3).expect("the node starts again");
+    let nonce = CeremonyNonce::new([7; 32]);
+    let report = until("the node reports", || async { network.watchers[3].genesis_report(&nonce).await.ok() }).await;
+    assert!(report.accepted_genesis_hash.is_empty(), "it knows of no genesis");
+    let genesis = std::fs::read_to_string(&network.devnet.plan().genesis).expect("the genesis is in a file");
+    let genesis = node_api::genesis::from_json(&genesis).expect("it is a genesis");
+    network.watchers[3].join_chain(&genesis).await.expect("it takes the genesis");
+    let report = network.watchers[3].genesis_report(&nonce).await.expect("it still reports");
+    assert_eq!(report.accepted_genesis_hash, genesis.hash().as_bytes());
+    network.watchers[3].start_chain(&genesis.hash()).await.expect("it follows the chain");
+    let back = network.wait_signing(3).await.session.expect("a voter has a session");
+    assert!(back.epoch > 1, "it signs with a key that it asked the chain for");
+    assert_ne!(Some(back.session_key), before.session.map(|session| session.session_key));
+    assert_eq!(ballot.conflicts(), vec![]);
     network.devnet.stop().await.expect("the nodes stop");
 }
 

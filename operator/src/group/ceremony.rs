@@ -300,11 +300,23 @@ async fn call_nodes(context: &Context, observed: &Observed, collected: &Collecte
     };
     let wanted = genesis::hash(hash)?;
     let genesis = genesis.as_ref();
-    let calls = indices.iter().filter_map(|index| observed.voters.get(*index)).map(|voter| async move {
+    // The chain has begun: a voter without its genesis, and with another key than genesis names, has lost its volume. It
+    // follows the chain and asks it for a new key by itself.
+    let has_begun = observed.status().and_then(|status| status.genesis_hash.as_deref()) == Some(hash);
+    let has_lost_its_key = |index: usize| {
+        let report = collected.reports.get(index).and_then(|report| report.as_ref().ok());
+        has_begun && genesis.zip(report).is_some_and(|(genesis, report)| !fits(genesis, report))
+    };
+    let named = indices.iter().filter_map(|index| Some((observed.voters.get(*index)?, has_lost_its_key(*index))));
+    let calls = named.map(|(voter, has_lost_its_key)| async move {
         let failed = |why: String| format!("{}: {why}", voter.name);
         let Some(connection) = &voter.connection else { return Err(failed("no pod".to_string())) };
         let client = &connection.client;
         match (step, genesis) {
+            (Step::Accept(..), Some(genesis)) if has_lost_its_key => connection
+                .counted("AcceptGenesis", client.join_chain(genesis).await)
+                .map(|_| ())
+                .map_err(|error| failed(error.to_string())),
             (Step::Accept(..), Some(genesis)) => {
                 let answered = connection.counted("AcceptGenesis", client.accept_genesis(genesis).await);
                 let answer = answered.map_err(|error| failed(error.to_string()))?;

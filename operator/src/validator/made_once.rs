@@ -1,4 +1,5 @@
-//! Identity and volume: made when they never were, recorded in the status at once, and never made again.
+//! Identity and volume: made when they never were, recorded in the status at once, and never made again, but for a lost
+//! volume that a person gives up by name.
 
 use std::time::Instant;
 
@@ -37,25 +38,28 @@ pub async fn ensure(
     if let Some(identity) = &identity {
         observed.identity = IdentityRead::Present(identity.clone());
     }
-    if observed.recorded_claim().is_none() {
+    let shall_rebuild = validated.volume == validate::Volume::Rebuild;
+    if observed.recorded_claim().is_none() || shall_rebuild {
         let claim = storage::claim(&parts);
-        let uid = match context.shared.writer.make_once::<PersistentVolumeClaim>(owner, &claim).await? {
-            Made::Now(made) => {
-                tell(context, observed, "VolumeClaimed", format!("made PersistentVolumeClaim {}", made.name_any()))
-                    .await;
-                made.uid()
+        let (uid, note) = match context.shared.writer.make_once::<PersistentVolumeClaim>(owner, &claim).await? {
+            Made::Now(made) => (made.uid(), Some(format!("made PersistentVolumeClaim {}", made.name_any()))),
+            Made::Before(kept) => {
+                let name = kept.name_any();
+                (kept.uid(), shall_rebuild.then(|| format!("PersistentVolumeClaim {name} is taken for the lost one")))
             }
-            Made::Before(kept) => kept.uid(),
             Made::Taken => {
                 record(context, observed, identity, None).await?;
                 return Ok(Some(taken(&Child::of(&claim)?.what(&owner.namespace))));
             }
         };
+        if let Some(note) = note {
+            tell(context, observed, if shall_rebuild { "VolumeRebuilt" } else { "VolumeClaimed" }, note).await;
+        }
         record(context, observed, identity, uid).await?;
         return Ok(None);
     }
     record(context, observed, identity, None).await?;
-    if validated.shall_grow {
+    if validated.volume == validate::Volume::Grow {
         let claim = Child::of(&storage::claim(&parts))?;
         let cached = context.claim(&owner.namespace, &claim.name).map(|claim| claim.metadata.clone());
         context.shared.writer.apply(owner, &claim, cached.as_ref()).await?;
@@ -85,7 +89,7 @@ async fn make_identity(
     }
 }
 
-/// Writes down what was made or found, both at once.
+/// Writes down what was made or found, both at once. A claim that is given takes the place of one that is lost.
 async fn record(
     context: &Context,
     observed: &mut Observed,
@@ -94,7 +98,7 @@ async fn record(
 ) -> Result<(), Error> {
     let mut status = observed.node.status.clone().unwrap_or_default();
     status.identity = status.identity.or(identity);
-    status.claim_uid = status.claim_uid.or(claim_uid);
+    status.claim_uid = claim_uid.or(status.claim_uid);
     let mut changed = observed.node.clone();
     changed.status = Some(status.clone());
     if let Some(written) = context.shared.writer.status(observed.node.status.as_ref(), &changed, &status).await? {

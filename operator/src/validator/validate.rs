@@ -12,8 +12,20 @@ use crate::refusal::Refusal;
 pub struct Validated {
     /// Public key of the identity that is there; none when it has yet to be made.
     pub identity: Option<String>,
-    /// The volume is smaller than the spec wants.
-    pub shall_grow: bool,
+    /// What is to be done about the volume.
+    pub volume: Volume,
+}
+
+/// What the checks found about the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volume {
+    /// It is as it shall be, or has yet to be made.
+    Fits,
+    /// It is smaller than the spec wants.
+    Grow,
+    /// The recorded one is lost, and a person agreed that another takes its place: the one that is there under its name,
+    /// else a new one.
+    Rebuild,
 }
 
 /// Checks everything, the most fundamental first.
@@ -23,11 +35,11 @@ pub fn validate(observed: &Observed) -> Result<Validated, Refusal> {
     if let Some(identity) = &identity {
         is_nobody_elses(observed, identity)?;
     }
-    let shall_grow = claim(observed)?;
+    let volume = claim(observed)?;
     if let Some(refusal) = references::refuse(&observed.missing) {
         return Err(refusal);
     }
-    Ok(Validated { identity, shall_grow })
+    Ok(Validated { identity, volume })
 }
 
 fn belongs_to_its_group(observed: &Observed) -> Result<(), Refusal> {
@@ -104,40 +116,55 @@ fn age_key(node: &ValidatorNode) -> (Option<String>, String) {
     (created, node.name_any())
 }
 
-fn claim(observed: &Observed) -> Result<bool, Refusal> {
+fn claim(observed: &Observed) -> Result<Volume, Refusal> {
     let name = names::claim(&observed.node.name_any());
-    let lost = |message: String| Err(Refusal::new(Reason::VolumeLost, message));
-    match (&observed.claim, observed.recorded_claim()) {
+    let recorded = observed.recorded_claim();
+    let lost = |message: String| {
+        let way_out = recorded.map(|uid| {
+            let (node, annotation) = (observed.node.name_any(), names::ANNOTATION_REBUILD);
+            format!("; to go on with another volume and a new session key: kubectl annotate vnode {node} {annotation}={uid} --overwrite")
+        });
+        Err(Refusal::new(Reason::VolumeLost, format!("{message}{}", way_out.unwrap_or_default())))
+    };
+    let may_be_rebuilt = recorded.is_some()
+        && observed.node.annotations().get(names::ANNOTATION_REBUILD).map(String::as_str) == recorded;
+    match (&observed.claim, recorded) {
         (Some(claim), _) if !claim.is_ours => Err(Refusal::new(
             Reason::NameTaken,
             format!("PersistentVolumeClaim {name} exists and belongs to somebody else"),
         )),
-        (Some(claim), Some(recorded)) if claim.uid != recorded => {
-            lost(format!("PersistentVolumeClaim {name} is another one than this node had; its session key is gone"))
-        }
         (Some(claim), _) if claim.is_deleting => {
             lost(format!("PersistentVolumeClaim {name} is being deleted; its session key goes with it"))
         }
+        (Some(claim), Some(recorded)) if claim.uid != recorded && may_be_rebuilt => {
+            size(observed, claim).map(|_| Volume::Rebuild)
+        }
+        (Some(claim), Some(recorded)) if claim.uid != recorded => {
+            lost(format!("PersistentVolumeClaim {name} is another one than this node had; its session key is gone"))
+        }
         (Some(claim), _) => size(observed, claim),
+        (None, Some(_)) if may_be_rebuilt => Ok(Volume::Rebuild),
         (None, Some(_)) => lost(format!("PersistentVolumeClaim {name} is gone, and the session key with it")),
         (None, None) if observed.is_in_kept_genesis => {
             lost(format!("the kept genesis names this node, and its volume (PersistentVolumeClaim {name}) is gone"))
         }
-        (None, None) => Ok(false),
+        (None, None) => Ok(Volume::Fits),
     }
 }
 
-fn size(observed: &Observed, claim: &ClaimSeen) -> Result<bool, Refusal> {
+fn size(observed: &Observed, claim: &ClaimSeen) -> Result<Volume, Refusal> {
     let wanted = observed.node.spec.node.storage.size.as_ref();
-    let (Some(wanted), Some(requested)) = (wanted, claim.requested.as_deref()) else { return Ok(false) };
-    let Ok(present) = althing_crds::quantity::Quantity::parse(requested) else { return Ok(false) };
+    let (Some(wanted), Some(requested)) = (wanted, claim.requested.as_deref()) else {
+        return Ok(Volume::Fits);
+    };
+    let Ok(present) = althing_crds::quantity::Quantity::parse(requested) else { return Ok(Volume::Fits) };
     match wanted.milli().cmp(&present.milli()) {
         std::cmp::Ordering::Less => Err(Refusal::new(
             Reason::StorageShrunk,
             format!("storage.size is {}, the volume has {requested}: volumes never shrink", wanted.as_str()),
         )),
-        std::cmp::Ordering::Equal => Ok(false),
-        std::cmp::Ordering::Greater => Ok(true),
+        std::cmp::Ordering::Equal => Ok(Volume::Fits),
+        std::cmp::Ordering::Greater => Ok(Volume::Grow),
     }
 }
 
@@ -167,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_healthy_node_is_accepted() {
-        let expected = Validated { identity: Some(IDENTITY.to_string()), shall_grow: false };
+        let expected = Validated { identity: Some(IDENTITY.to_string()), volume: Volume::Fits };
         assert_eq!(validate(&observed()), Ok(expected));
     }
 
@@ -176,7 +203,7 @@ mod tests {
         let mut new = unrecorded(observed());
         new.identity = IdentityRead::Missing;
         new.claim = None;
-        assert_eq!(validate(&new), Ok(Validated { identity: None, shall_grow: false }));
+        assert_eq!(validate(&new), Ok(Validated { identity: None, volume: Volume::Fits }));
     }
 
     #[test]
@@ -200,6 +227,32 @@ mod tests {
             change(&mut seen);
             assert_eq!(reason(&seen), Some(expected), "{name}");
         }
+    }
+
+    #[test]
+    fn a_lost_volume_is_rebuilt_only_when_a_person_names_it() {
+        let agreed = |uid: &str| {
+            let mut seen = observed();
+            seen.node.annotations_mut().insert(names::ANNOTATION_REBUILD.to_string(), uid.to_string());
+            seen
+        };
+        let rebuilt = Ok(Volume::Rebuild);
+        let volume = |seen: &Observed| validate(seen).map(|validated| validated.volume);
+        let recorded = observed().recorded_claim().expect("it is").to_string();
+        let mut gone = agreed(&recorded);
+        assert_eq!(volume(&gone), Ok(Volume::Fits), "it is not lost");
+        gone.claim = None;
+        assert_eq!(volume(&gone), rebuilt);
+        let mut another = agreed(&recorded);
+        another.claim.as_mut().expect("there").uid = "c-2".into();
+        assert_eq!(volume(&another), rebuilt, "made before a crash, or put there by a person");
+        another.claim.as_mut().expect("there").is_deleting = true;
+        assert_eq!(reason(&another), Some(Reason::VolumeLost), "first it must be gone");
+        another.claim.as_mut().expect("there").is_ours = false;
+        assert_eq!(reason(&another), Some(Reason::NameTaken));
+        let mut earlier = agreed("c-0");
+        earlier.claim = None;
+        assert_eq!(reason(&earlier), Some(Reason::VolumeLost), "that was for an earlier loss");
     }
 
     #[test]
@@ -256,9 +309,9 @@ mod tests {
         let claim =
             |seen: &mut Observed, size: &str| seen.claim.as_mut().expect("there").requested = Some(size.to_string());
         claim(&mut seen, "512Mi");
-        assert_eq!(validate(&seen).map(|validated| validated.shall_grow), Ok(true));
+        assert_eq!(validate(&seen).map(|validated| validated.volume), Ok(Volume::Grow));
         claim(&mut seen, "1024Mi");
-        assert_eq!(validate(&seen).map(|validated| validated.shall_grow), Ok(false));
+        assert_eq!(validate(&seen).map(|validated| validated.volume), Ok(Volume::Fits));
         claim(&mut seen, "2Gi");
         assert_eq!(reason(&seen), Some(Reason::StorageShrunk));
     }
