@@ -23,6 +23,7 @@ mod document;
 mod error;
 mod file;
 mod genesis;
+mod heights;
 mod milestones;
 mod proving;
 mod rebuild;
