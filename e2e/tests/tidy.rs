@@ -37,6 +37,7 @@ const FORBIDDEN_NAMES: &[(&str, &[&str])] = &[
     ("node/core/src/ledger/", &["crate::consensus", "crate::mempool", "crate::session"]),
     ("node/core/src/mempool/", &["crate::consensus", "crate::session"]),
     ("node/core/src/light/", &["crate::ledger", "crate::consensus", "crate::mempool", "crate::session"]),
+    ("node/core/src/events/", &["crate::consensus", "crate::mempool", "crate::session"]),
     ("node/core/src/session/", &["crate::consensus", "crate::mempool", "crate::ledger"]),
     ("node/src/adapters/", &["crate::services", "crate::commands"]),
     ("node/src/services/", &["crate::commands"]),

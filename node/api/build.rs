@@ -4,7 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "althing/v1/transactions.proto",
     "althing/v1/accounts.proto",
     "althing/v1/blocks.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 8] = [
     "althing/v1/node.proto",
     "althing/v1/lifecycle.proto",
     "althing/v1/votes.proto",
+    "althing/v1/events.proto",
     "althing/v1/peer.proto",
 ];
 

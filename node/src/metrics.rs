@@ -39,6 +39,12 @@ pub struct Metrics {
     pub log_flush_seconds: Histogram,
     /// Seconds from the start of a block's execution until its state is durable.
     pub execution_seconds: Histogram,
+    /// Newest height whose events are kept.
+    pub events_height: IntGauge,
+    /// Events kept.
+    pub events_total: IntCounter,
+    /// Seconds to make the events of a block and keep them durably.
+    pub events_seconds: Histogram,
     /// Evidence of two conflicting signatures by one session key.
     pub equivocations_total: IntCounter,
     /// 1 for the version that runs.
@@ -117,6 +123,17 @@ impl Metrics {
                 &mut registrar,
                 "althing_execution_seconds",
                 "Seconds from the start of a block's execution until its state is durable.",
+            )?,
+            events_height: int_gauge(
+                &mut registrar,
+                "althing_events_height",
+                "Newest height whose events are kept; 0 where none are.",
+            )?,
+            events_total: registrar.add(IntCounter::new("althing_events_total", "Events kept since the start.")?)?,
+            events_seconds: histogram(
+                &mut registrar,
+                "althing_events_seconds",
+                "Seconds to make the events of a block and keep them durably; part of its execution.",
             )?,
             equivocations_total: registrar.add(IntCounter::new(
                 "althing_equivocations_total",

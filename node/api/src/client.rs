@@ -18,8 +18,9 @@ use tonic::{
 use crate::{
     proto::{
         self, MESSAGE_BYTES_MAX, accounts_client::AccountsClient, blocks_client::BlocksClient,
-        lifecycle_client::LifecycleClient, node_client::NodeClient, peer_client::PeerClient,
-        transactions_client::TransactionsClient, validators_client::ValidatorsClient, votes_client::VotesClient,
+        events_client::EventsClient, lifecycle_client::LifecycleClient, node_client::NodeClient,
+        peer_client::PeerClient, transactions_client::TransactionsClient, validators_client::ValidatorsClient,
+        votes_client::VotesClient,
     },
     tls::{Dialer, Expected, TcpDialer, TlsDialer, TlsStore},
     trace::{TRACEPARENT, TraceParent},
@@ -285,6 +286,15 @@ impl Client {
         let request =
             proto::GetLightBlocksRequest { trusted_height: trusted.get(), to_height: to.map_or(0, Height::get) };
         self.call("Blocks.GetLightBlocks", client.get_light_blocks(self.request(request))).await
+    }
+
+    /// `Events.StreamEvents`.
+    pub async fn events(
+        &self,
+        request: proto::StreamEventsRequest,
+    ) -> Result<Streaming<proto::StreamEventsResponse>, ClientError> {
+        let mut client = EventsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        self.call("Events.StreamEvents", client.stream_events(self.stream_request(request))).await
     }
 
     /// `Votes.StreamVotes`.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::roles::NodeRole;
+
 /// Fewest blocks that a node may keep: what late votes, running transactions and peers that are a little behind need.
 pub const KEEP_BLOCKS_MIN: u64 = 128;
 /// A node that is fewer blocks behind than this always fetches the blocks.
@@ -15,6 +17,10 @@ pub struct Storage {
     /// light clients need is kept in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_blocks: Option<u64>,
+    /// Whether the events of blocks are kept and served, for as long as the blocks. If left out, an observer does and a
+    /// validator does not: keeping them costs a validator one more write to the disk in each block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<bool>,
 }
 
 /// When the node takes the state of a late height from its peers instead of executing all blocks.
@@ -28,6 +34,15 @@ pub struct StateSync {
 }
 
 impl Storage {
+    /// Whether a node of this role keeps events.
+    #[must_use]
+    pub fn keeps_events(&self, role: NodeRole) -> bool {
+        self.events.unwrap_or(match role {
+            NodeRole::Observer => true,
+            NodeRole::Validator => false,
+        })
+    }
+
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }

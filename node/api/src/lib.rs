@@ -10,6 +10,7 @@
 //! | [`genesis`], [`keys`], [`cometbft`] | the genesis document, key files, those of CometBFT |
 //! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
 //! | [`light`] | a light client over the network: trusts what the voters of its genesis lead to |
+//! | [`events`] | events of blocks as they are stored and sent |
 //! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
 //! | [`metrics`] | Prometheus metrics with their descriptions |
 
@@ -19,6 +20,7 @@ pub mod authorize;
 pub mod client;
 pub mod cometbft;
 pub mod config;
+pub mod events;
 pub mod fields;
 pub mod gateway;
 pub mod genesis;

@@ -73,6 +73,7 @@ pub const METHODS: &[MethodRule] = &[
     MethodRule { path: "/althing.v1.Blocks/GetBlock", roles: READERS },
     MethodRule { path: "/althing.v1.Blocks/StreamBlocks", roles: READERS },
     MethodRule { path: "/althing.v1.Blocks/GetLightBlocks", roles: READERS },
+    MethodRule { path: "/althing.v1.Events/StreamEvents", roles: READERS },
     MethodRule { path: "/althing.v1.Validators/GetValidators", roles: READERS },
     MethodRule { path: "/althing.v1.Validators/GetGovernance", roles: READERS },
     MethodRule { path: "/althing.v1.Node/GetStatus", roles: READERS },

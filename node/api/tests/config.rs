@@ -144,6 +144,17 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn an_observer_keeps_events_and_a_validator_only_when_it_is_told_to() {
+    let keeps = |text: &str, role| {
+        NodeConfig::from_yaml(&format!("{SMALLEST}{text}")).expect("valid").storage.keeps_events(role)
+    };
+    let both = |text: &str| [NodeRole::Observer, NodeRole::Validator].map(|role| keeps(text, role));
+    assert_eq!(both(""), [true, false]);
+    assert_eq!(both("storage: {events: true}\n"), [true, true]);
+    assert_eq!(both("storage: {events: false, keepBlocks: 128}\n"), [false, false]);
+}
+
+#[test]
 fn what_is_kept_has_bounds_and_is_written_only_when_it_is_set() {
     let config = NodeConfig::from_yaml(SMALLEST).expect("valid");
     assert_eq!((config.storage.keep_blocks, config.state_sync.after_blocks), (None, None));

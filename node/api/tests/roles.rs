@@ -21,6 +21,7 @@ VOGPC
 .++++ /althing.v1.Blocks/GetBlock
 .++++ /althing.v1.Blocks/StreamBlocks
 .++++ /althing.v1.Blocks/GetLightBlocks
+.++++ /althing.v1.Events/StreamEvents
 .++++ /althing.v1.Validators/GetValidators
 .++++ /althing.v1.Validators/GetGovernance
 .++++ /althing.v1.Node/GetStatus

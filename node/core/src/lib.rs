@@ -9,6 +9,7 @@
 //! - [`crypto`]: signing bytes with their domain tags, and ed25519 (ZIP-215) one by one and in batches.
 //! - [`session`]: which session key this process may use, and what it already signed.
 //! - [`ledger`]: execution of blocks on a state store.
+//! - [`events`]: what each block says to read models.
 //! - [`mempool`]: transactions that wait for a block.
 //! - [`consensus`]: agreement on blocks.
 //! - [`light`]: following final headers without blocks.
@@ -18,6 +19,7 @@
 pub mod codec;
 pub mod consensus;
 pub mod crypto;
+pub mod events;
 pub mod ledger;
 pub mod light;
 pub mod mempool;

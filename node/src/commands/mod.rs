@@ -12,6 +12,7 @@ pub mod bench;
 pub mod config;
 pub mod connection;
 pub mod devnet;
+pub mod events;
 mod exit;
 pub mod gateway;
 pub mod genesis;
@@ -78,6 +79,8 @@ enum Command {
     Recover(recover::Arguments),
     /// Take, check or restore a snapshot of the state.
     Snapshot(snapshot::Arguments),
+    /// Print the events of a chain, or compare those of a volume with its blocks.
+    Events(events::Arguments),
     /// Look at a genesis.
     Genesis(genesis::Arguments),
     /// Work with configuration files.
@@ -114,6 +117,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Recover(arguments) => recover::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,
+        Command::Events(arguments) => events::run(arguments).await,
         Command::Genesis(arguments) => genesis::run(arguments).await,
         Command::Config(arguments) => config::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod blocks;
+mod events;
 mod lifecycle;
 mod node;
 mod submissions;
@@ -17,8 +18,9 @@ use node_api::{
     client::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     proto::{
         FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX, accounts_server::AccountsServer, blocks_server::BlocksServer,
-        lifecycle_server::LifecycleServer, node_server::NodeServer, peer_server::PeerServer,
-        transactions_server::TransactionsServer, validators_server::ValidatorsServer, votes_server::VotesServer,
+        events_server::EventsServer, lifecycle_server::LifecycleServer, node_server::NodeServer,
+        peer_server::PeerServer, transactions_server::TransactionsServer, validators_server::ValidatorsServer,
+        votes_server::VotesServer,
     },
     tls::{AcceptLimits, TlsStore, incoming},
 };
@@ -73,6 +75,9 @@ pub async fn serve_api(
         .add_service(AccountsServer::new(accounts::AccountsService::new(handle.clone())))
         .add_service(
             BlocksServer::new(blocks::BlocksService::new(handle.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            EventsServer::new(events::EventsService::new(handle.clone())).max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(ValidatorsServer::new(validators::ValidatorsService::new(handle.clone())))
         .add_service(NodeServer::new(node::NodeService::new(handle.clone())))

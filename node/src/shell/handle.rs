@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{lifecycle::LifecycleError, state::StateAccess, submission::Submission};
-use crate::adapters::storage::{BlockReader, Prover, StorageError};
+use crate::adapters::storage::{BlockReader, EventReader, Prover, StorageError};
 
 /// Calls that may wait for the main loop.
 pub const REQUESTS_MAX: usize = 1024;
@@ -159,6 +159,8 @@ pub struct ChainAccess {
     pub state: StateAccess,
     /// What proves heights to others.
     pub prover: Prover,
+    /// Events on disk, where they are kept.
+    pub events: Option<EventReader>,
     /// The newest final and executed height.
     pub heights: watch::Receiver<Height>,
 }

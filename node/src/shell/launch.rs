@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ceremony::{Ceremony, Part},
+    events::past_of,
     handle::Handle,
     health::Health,
     lifecycle::LifecycleError,
@@ -241,7 +242,11 @@ async fn serve(
         health,
         events,
         requests,
-        keeping: Keeping { keep_blocks: config.storage.keep_blocks, after_blocks: config.state_sync.after_blocks },
+        keeping: Keeping {
+            keep_blocks: config.storage.keep_blocks,
+            after_blocks: config.state_sync.after_blocks,
+            events: config.storage.keeps_events(config.role).then(|| past_of(config.role)),
+        },
     };
     let main_stop = stop.child_token();
     let main_loop = tokio::spawn(main_loop::run(parts, main_stop.clone()));

@@ -9,7 +9,7 @@ use std::{
 use node_core::{
     consensus::{Boot, Engine, SigningLog},
     crypto::{KeyPair, VerifiedBatch},
-    ledger::Recoveries,
+    ledger::{Recoveries, StateStore as _},
     session::KeyState,
     types::{Genesis, Header, Height, Identity},
 };
@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     absence::Absence,
     batch_storage::{BatchStorage, Stored},
+    events::EventKeeping,
     handle::{ChainAccess, Handle},
     health::{Health, Turn},
     perform::{Performer, answer_places},
@@ -40,8 +41,8 @@ use crate::{
     adapters::{
         p2p::Links,
         storage::{
-            BatchLog, BlockLog, BlockReader, ConsensusLog, Kept, LogCondition, Milestones, Prover, QmdbStore,
-            RebuildError, StateError, StorageError, rebuild_state_from_blocks,
+            BatchLog, BlockLog, BlockReader, ConsensusLog, Kept, LogCondition, Milestones, Past, Prover, QmdbStore,
+            RebuildError, StateError, StorageError, open_events, rebuild_state_from_blocks,
         },
     },
     metrics::Metrics,
@@ -154,6 +155,8 @@ pub struct Keeping {
     pub keep_blocks: Option<u64>,
     /// How far behind the node takes a state.
     pub after_blocks: Option<u64>,
+    /// Whether events are kept, and what is done about missing ones.
+    pub events: Option<Past>,
 }
 
 /// The running chain with what its stores tell it.
@@ -194,13 +197,23 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     let light = Light { milestones: Milestones::open(&data_directory.join("light"))?, blocks: blocks.reader() };
     let kept =
         Kept { genesis: &genesis, recoveries: &recoveries, blocks: &light.blocks, milestones: &light.milestones };
-    let rebuilt = rebuild_state_from_blocks(kept, &store, move |height| {
+    let progress = move |height: Height| {
         // This may take long, and is no reason to be restarted.
         health.turned(Turn { synced: false, able_to_sign: false });
         if height.get().is_multiple_of(REBUILD_REPORT_INTERVAL) {
             tracing::info!(%height, "executing the blocks again");
         }
-    })?;
+    };
+    let executed = store.roots()?.map_or(Height::ZERO, |(height, _)| height);
+    let open_log = |past| open_events(data_directory, kept, executed, past, progress.clone());
+    let events = keeping.events.map(open_log).transpose()?;
+    let (rebuilt, events) = rebuild_state_from_blocks(kept, &store, events, progress)?;
+    let events = events.map(|mut log| {
+        if let Some(keep) = keeping.keep_blocks {
+            log.limit_files(keep / FILES_KEPT);
+        }
+        EventKeeping { log, keep_blocks: keeping.keep_blocks, metrics: Arc::clone(&metrics) }
+    });
     tracing::info!(from = ?rebuilt.from, to = %rebuilt.to, "the state is level with the blocks");
     let snapshot = state::read(&store, &recoveries)?;
     let view = View::new(&snapshot, Instant::now());
@@ -211,6 +224,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         blocks: blocks.reader(),
         state: StateAccess::new(store.clone()),
         prover: prover.clone(),
+        events: events.as_ref().map(|events| events.log.reader()),
         heights: height_watch,
     });
     metrics.height.set(i64::try_from(blocks.last_height().map_or(0, Height::get)).unwrap_or(i64::MAX));
@@ -219,7 +233,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     // No proof leads over a recovery.
     let absence = recoveries.newest().is_none().then(|| Absence::new(keeping.after_blocks));
     // The task ends with the executor, which the running chain owns.
-    let (executor, executed, _task) = state::start(store, recoveries.clone(), light);
+    let (executor, executed, _task) = state::start(store, recoveries.clone(), light, events);
     let effective_keys = sessions.in_state(KeyState::Effective);
     let proposed_keys = sessions.proposed();
     let (batch_log, batches) = BatchLog::open(&data_directory.join("batches"))?;

@@ -12,10 +12,10 @@ use node_core::{
 use thiserror::Error;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::recovering::Completeness;
+use super::{events::EventKeeping, recovering::Completeness};
 use crate::adapters::storage::{
-    BlockReader, LocalStore, MilestoneError, Milestones, QmdbStore, StateError, StorageError, changing_voters,
-    keep_milestone,
+    BlockReader, ExecutedBlock, LocalStore, MilestoneError, Milestones, QmdbStore, StateError, StorageError,
+    changing_voters, keep_milestone,
 };
 
 /// Blocks that may wait for execution. The engine runs at most three heights ahead of it.
@@ -50,6 +50,15 @@ pub enum ExecutionError {
         /// Why, if the volume failed.
         #[source]
         source: Option<StorageError>,
+    },
+    /// The events of a block could not be kept.
+    #[error("failed to keep the events of block {height}")]
+    Events {
+        /// The block.
+        height: Height,
+        /// Why.
+        #[source]
+        source: StorageError,
     },
     /// A recovery does not stand on the state.
     #[error("failed to go on with a recovery")]
@@ -122,14 +131,19 @@ pub fn start(
     store: QmdbStore,
     recoveries: Recoveries,
     light: Light,
+    mut events: Option<EventKeeping>,
 ) -> (Executor, mpsc::Receiver<Result<Executed, ExecutionError>>, tokio::task::JoinHandle<()>) {
     let (blocks, mut queue) = mpsc::channel::<Arc<Block>>(BLOCKS_MAX);
     let (results, executed) = mpsc::channel(BLOCKS_MAX);
     let task = tokio::spawn(async move {
         while let Some(block) = queue.recv().await {
             let (store, recoveries, light) = (store.clone(), recoveries.clone(), light.clone());
-            let result = tokio::task::spawn_blocking(move || execute(&store, block, recoveries, light)).await;
-            let result = result.unwrap_or(Err(ExecutionError::Interrupted));
+            let keeping = events.take();
+            let work = move || execute(&store, block, Execution { recoveries, light, events: keeping });
+            let done = tokio::task::spawn_blocking(work).await;
+            // What keeps events goes with each block and comes back: it has one owner at a time.
+            let (result, keeping) = done.unwrap_or((Err(ExecutionError::Interrupted), None));
+            events = keeping;
             let failed = result.is_err();
             if results.send(result).await.is_err() || failed {
                 return;
@@ -146,23 +160,54 @@ impl Executor {
     }
 }
 
+/// What the execution of a block needs beside the state.
+struct Execution {
+    recoveries: Recoveries,
+    light: Light,
+    events: Option<EventKeeping>,
+}
+
 fn execute(
     store: &QmdbStore,
     block: Arc<Block>,
-    recoveries: Recoveries,
-    light: Light,
-) -> Result<Executed, ExecutionError> {
+    execution: Execution,
+) -> (Result<Executed, ExecutionError>, Option<EventKeeping>) {
     let start = Instant::now();
+    let ran = store.run(move |local| {
+        let Execution { recoveries, light, mut events } = execution;
+        (execute_on(local, &block, (&recoveries, &light), &mut events), events)
+    });
+    let (result, events) = match ran {
+        Ok((result, events)) => (result, events),
+        Err(error) => (Err(error.into()), None),
+    };
+    let executed =
+        result.map(|(outcome, results, progress)| Executed { outcome, results, progress, duration: start.elapsed() });
+    (executed, events)
+}
+
+/// On the thread of the store. The events of the block are durable before the state is, so that a crash loses none.
+fn execute_on(
+    local: &mut LocalStore,
+    block: &Block,
+    (recoveries, light): (&Recoveries, &Light),
+    events: &mut Option<EventKeeping>,
+) -> Result<(Box<Outcome>, Results, Progress), ExecutionError> {
     let height = block.header().height;
-    let (applied, progress) = store.run(move |local| {
-        light.keep(local, height)?;
-        let applied = ledger::apply_block_after(local, &block, &recoveries)
-            .map_err(|source| ExecutionError::Apply { height, source })?;
-        let snapshot = ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis))?;
-        Ok::<_, ExecutionError>((applied, snapshot.progress))
-    })??;
-    let Applied::Now { outcome, results } = applied else { return Err(ExecutionError::Twice { height }) };
-    Ok(Executed { outcome, results, progress, duration: start.elapsed() })
+    let failed = |source| ExecutionError::Apply { height, source };
+    let snapshot = |local: &LocalStore| ledger::snapshot(local)?.ok_or(ExecutionError::Read(ExecuteError::NoGenesis));
+    light.keep(local, height)?;
+    let outcome = ledger::execute_after(local, block, recoveries).map_err(failed)?;
+    let outcome = outcome.ok_or(ExecutionError::Twice { height })?;
+    if let Some(events) = events {
+        let before = snapshot(local)?;
+        let executed = ExecutedBlock { block, before: &before, recoveries, outcome: &outcome };
+        events.keep(executed).map_err(|source| ExecutionError::Events { height, source })?;
+    }
+    match ledger::commit_outcome(local, outcome).map_err(failed)? {
+        Applied::Now { outcome, results } => Ok((outcome, results, snapshot(local)?.progress)),
+        Applied::Before => Err(ExecutionError::Twice { height }),
+    }
 }
 
 /// Reading the state from the services.

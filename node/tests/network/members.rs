@@ -36,7 +36,7 @@ pub fn path(path: &Path) -> &str {
 
 impl Network {
     /// `althing-node tx governance <change> --key <governance key>`, then `tx submit`.
-    async fn govern(&self, change: &[&str], input: &str) {
+    pub async fn govern(&self, change: &[&str], input: &str) {
         let plan = self.devnet.plan();
         let endpoint = plan.nodes[1].listen.grpc.to_string();
         let connection = ["--endpoint", &endpoint, "--tls", path(&plan.client)];

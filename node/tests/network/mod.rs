@@ -2,6 +2,7 @@
 
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
+mod events;
 mod members;
 mod recovery;
 mod states;

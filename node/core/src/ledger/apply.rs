@@ -120,16 +120,42 @@ pub fn apply_block_with_faults<S: StateStore>(
     recoveries: &Recoveries,
     faults: LedgerFaults,
 ) -> Result<Applied, ApplyError> {
+    match execute_once(store, block, recoveries, faults)? {
+        Some(outcome) => commit_outcome(store, outcome),
+        None => Ok(Applied::Before),
+    }
+}
+
+/// Executes a block without making anything durable, for a caller that keeps what the block does before the state does:
+/// so a crash in between loses nothing. Nothing comes back for a block that the state already holds.
+pub fn execute_after<S: StateStore>(
+    store: &S,
+    block: &Block,
+    recoveries: &Recoveries,
+) -> Result<Option<Outcome>, ApplyError> {
+    execute_once(store, block, recoveries, LedgerFaults::default())
+}
+
+/// Makes what [`execute_after`] gave durable. No other block may have been executed in between.
+pub fn commit_outcome<S: StateStore>(store: &mut S, mut outcome: Outcome) -> Result<Applied, ApplyError> {
+    let roots = commit(store, outcome.height, std::mem::take(&mut outcome.writes))?;
+    let results = Results { roots, receipts_root: outcome.receipts_root };
+    Ok(Applied::Now { outcome: Box::new(outcome), results })
+}
+
+fn execute_once<S: StateStore>(
+    store: &S,
+    block: &Block,
+    recoveries: &Recoveries,
+    faults: LedgerFaults,
+) -> Result<Option<Outcome>, ApplyError> {
     let height = block.header().height;
     let progress: Progress = load_existing(store, &StateKey::progress())?;
     if height <= progress.height && height > Height::ZERO {
         let other = height == progress.height && block.hash() != progress.block;
-        return if other { Err(ExecuteError::WrongParent { height }.into()) } else { Ok(Applied::Before) };
+        return if other { Err(ExecuteError::WrongParent { height }.into()) } else { Ok(None) };
     }
-    let mut outcome = execute_block_after(store, block, recoveries, faults)?;
-    let roots = commit(store, height, std::mem::take(&mut outcome.writes))?;
-    let results = Results { roots, receipts_root: outcome.receipts_root };
-    Ok(Applied::Now { outcome: Box::new(outcome), results })
+    Ok(Some(execute_block_after(store, block, recoveries, faults)?))
 }
 
 /// Reads back everything that a starting node needs. Nothing before genesis.

@@ -19,7 +19,7 @@ mod store;
 
 pub use apply::{
     Applied, ApplyError, Snapshot, account, apply_block, apply_block_after, apply_block_with_faults, apply_genesis,
-    apply_genesis_before, highest_epoch, snapshot,
+    apply_genesis_before, commit_outcome, execute_after, highest_epoch, snapshot,
 };
 pub use documents::{
     Account, CHANGE_DELAY_BLOCKS, Chain, Consent, OBJECTION_BLOCKS, PendingParameters, PendingRotation,

@@ -84,12 +84,12 @@ pub enum StorageError {
         /// The largest size allowed.
         size_max: u64,
     },
-    /// Blocks are kept without gaps.
-    #[error("block {found} cannot follow block {last} in {path}", path = .path.display())]
+    /// Heights are kept without gaps.
+    #[error("height {found} cannot follow height {last} in {path}", path = .path.display())]
     OutOfOrder {
         /// The folder of the log.
         path: PathBuf,
-        /// The height of the block.
+        /// The height of the record.
         found: u64,
         /// The last height that is kept.
         last: u64,

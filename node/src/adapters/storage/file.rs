@@ -76,6 +76,14 @@ pub fn remove(path: &Path) -> Result<(), StorageError> {
     }
 }
 
+/// Removes a folder with all that is in it, if it is there.
+pub fn remove_directory(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StorageError::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// The names in a folder that have this ending, in ascending order.
 pub fn names_ending(folder: &Path, ending: &str) -> Result<Vec<String>, StorageError> {
     let list = |error| StorageError::io("list", folder, error);

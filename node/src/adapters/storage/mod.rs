@@ -1,10 +1,11 @@
-//! What a node keeps on its volume: final blocks, batches on their way into one, the consensus log, session keys, genesis and the state of the ledger.
+//! What a node keeps on its volume: final blocks, their events, batches on their way into one, the consensus log, session keys, genesis and the state of the ledger.
 //!
 //! | folder | kept by | what is lost if it is lost |
 //! |---|---|---|
 //! | `genesis/` | [`GenesisStore`] | which chain this node accepted; the operator asks again |
 //! | `blocks/` | [`BlockLog`] | final blocks; fetched from peers |
 //! | `batches/` | [`BatchLog`] | one copy of what was acknowledged as durable; the other voters have it |
+//! | `events/` | [`EventLog`] | nothing where all blocks are kept: [`open_events`] makes it again; else the events so far |
 //! | `light/` | [`Milestones`] | nothing: made again with the state |
 //! | `state/` | [`QmdbStore`] | nothing: [`rebuild_state_from_blocks`] executes the blocks again |
 //! | `wal/` | [`ConsensusLog`] | what was signed: the session key of this volume may never sign again |
@@ -21,8 +22,11 @@ mod blocks;
 mod consensus_log;
 mod document;
 mod error;
+mod event_replay;
+mod events;
 mod file;
 mod genesis;
+mod heights;
 mod milestones;
 mod proving;
 mod rebuild;
@@ -39,11 +43,14 @@ pub use batches::BatchLog;
 pub use blocks::{BlockLog, BlockReader};
 pub use consensus_log::{ConsensusLog, LogCondition, OpenedLog};
 pub use error::StorageError;
+pub use event_replay::{Past, ReplayError, open_events, verify_events};
+pub use events::{EventLog, EventReader, ExecutedBlock};
 pub use genesis::{AcceptedGenesis, GenesisStore};
 pub use milestones::Milestones;
 pub use proving::{Prover, ProvingError};
 pub use rebuild::{
-    Kept, MilestoneError, RebuildError, Rebuilt, changing_voters, keep_milestone, rebuild_state_from_blocks,
+    EventSink, Kept, MilestoneError, RebuildError, Rebuilt, changing_voters, keep_milestone, rebuild_state_from_blocks,
+    replay_blocks,
 };
 pub use recovery::RecoveryStore;
 pub use restore::{RestoreError, finish_install, install, prepare};

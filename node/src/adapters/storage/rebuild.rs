@@ -2,14 +2,15 @@
 
 use node_core::{
     ledger::{
-        Applied, ApplyError, ExecuteError, Recoveries, StateStore, apply_block_after, apply_genesis_before, snapshot,
+        Applied, ApplyError, ExecuteError, Recoveries, StateStore, apply_genesis_before, commit_outcome, execute_after,
+        snapshot,
     },
     light::LightBlock,
     types::{CertifiedBlock, Genesis, Height, VoterSet},
 };
 use thiserror::Error;
 
-use super::{BlockReader, Milestones, QmdbStore, StateError, StorageError};
+use super::{BlockReader, EventLog, ExecutedBlock, LocalStore, Milestones, QmdbStore, StateError, StorageError};
 
 /// Why the state could not be brought up to the blocks.
 #[derive(Debug, Error)]
@@ -56,6 +57,14 @@ pub enum RebuildError {
     /// A change of voters could not be kept.
     #[error(transparent)]
     Milestone(#[from] MilestoneError),
+    /// The events of a block could not be kept, or are not those that are kept.
+    #[error("failed to keep the events of block {height}: {source}")]
+    Events {
+        /// Its height.
+        height: Height,
+        /// Why.
+        source: StorageError,
+    },
     /// The state could not be read.
     #[error("failed to read the state: {0}")]
     Read(#[from] ExecuteError),
@@ -123,40 +132,71 @@ pub fn keep_milestone<S: StateStore>(
     Ok(milestones.keep(LightBlock { header: header.clone(), certificate, voters, next_voters })?)
 }
 
-/// Executes genesis and every block that the state does not hold yet, up to the last one that is kept. `progress` is told
-/// each height that was done, to be shown to whoever waits.
+/// What is done with each block after its execution, before the state holds it.
+pub type EventSink<'a> = dyn FnMut(ExecutedBlock<'_>) -> Result<(), StorageError> + Send + 'a;
+
+/// Executes genesis and every block that the state does not hold yet, up to the last one that is kept, and keeps their
+/// events if there is a log for them, which is given back. `progress` is told each height that was done, to be shown to
+/// whoever waits.
 ///
 /// Execution is deterministic, so the results come out as they were, and each block shows it by naming those of the block
 /// two heights before.
 pub fn rebuild_state_from_blocks(
     chain: Kept<'_>,
     state: &QmdbStore,
+    mut events: Option<EventLog>,
+    progress: impl Fn(Height) + Send + 'static,
+) -> Result<(Rebuilt, Option<EventLog>), RebuildError> {
+    let last = chain.blocks.last_height().unwrap_or(Height::ZERO);
+    on_thread(chain, state, move |chain, store| {
+        let Some(log) = &mut events else { return Ok((rebuild(chain, store, last, None, progress)?, None)) };
+        let mut keep = |executed: ExecutedBlock<'_>| log.keep(executed).map(drop);
+        let rebuilt = rebuild(chain, store, last, Some(&mut keep), progress)?;
+        Ok((rebuilt, events))
+    })
+}
+
+/// Executes genesis and the blocks up to a height on another state than the node's, and gives each to `sink`.
+pub fn replay_blocks(
+    chain: Kept<'_>,
+    state: &QmdbStore,
+    until: Height,
+    mut sink: Box<EventSink<'static>>,
     progress: impl Fn(Height) + Send + 'static,
 ) -> Result<Rebuilt, RebuildError> {
+    on_thread(chain, state, move |chain, store| rebuild(chain, store, until, Some(&mut *sink), progress))
+}
+
+/// On the thread of the store, so that its many reads cost no change of thread.
+fn on_thread<T: Send + 'static>(
+    chain: Kept<'_>,
+    state: &QmdbStore,
+    work: impl FnOnce(Kept<'_>, &mut LocalStore) -> Result<T, RebuildError> + Send + 'static,
+) -> Result<T, RebuildError> {
     let Kept { genesis, recoveries, blocks, milestones } = chain;
     let (genesis, recoveries) = (genesis.clone(), recoveries.clone());
     let (blocks, milestones) = (blocks.clone(), milestones.clone());
-    // On the thread of the store, so that its many reads cost no change of thread.
     state.run(move |store| {
         let chain = Kept { genesis: &genesis, recoveries: &recoveries, blocks: &blocks, milestones: &milestones };
-        rebuild(chain, store, progress)
+        work(chain, store)
     })?
 }
 
 fn rebuild<S: StateStore<Error = StateError>>(
     chain: Kept<'_>,
     store: &mut S,
+    last: Height,
+    mut sink: Option<&mut EventSink<'_>>,
     progress: impl Fn(Height),
 ) -> Result<Rebuilt, RebuildError> {
     let Kept { genesis, recoveries, blocks, milestones } = chain;
     let from = store.roots()?.map(|(height, _)| height);
-    let last = blocks.last_height().unwrap_or(Height::ZERO);
     if let Some(executed) = from.filter(|executed| *executed > last) {
         return Err(RebuildError::BlocksLost { executed, last });
     }
     apply_genesis_before(store, genesis, recoveries)?;
-    let Some(start) = snapshot(store)? else { return Err(ExecuteError::NoGenesis.into()) };
-    let (mut two_before, mut one_before) = (start.progress.results_before, start.results);
+    let Some(mut before) = snapshot(store)? else { return Err(ExecuteError::NoGenesis.into()) };
+    let (mut two_before, mut one_before) = (before.progress.results_before, before.results);
     let mut height = from.unwrap_or(Height::ZERO);
     while height < last {
         height = height.next();
@@ -166,8 +206,17 @@ fn rebuild<S: StateStore<Error = StateError>>(
             return Err(RebuildError::ResultsDiffer { height });
         }
         keep_milestone(store, milestones, &block)?;
-        if let Applied::Now { outcome: _, results } = apply_block_after(store, &block.block, recoveries)? {
-            (two_before, one_before) = (one_before, results);
+        if let Some(outcome) = execute_after(store, &block.block, recoveries)? {
+            if let Some(sink) = &mut sink {
+                let executed = ExecutedBlock { block: &block.block, before: &before, recoveries, outcome: &outcome };
+                sink(executed).map_err(|source| RebuildError::Events { height, source })?;
+            }
+            if let Applied::Now { outcome: _, results } = commit_outcome(store, outcome)? {
+                (two_before, one_before) = (one_before, results);
+            }
+            if sink.is_some() {
+                before = snapshot(store)?.ok_or(ExecuteError::NoGenesis)?;
+            }
         }
         progress(height);
     }

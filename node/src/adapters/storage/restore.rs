@@ -4,7 +4,7 @@
 //! then on [`finish_install`] puts it in place however often it is interrupted. Keys, the signing log and the genesis are
 //! never touched.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use node_core::{
     ledger::{self, ExecuteError},
@@ -96,14 +96,14 @@ pub fn finish_install(data: &Path) -> Result<(), StorageError> {
         for name in REPLACED {
             let (from, to) = (incoming.join(name), data.join(name));
             if from.exists() {
-                remove_folder(&to)?;
+                file::remove_directory(&to)?;
                 fs::rename(&from, &to).map_err(|error| StorageError::io("put in place", &to, error))?;
                 file::sync_directory(data)?;
             }
         }
         mark(data).remove()?;
     }
-    remove_folder(&incoming)?;
+    file::remove_directory(&incoming)?;
     file::sync_directory(data)
 }
 
@@ -111,18 +111,11 @@ pub fn finish_install(data: &Path) -> Result<(), StorageError> {
 pub fn discard_incomplete(data: &Path) -> Result<(), StorageError> {
     let incoming = data.join(INCOMING);
     if mark(data).read()?.is_none() {
-        remove_folder(&incoming)?;
+        file::remove_directory(&incoming)?;
     }
     file::create_directory(&incoming)
 }
 
 fn mark(data: &Path) -> Document {
     Document::new(&COMPLETE, data.join(INCOMING).join(MARK))
-}
-
-fn remove_folder(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::io("remove", path, error)),
-        _ => Ok(()),
-    }
 }

@@ -6,6 +6,7 @@ mod chain;
 mod consensus_log;
 mod disasters;
 mod documents;
+mod events;
 mod formats;
 mod rebuild;
 mod state;

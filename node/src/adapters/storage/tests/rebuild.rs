@@ -36,7 +36,7 @@ fn rebuild_told(
     let milestones = Milestones::open(&state.folder().with_file_name("light")).unwrap();
     let (genesis, recoveries) = (chain::genesis(), Recoveries::default());
     let kept = Kept { genesis: &genesis, recoveries: &recoveries, blocks, milestones: &milestones };
-    rebuild_state_from_blocks(kept, state, progress)
+    rebuild_state_from_blocks(kept, state, None, progress).map(|(rebuilt, _)| rebuilt)
 }
 
 #[test]
