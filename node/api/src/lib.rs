@@ -15,6 +15,7 @@
 
 #![deny(missing_docs)]
 
+mod advertise;
 pub mod authorize;
 pub mod client;
 pub mod cometbft;
