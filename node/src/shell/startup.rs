@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        p2p::Links,
+        p2p::{Links, Roster},
         storage::{
             BatchLog, BlockLog, BlockReader, ConsensusLog, Kept, LogCondition, Milestones, Prover, QmdbStore,
             RebuildError, StateError, StorageError, rebuild_state_from_blocks,
@@ -143,6 +143,8 @@ pub struct Request<'a> {
     pub metrics: Arc<Metrics>,
     /// For the kubelet.
     pub health: Health,
+    /// Who wants to know what the chain says about peers.
+    pub roster: watch::Sender<Option<Arc<Roster>>>,
     /// How many blocks to keep, and when to take a state.
     pub keeping: Keeping,
 }
@@ -179,6 +181,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         handle,
         metrics,
         health,
+        roster,
         keeping,
     } = request;
     let Volume { sessions, log, found } = volume;
@@ -263,6 +266,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         genesis,
         view,
         heights,
+        roster,
         connected: BTreeSet::new(),
         server,
         absence,

@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
 mod members;
+mod peers;
 mod recovery;
 mod states;
 mod volumes;
