@@ -22,6 +22,8 @@ mod consensus_log;
 mod document;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod genesis;
 mod milestones;
 mod proving;
