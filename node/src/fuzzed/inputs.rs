@@ -2,15 +2,15 @@
 
 use std::{fs, io, path::Path};
 
-use super::Target;
+use super::{Target, made};
 
 /// No mutated input is longer.
 const INPUT_BYTES_MAX: usize = 1 << 14;
 
-/// The committed inputs of a target: its folder and its frozen files, in the order of their names.
+/// The committed inputs of a target: its folder, and what is made of its frozen files, in the order of their names.
 pub fn seeds(target: &Target) -> io::Result<Vec<Vec<u8>>> {
     let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut seeds = Vec::new();
+    let (mut seeds, mut frozen) = (Vec::new(), Vec::new());
     let folder = crate_folder.join("testdata/fuzz").join(target.name);
     if folder.exists() {
         for path in files(&folder)? {
@@ -22,9 +22,10 @@ pub fn seeds(target: &Target) -> io::Result<Vec<Vec<u8>>> {
         let rest = stem.strip_prefix(target.frozen).filter(|_| !target.frozen.is_empty());
         if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) {
             let digits: String = fs::read_to_string(&path)?.split_whitespace().collect();
-            seeds.extend(hex::decode(digits).ok());
+            frozen.extend(hex::decode(digits).ok());
         }
     }
+    seeds.extend(made::inputs(target.name, &frozen));
     Ok(seeds)
 }
 

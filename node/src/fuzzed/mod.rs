@@ -6,6 +6,7 @@
 
 mod chain;
 mod inputs;
+mod made;
 mod texts;
 
 #[cfg(test)]
@@ -18,7 +19,8 @@ pub use inputs::{mutated, seeds};
 pub struct Target {
     /// Its name, and that of the folder of its inputs.
     pub name: &'static str,
-    /// Frozen files of `node-core` that are inputs as well: those of this name, or that start with it and a hyphen.
+    /// Frozen files of `node-core` that are inputs as well, or of which some are made: those of this name, or that start
+    /// with it and a hyphen.
     pub frozen: &'static str,
     /// Decodes these bytes; what decodes is checked.
     pub run: fn(&[u8]),

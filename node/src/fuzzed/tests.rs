@@ -2,20 +2,10 @@
 
 use std::{
     env, fs,
-    path::Path,
     process::{Command, Stdio},
 };
 
-use node_api::{governance::TransactionDocument, recovery::RecoveryDocument};
-use node_core::{
-    codec::Decode as _,
-    ledger::{StateKey, StateStore as _},
-    sync::{PieceKind, StateManifest, StatePiece, piece},
-    types::{AccountId, Height, Recovery, StateRoots, Transaction},
-};
-
 use super::{Target, mutated, seeds, targets};
-use crate::adapters::storage::{QmdbStore, RecoveryStore, SnapshotWriter, verify_piece};
 
 /// Mutations of all inputs of one target together. A bound on work and not on time: the same on every machine.
 const MUTATIONS: u64 = 6_000;
@@ -83,69 +73,4 @@ fn a_count_of_all_ones_in_any_message_is_refused() {
     for tag in 0..=255 {
         (message.run)(&[&[tag][..], &[0xff; 64]].concat());
     }
-}
-
-/// Compares committed inputs with what this build writes; with ALTHING_BLESS set, writes them.
-#[test]
-fn inputs_that_only_a_program_can_make_are_what_it_makes() {
-    let folder = tempfile::tempdir().unwrap();
-    let frozen = |name: &str| {
-        let target = Target { name: "none", frozen: "", run: |_| {} };
-        let found = seeds(&Target { frozen: Box::leak(name.to_owned().into_boxed_str()), ..target }).unwrap();
-        found.into_iter().next().unwrap()
-    };
-    let recovery = Recovery::decode(&frozen("recovery")).unwrap();
-    same("recovery-document/frozen.json", RecoveryDocument::new(&recovery).to_json().as_bytes());
-    for change in ["add-voter", "set-parameters", "set-keys"] {
-        let transaction = Transaction::decode(&frozen(&format!("transaction-{change}"))).unwrap();
-        let document = TransactionDocument::new(&transaction).unwrap().to_json();
-        same(&format!("transaction-document/{change}.json"), document.as_bytes());
-    }
-    let recoveries = RecoveryStore::open(&folder.path().join("recovery")).unwrap();
-    recoveries.set_complete(vec![recovery]).unwrap();
-    let sealed = fs::read(folder.path().join("recovery/complete")).unwrap();
-    same("complete-recoveries-file/frozen.bin", &sealed[16..]);
-    let (roots, pieces) = state_pieces(&folder.path().join("state"));
-    for (number, (wanted, bytes)) in pieces.iter().enumerate() {
-        let kind = u8::from(wanted.kind == PieceKind::Operations);
-        let place = [wanted.size, wanted.start, wanted.count].map(u64::to_be_bytes).concat();
-        let input = [&place[..], &[kind], roots.operations_root.as_bytes(), bytes].concat();
-        same(&format!("state-piece/{number}.bin"), &input);
-    }
-    let path = folder.path().join("snapshot");
-    let manifest = StateManifest::decode(&frozen("state-manifest")).unwrap();
-    let mut writer = SnapshotWriter::create(&path, &manifest).unwrap();
-    writer.piece(b"first piece").unwrap();
-    same("snapshot-file/interrupted.bin", &fs::read(&path).unwrap());
-    writer.piece(b"second piece").unwrap();
-    writer.finish().unwrap();
-    same("snapshot-file/whole.bin", &fs::read(&path).unwrap());
-}
-
-/// The operations of a state of a few entries, in one piece, and a part of them as a piece of its own.
-fn state_pieces(folder: &Path) -> (StateRoots, Vec<(StatePiece, Vec<u8>)>) {
-    let mut store = QmdbStore::open(folder).unwrap();
-    let key = |number: u8| StateKey::account(&AccountId::new([number; 32]));
-    let writes = (1..6).map(|number| (key(number), Some(vec![number; 9]))).collect();
-    store.commit(Height::new(0), writes).unwrap();
-    let writes = [(key(2), Some(vec![9])), (key(3), None)].into_iter().collect();
-    let roots = store.commit(Height::new(1), writes).unwrap();
-    let whole = piece(&roots.operations_range, 0).unwrap();
-    let part = StatePiece { count: 3, start: whole.start + 1, ..whole };
-    let boundary = StatePiece { count: 1, start: whole.start + 2, kind: PieceKind::Boundary, ..whole };
-    let pieces = [whole, part, boundary].map(|wanted| {
-        let bytes = store.run(move |local| local.piece(&wanted)).unwrap().unwrap();
-        assert_eq!(verify_piece(&wanted, &roots.operations_root, &bytes), Ok(()));
-        (wanted, bytes)
-    });
-    (roots, pieces.into())
-}
-
-fn same(name: &str, made: &[u8]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fuzz").join(name);
-    if env::var_os("ALTHING_BLESS").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, made).unwrap();
-    }
-    assert!(fs::read(&path).is_ok_and(|found| found == made), "{name} differs: ALTHING_BLESS=1 writes it");
 }

@@ -13,8 +13,8 @@ use super::Target;
 /// The targets of this file.
 pub const TARGETS: &[Target] = &[
     Target { name: "genesis-document", frozen: "", run: |input| text(input, genesis_document) },
-    Target { name: "recovery-document", frozen: "", run: |input| text(input, recovery_document) },
-    Target { name: "transaction-document", frozen: "", run: |input| text(input, transaction_document) },
+    Target { name: "recovery-document", frozen: "recovery", run: |input| text(input, recovery_document) },
+    Target { name: "transaction-document", frozen: "transaction", run: |input| text(input, transaction_document) },
     Target { name: "voter-report", frozen: "", run: |input| text(input, voter_report) },
     Target { name: "node-yaml", frozen: "", run: |input| text(input, node_yaml) },
     Target { name: "gateway-yaml", frozen: "", run: |input| text(input, gateway_yaml) },

@@ -39,11 +39,11 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         name: "complete-recoveries-file",
-        frozen: "",
+        frozen: "recovery",
         run: |input| sealed(&RECOVERIES, "recovery/complete", input),
     },
     Target { name: "milestone-file", frozen: "light-block", run: milestone },
-    Target { name: "snapshot-file", frozen: "", run: snapshot },
+    Target { name: "snapshot-file", frozen: "state-manifest", run: snapshot },
     Target { name: "snapshot-frame-file", frozen: "state-manifest", run: snapshot_frames },
     Target { name: "state-piece", frozen: "", run: state_piece },
 ];
@@ -59,10 +59,10 @@ static RECOVERIES: DocumentKind = DocumentKind { magic: *b"ALRECOV", format: 1, 
 static MILESTONE: DocumentKind = DocumentKind { magic: *b"ALLIGHT", format: 1, advice: ADVICE };
 
 /// A folder that goes with this value. In memory where there is such a place, for nothing here has to outlive a crash.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let shared = Path::new("/dev/shm");
         let parent = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
@@ -70,6 +70,10 @@ impl Scratch {
         let folder = parent.join(format!("althing-fuzz-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         Self(folder)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -79,20 +83,25 @@ impl Drop for Scratch {
     }
 }
 
-/// Opens every store of a volume. What opens once opens again with the same contents: reading repairs nothing by guessing.
+/// Opens what there is of a volume. What opens once opens again with the same contents: reading repairs nothing by guessing.
 fn open(volume: &Path) {
+    // A store whose folder is not there would make it, with large files.
+    let folder = |name: &str| Some(volume.join(name)).filter(|folder| folder.is_dir());
     let contents = || {
-        let log = ConsensusLog::open(&volume.join("wal")).ok().map(|opened| (opened.height, opened.entries));
-        let blocks = BlockLog::open(&volume.join("blocks")).ok().map(|log| {
+        let log = folder("wal").and_then(|folder| ConsensusLog::open(&folder).ok());
+        let blocks = folder("blocks").and_then(|folder| BlockLog::open(&folder).ok()).map(|log| {
             let reader = log.reader();
             (reader.first_height(), reader.last_height(), reader.last_height().and_then(|last| reader.read(last).ok()))
         });
-        let batches = BatchLog::open(&volume.join("batches")).ok().map(|(_, batches)| batches);
-        let keys = SessionStore::open(&volume.join("session")).and_then(|store| store.read()).ok();
-        let genesis = GenesisStore::open(&volume.join("genesis")).and_then(|store| store.accepted()).ok();
-        let recovery = RecoveryStore::open(&volume.join("recovery"));
-        let recoveries = recovery.and_then(|store| Ok((store.accepted()?, store.complete()?, store.begun()?))).ok();
-        let light = Milestones::open(&volume.join("light")).is_ok();
+        let batches = folder("batches").and_then(|folder| BatchLog::open(&folder).ok()).map(|(_, batches)| batches);
+        let keys = folder("session").and_then(|folder| SessionStore::open(&folder).ok()?.read().ok());
+        let genesis = folder("genesis").and_then(|folder| GenesisStore::open(&folder).ok()?.accepted().ok());
+        let recoveries = folder("recovery").and_then(|folder| {
+            let store = RecoveryStore::open(&folder).ok()?;
+            Some((store.accepted().ok()?, store.complete().ok()?, store.begun().ok()?))
+        });
+        let light = folder("light").map(|folder| Milestones::open(&folder).is_ok());
+        let log = log.map(|opened| (opened.height, opened.entries));
         (log, blocks, batches, keys, genesis.flatten().map(|accepted| accepted.hash), recoveries, light)
     };
     let first = contents();
