@@ -57,6 +57,10 @@ gen: ## regenerate what is generated: CRDs, chart CRDs, OpenAPI document, list o
 unit: ## unit, golden and adapter tests
 	@tools/test unit
 
+.PHONY: fuzz
+fuzz: ## cargo-fuzz over every decoder of the node; TARGET=name runs one, SECONDS_EACH=n
+	@TARGET="$(TARGET)" SECONDS_EACH="$(SECONDS_EACH)" tools/fuzz
+
 .PHONY: bench-gateway
 bench-gateway: ## what the gateway adds to calls, and batches a second, into target/bench/gateway.json
 	@cargo bench -q --workspace --profile $(or $(PROFILE),release) --bench gateway

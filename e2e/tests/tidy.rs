@@ -56,6 +56,7 @@ fn is_pure(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     path.starts_with("node/core/src/")
         || path.starts_with("node/src/gateway/rules/")
+        || path.starts_with("node/src/adapters/p2p/rules/")
         || path.starts_with("operator/src/parts/")
         || path == "operator/src/budget/mod.rs"
         || path == "operator/src/group/rollout/mod.rs"

@@ -6,6 +6,7 @@
 //! - [`services`]: the gRPC services that `node-api` describes.
 //! - [`devnet`]: a development network of real processes on one machine.
 //! - [`bench`]: measures a network under load.
+//! - `fuzzed`: fuzz targets of every decoder, in tests and for cargo-fuzz alone.
 //! - [`gateway`]: the public entrance before the nodes.
 //! - [`metrics`]: everything that `/metrics` shows.
 //! - [`snapshots`]: states in files.
@@ -16,6 +17,8 @@ pub mod bench;
 pub mod causes;
 pub mod commands;
 pub mod devnet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 pub mod gateway;
 pub mod metrics;
 pub mod recent;

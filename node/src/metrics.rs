@@ -21,6 +21,12 @@ pub struct Metrics {
     pub synced: IntGauge,
     /// Peers with at least one open connection.
     pub peers: IntGauge,
+    /// Peer records at hand, by whose they are.
+    pub peer_records: IntGaugeVec,
+    /// What peers did against the rules.
+    pub peer_offences_total: IntCounterVec,
+    /// How often a peer was sent away.
+    pub peer_bans_total: IntCounter,
     /// Transactions that wait for inclusion.
     pub mempool_transactions: IntGauge,
     /// Transactions in executed blocks, by result.
@@ -75,6 +81,23 @@ impl Metrics {
             )?,
             synced: int_gauge(&mut registrar, "althing_synced", "1 while this node is not behind its peers.")?,
             peers: int_gauge(&mut registrar, "althing_peers", "Peers with at least one open connection.")?,
+            peer_records: registrar.add(IntGaugeVec::new(
+                Opts::new(
+                    "althing_peer_records",
+                    "Signed peer records at hand: of members (voters and configured peers), or of observers.",
+                ),
+                &["of"],
+            )?)?,
+            peer_offences_total: counters(
+                &mut registrar,
+                "althing_peer_offences_total",
+                "What peers did against the rules.",
+                "offence",
+            )?,
+            peer_bans_total: registrar.add(IntCounter::new(
+                "althing_peer_bans_total",
+                "How often a peer was refused for a while because it broke the rules.",
+            )?)?,
             mempool_transactions: int_gauge(
                 &mut registrar,
                 "althing_mempool_transactions",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 pub use crate::{
+    advertise::P2p,
     keeping::{AFTER_BLOCKS_MIN, KEEP_BLOCKS_MIN, StateSync, Storage},
     roles::NodeRole,
 };
@@ -58,6 +59,9 @@ pub struct NodeConfig {
     /// Nodes to connect to, at most [`PEERS_MAX`]. An entry with this node's own identity is skipped.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// How others learn of this node.
+    #[serde(default, skip_serializing_if = "P2p::is_default")]
+    pub p2p: P2p,
     /// What tells one running copy of this node from another.
     pub instance: Instance,
     /// Least important log lines to write.
@@ -123,10 +127,8 @@ impl FromStr for PeerAddress {
     type Err = ConfigValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = || ConfigValueError::Address { text: cut(text) };
-        let (host, port) = text.rsplit_once(':').ok_or_else(error)?;
-        let port_is_valid = port.parse::<u16>().is_ok_and(|port| port != 0);
-        if port_is_valid && is_host(host) { Ok(Self(text.to_owned())) } else { Err(error()) }
+        let checked = node_core::types::PeerAddress::new(text);
+        checked.map(|_| Self(text.to_owned())).map_err(|_| ConfigValueError::Address { text: cut(text) })
     }
 }
 
@@ -305,6 +307,9 @@ impl NodeConfig {
         if let Some(problem) = self.state_sync.problem() {
             return value("stateSync.afterBlocks", problem, "write at least 32, or leave the key out");
         }
+        if let Some(problem) = self.p2p.problem() {
+            return value("p2p.advertise", problem, "write at most 8 addresses, each once");
+        }
         let mut seen = BTreeSet::new();
         for (index, peer) in self.peers.iter().enumerate() {
             if !seen.insert(peer.identity) {
@@ -438,14 +443,6 @@ pub(crate) mod identity_text {
             _ => Err(D::Error::custom(ConfigValueError::Identity { text: cut(&text) })),
         }
     }
-}
-
-fn is_host(host: &str) -> bool {
-    if let Some(inner) = host.strip_prefix('[') {
-        return inner.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-    (1..=253).contains(&host.len()) && host.bytes().all(allowed)
 }
 
 fn cut(text: &str) -> String {

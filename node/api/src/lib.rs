@@ -16,6 +16,7 @@
 
 #![deny(missing_docs)]
 
+mod advertise;
 pub mod authorize;
 pub mod client;
 pub mod cometbft;

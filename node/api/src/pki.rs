@@ -76,6 +76,8 @@ pub struct LeafFacts {
     pub validity: Validity,
     /// SHA-256 of its DER.
     pub fingerprint: [u8; 32],
+    /// SHA-256 of its public key (SubjectPublicKeyInfo in DER): the same after a renewal with the same key.
+    pub key: [u8; 32],
 }
 
 /// A certificate and its key, as they go into a Secret.
@@ -221,6 +223,7 @@ impl LeafFacts {
             id: spiffe_id_of(&certificate)?,
             validity: validity_of(&certificate)?,
             fingerprint: Sha256::digest(der.as_ref()).into(),
+            key: Sha256::digest(certificate.public_key().raw).into(),
         })
     }
 }

@@ -86,7 +86,7 @@ fn every_mistake_names_its_key_and_what_to_do() {
         (without("chainId: demo-main\n"), "missing field `chainId`"),
         (
             and("peer: []\n"),
-            "peer: unknown field `peer`, expected one of `configVersion`, `chainId`, `role`, `identityFile`, `tlsDirectory`, `dataDirectory`, `listen`, `peers`, `instance`, `logLevel`, `storage`, `stateSync` at line 5 column 1",
+            "peer: unknown field `peer`, expected one of `configVersion`, `chainId`, `role`, `identityFile`, `tlsDirectory`, `dataDirectory`, `listen`, `peers`, `p2p`, `instance`, `logLevel`, `storage`, `stateSync` at line 5 column 1",
         ),
         (
             with("demo-main", "Demo"),
@@ -174,4 +174,33 @@ fn what_is_kept_has_bounds_and_is_written_only_when_it_is_set() {
         "stateSync.afterBlocks: 31 blocks: write at least 32, or leave the key out"
     );
     assert!(mistake("storage: {keep: 200}").contains("unknown field `keep`"));
+}
+
+#[test]
+fn a_node_says_the_addresses_it_is_told_or_its_own_entry_or_where_it_listens() {
+    let own = "ab".repeat(32);
+    let advertised = |more: &str| {
+        let config = NodeConfig::from_yaml(&format!("{SMALLEST}{more}")).expect("valid");
+        let written = config.to_yaml().expect("writes");
+        assert_eq!(NodeConfig::from_yaml(&written).expect("valid"), config);
+        let addresses = config.advertised(&own.parse().expect("an identity"));
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let entry = format!("peers: [{{identity: {own}, address: 'a.svc:7100'}}]\n");
+    assert_eq!(advertised(""), "", "all addresses of a machine are none that others could dial");
+    assert_eq!(advertised("listen: {p2p: '10.0.0.1:7100'}\n"), "10.0.0.1:7100");
+    assert_eq!(advertised(&format!("listen: {{p2p: '10.0.0.1:7100'}}\n{entry}")), "a.svc:7100");
+    assert_eq!(advertised(&format!("{entry}p2p: {{advertise: ['b.org:1', '[::1]:2']}}\n")), "b.org:1 [::1]:2");
+}
+
+#[test]
+fn more_addresses_than_a_record_holds_or_one_twice_are_refused() {
+    let refused = |list: &str| {
+        let text = format!("{SMALLEST}p2p: {{advertise: [{list}]}}\n");
+        NodeConfig::from_yaml(&text).expect_err("is refused").to_string()
+    };
+    let nine: Vec<String> = (1..=9).map(|port| format!("'a:{port}'")).collect();
+    let advice = "write at most 8 addresses, each once";
+    assert_eq!(refused(&nine.join(", ")), format!("p2p.advertise: 9 addresses, at most 8: {advice}"));
+    assert_eq!(refused("'a:1', 'a:1'"), format!("p2p.advertise: an address is named twice: {advice}"));
 }

@@ -229,3 +229,23 @@ impl ServerCertVerifier for TrustsAnybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[tokio::test]
+async fn a_right_name_with_another_key_than_its_record_says_is_not_dialed() {
+    let issuer = authority("demo");
+    let (signed_for, made_up) =
+        (store(&pem(&issuer, &validator("demo", 1))), store(&pem(&issuer, &validator("demo", 1))));
+    let user = || store(&pem(&issuer, &id("demo", Role::Client, "user")));
+    let key = signed_for.current().facts().key;
+    let expected = Expected::node(&chain("demo"), &identity(1)).with_key(key);
+    let honest = TestServer::start(Arc::clone(&signed_for)).await;
+    let client = honest.client_expecting(user(), expected.clone()).await.expect("connects");
+    client.status().await.expect("answers");
+    // The authority alone made the other certificate.
+    let other = TestServer::start(made_up).await;
+    let refused = match other.client_expecting(user(), expected).await {
+        Ok(client) => client.status().await.expect_err("is refused"),
+        Err(error) => error,
+    };
+    assert!(refused.to_string().contains("has another key than its peer record names"), "{refused}");
+}

@@ -20,7 +20,9 @@ use std::{
 };
 
 use node_api::{
-    config::{CONFIG_VERSION, ConfigError, Instance, Listen, LogLevel, NodeConfig, NodeRole, Peer, StateSync, Storage},
+    config::{
+        CONFIG_VERSION, ConfigError, Instance, Listen, LogLevel, NodeConfig, NodeRole, P2p, Peer, StateSync, Storage,
+    },
     keys::{KeyFileError, write_key_file},
     pki::{CertificateAuthority, IssuedCertificate, PkiError, Validity},
     roles::{Role, SpiffeId, SpiffeIdError},
@@ -225,6 +227,7 @@ impl<'a> Writer<'a> {
             data_directory: home.join("data"),
             listen,
             peers: peers.iter().filter(|peer| peer.identity != identity).cloned().collect(),
+            p2p: P2p::default(),
             instance: Instance::Standalone { id: Uid::new(rand::random()) },
             log_level,
             storage: Storage::default(),

@@ -21,6 +21,7 @@ use super::{
     rest,
     rules::address,
 };
+use crate::fuzzed::mutated;
 
 /// Mutations of each committed input.
 const MUTATIONS: u64 = 2_000;
@@ -112,30 +113,7 @@ fn replay(folder: &str, target: impl Fn(&[u8])) {
     paths.sort();
     let inputs: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).expect("readable")).collect();
     assert!(inputs.len() >= 4, "{} holds {} inputs", folder.display(), inputs.len());
-    let mut state = 41_u64;
-    let mut below = |bound: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % bound.max(1)
-    };
-    for input in &inputs {
-        target(input);
-        for _ in 0..MUTATIONS {
-            let mut bytes = input.clone();
-            for _ in 0..1 + below(4) {
-                let (place, other) = (below(bytes.len()), &inputs[below(inputs.len())]);
-                match below(5) {
-                    0 => bytes.truncate(place),
-                    1 => bytes.extend_from_slice(&other[below(other.len())..]),
-                    2 => bytes.extend_from_within(place..),
-                    3 if !bytes.is_empty() => drop(bytes.remove(place)),
-                    _ if !bytes.is_empty() => bytes[place] = below(256) as u8,
-                    _ => bytes.push(below(256) as u8),
-                }
-            }
-            bytes.truncate(1 << 14);
-            target(&bytes);
-        }
-    }
+    mutated(&inputs, MUTATIONS, target);
 }
 
 #[test]

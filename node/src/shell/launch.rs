@@ -1,6 +1,7 @@
 //! Starts a node: lock, volume, listeners, tasks; and stops it in the reverse order.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ use node_core::{
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::Instant,
 };
@@ -42,7 +43,9 @@ use super::{
 use crate::{
     adapters::{
         http,
-        p2p::{Inbox, Links, PeerService, Target, keep_connected},
+        p2p::{
+            Conduct, Inbox, Links, PeerService, Receivers, RecordInbox, RecordKeeper, Roster, Target, keep_connected,
+        },
         storage::{GenesisStore, SessionStore, StorageError},
         volume::{LockError, OwnerError, OwnerFacts, VolumeLock},
     },
@@ -198,11 +201,17 @@ async fn serve(
     let health = Health::default();
     let (handle, requests) = Handle::new(identity);
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let links = Links::new(Arc::clone(&metrics));
+    let configured: BTreeSet<Identity> =
+        config.peers.iter().map(|peer| peer.identity).filter(|peer| *peer != identity).collect();
+    let (roster, roster_watch) = watch::channel::<Option<Arc<Roster>>>(None);
+    let conduct = Conduct::new(configured.clone(), roster_watch.clone());
+    let links = Links::new(Arc::clone(&metrics), conduct);
     // The servers outlive the main loop, so that the last answers still leave.
     let servers_stop = CancellationToken::new();
     let verifier = Verifier::start().map_err(LaunchError::Thread)?;
-    let inbox = Inbox::new(sender, verifier.clone(), Arc::clone(&metrics), servers_stop.clone());
+    let (records, record_events) = RecordInbox::new();
+    let receivers = Receivers { events: sender, verifier: verifier.clone(), records };
+    let inbox = Inbox::new(receivers, &links, Arc::clone(&metrics), servers_stop.clone());
     let mut servers: JoinSet<Result<(), LaunchError>> = JoinSet::new();
     let peers = PeerService::new(links.clone(), inbox.clone());
     spawn_servers(
@@ -224,10 +233,23 @@ async fn serve(
             chain_id: config.chain_id.clone(),
             identity: peer.identity,
             address: peer.address.to_string(),
+            tls_key: None,
             tls: Arc::clone(&tls),
         };
         background.spawn(keep_connected(target, links.clone(), inbox.clone(), servers_stop.clone()));
     }
+    let keeper = RecordKeeper {
+        chain_id: config.chain_id.clone(),
+        identity_key: identity_key.clone(),
+        addresses: config.advertised(&identity),
+        configured,
+        tls: Arc::clone(&tls),
+        links: links.clone(),
+        inbox,
+        roster: roster_watch,
+        metrics: Arc::clone(&metrics),
+    };
+    background.spawn(keeper.run(record_events, servers_stop.clone()));
     background.spawn(tls.watch(TLS_LOOK, report_reload));
     let parts = Parts {
         facts,
@@ -247,6 +269,7 @@ async fn serve(
             after_blocks: config.state_sync.after_blocks,
             events: config.storage.keeps_events(config.role).then(|| past_of(config.role)),
         },
+        roster,
     };
     let main_stop = stop.child_token();
     let main_loop = tokio::spawn(main_loop::run(parts, main_stop.clone()));

@@ -6,7 +6,7 @@ use node_api::proto;
 use node_core::crypto::KeyPair;
 use thiserror::Error;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        p2p::{Event, Links},
+        p2p::{Event, Links, Roster},
         storage::StateWish,
     },
     metrics::Metrics,
@@ -90,6 +90,8 @@ pub struct Parts {
     pub events: mpsc::Receiver<Event>,
     /// What services ask.
     pub requests: mpsc::Receiver<Request>,
+    /// What the chain says about peers.
+    pub roster: watch::Sender<Option<Arc<Roster>>>,
     /// What is done with old blocks.
     pub keeping: Keeping,
 }
@@ -116,6 +118,7 @@ pub(super) struct MainLoop {
     handle: Handle,
     metrics: Arc<Metrics>,
     pub(super) health: Health,
+    roster: watch::Sender<Option<Arc<Roster>>>,
     keeping: Keeping,
     /// No state was to be had: this process does with blocks.
     pub(super) gave_up: bool,
@@ -136,6 +139,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         handle,
         metrics,
         health,
+        roster,
         keeping,
         ..
     } = parts;
@@ -153,6 +157,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         handle,
         metrics,
         health,
+        roster,
         keeping,
         gave_up: false,
         executed: None,
@@ -208,6 +213,7 @@ impl MainLoop {
             handle: self.handle.clone(),
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
+            roster: self.roster.clone(),
             keeping: self.keeping,
         };
         // Opening reads disks; the other tasks of this thread go on elsewhere.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use node_core::{
     codec::Encode,
-    consensus::{Alarm, Effect, HaltReason, Input, TimerId},
+    consensus::{Alarm, DropReason, Effect, HaltReason, Input, TimerId},
     types::{Block, CommitCertificate, Epoch, Height, Identity, PeerMessage, Vote, VoteKind},
 };
 use thiserror::Error;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        p2p::{Frame, Links},
+        p2p::{Frame, Links, Offence},
         storage::{BlockLog, ConsensusLog, StorageError},
         volume::{RESERVE_BYTES, Space},
     },
@@ -151,6 +151,10 @@ impl Performer {
             Effect::Dropped { from, reason } => {
                 self.metrics.messages_received_total.with_label_values(&["dropped"]).inc();
                 tracing::debug!(peer = %from, %reason, "dropped a message");
+                // Of the other reasons an honest node may have known nothing: it may be at another height.
+                if reason == DropReason::Unrequested {
+                    self.links.report(from, Offence::Unasked);
+                }
             }
             // Whoever submitted them learns it from the step.
             Effect::Accepted(_) | Effect::Refused { .. } => {}

@@ -31,7 +31,7 @@ use super::{
     view::View,
     watched::{self, Arrival},
 };
-use crate::adapters::p2p::Event;
+use crate::adapters::p2p::{Event, Roster};
 
 /// A chain without a block for this long may be waiting for a voter that abstains.
 const STANDING_MIN: Duration = Duration::from_secs(5);
@@ -49,6 +49,8 @@ pub struct Running {
     pub view: View,
     /// The newest executed height, for streams of blocks.
     pub heights: watch::Sender<Height>,
+    /// What the chain says about peers.
+    pub roster: watch::Sender<Option<Arc<Roster>>>,
     /// Peers that the engine was told of.
     pub connected: BTreeSet<Identity>,
     /// Serves states to peers.
@@ -78,6 +80,7 @@ impl Running {
         for key in cleared {
             self.step(Input::Cleared(key))?;
         }
+        self.tell_roster();
         self.step(Input::Start)?;
         for peer in self.performer.links.connected() {
             self.on_changed(peer)?;
@@ -126,6 +129,7 @@ impl Running {
         }
         self.performer.receipts.on_executed(height, self.view.block(), outcome.receipts.clone());
         self.heights.send_replace(height);
+        self.tell_roster();
         if let Some(absence) = &mut self.absence {
             absence.on_executed();
         }
@@ -281,6 +285,18 @@ impl Running {
         }
         let outcome = self.step(Input::Submitted { origin: Origin::Client, transactions })?;
         Ok(outcome.refused)
+    }
+
+    /// Who votes and who will is whose peer records count.
+    fn tell_roster(&self) {
+        let newest = self.view.roster();
+        self.roster.send_if_modified(|told| {
+            let changed = told.as_deref() != newest.as_ref();
+            if changed {
+                *told = newest.map(Arc::new);
+            }
+            changed
+        });
     }
 
     fn on_changed(&mut self, peer: Identity) -> Result<(), PerformError> {

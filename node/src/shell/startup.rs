@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        p2p::Links,
+        p2p::{Links, Roster},
         storage::{
             BatchLog, BlockLog, BlockReader, ConsensusLog, Kept, LogCondition, Milestones, Past, Prover, QmdbStore,
             RebuildError, StateError, StorageError, open_events, rebuild_state_from_blocks,
@@ -144,6 +144,8 @@ pub struct Request<'a> {
     pub metrics: Arc<Metrics>,
     /// For the kubelet.
     pub health: Health,
+    /// Who wants to know what the chain says about peers.
+    pub roster: watch::Sender<Option<Arc<Roster>>>,
     /// How many blocks to keep, and when to take a state.
     pub keeping: Keeping,
 }
@@ -182,6 +184,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         handle,
         metrics,
         health,
+        roster,
         keeping,
     } = request;
     let Volume { sessions, log, found } = volume;
@@ -277,6 +280,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         genesis,
         view,
         heights,
+        roster,
         connected: BTreeSet::new(),
         server,
         absence,

@@ -9,6 +9,7 @@ use node_core::{
 use tokio::time::Instant;
 
 use super::state::Executed;
+use crate::adapters::p2p::Roster;
 
 /// Sets of past heights that are kept, for late votes.
 const PAST_SETS: u64 = 10;
@@ -82,6 +83,19 @@ impl View {
     /// The voters of the next height.
     pub fn next_voters(&self) -> Option<&VoterSet> {
         self.voters(self.height().next())
+    }
+
+    /// The voters of the next heights, as far as they are decided.
+    pub fn roster(&self) -> Option<Roster> {
+        let mut voters = BTreeMap::new();
+        for (_, set) in self.sets.range(self.height().next()..) {
+            for entry in set.entries() {
+                let power = voters.entry(entry.identity).or_insert(entry.power);
+                *power = entry.power.max(*power);
+            }
+        }
+        let fault_budget = self.next_voters()?.fault_budget();
+        Some(Roster { incarnation: self.incarnation, voters, fault_budget })
     }
 
     /// The entry of a voter at a height.

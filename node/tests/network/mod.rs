@@ -4,6 +4,7 @@
 
 mod events;
 mod members;
+mod peers;
 mod recovery;
 mod states;
 mod volumes;

@@ -32,6 +32,7 @@ pub struct Expected {
     chain_id: ChainId,
     roles: &'static [Role],
     name: Option<String>,
+    key: Option<[u8; 32]>,
 }
 
 /// The peer's certificate is good, and names somebody else than expected.
@@ -44,28 +45,42 @@ pub struct PeerMismatch {
     pub expected: String,
 }
 
+/// The certificate is good and names the right peer, with another key than that peer has signed for.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+#[error("the certificate of {peer} has another key than its peer record names")]
+pub struct OtherKey {
+    /// Whom the certificate names.
+    pub peer: SpiffeId,
+}
+
 const NODES: &[Role] = &[Role::Validator, Role::Observer];
 const SERVERS: &[Role] = &[Role::Validator, Role::Observer, Role::Gateway];
 
 impl Expected {
     /// The node with this identity, whether it is a validator or an observer.
     pub fn node(chain_id: &ChainId, identity: &Identity) -> Self {
-        Self { chain_id: chain_id.clone(), roles: NODES, name: Some(identity.to_string()) }
+        Self { chain_id: chain_id.clone(), roles: NODES, name: Some(identity.to_string()), key: None }
     }
 
     /// Whichever node of the chain answers; never a gateway.
     pub fn any_node(chain_id: &ChainId) -> Self {
-        Self { chain_id: chain_id.clone(), roles: NODES, name: None }
+        Self { chain_id: chain_id.clone(), roles: NODES, name: None, key: None }
     }
 
     /// Whichever node or gateway of the chain answers.
     pub fn any_server(chain_id: &ChainId) -> Self {
-        Self { chain_id: chain_id.clone(), roles: SERVERS, name: None }
+        Self { chain_id: chain_id.clone(), roles: SERVERS, name: None, key: None }
+    }
+
+    /// The same, if the SHA-256 of the public key in the certificate is this one.
+    #[must_use]
+    pub fn with_key(self, key: [u8; 32]) -> Self {
+        Self { key: Some(key), ..self }
     }
 
     /// Anybody of the chain.
     pub(super) fn anybody(chain_id: &ChainId) -> Self {
-        Self { chain_id: chain_id.clone(), roles: &ROLES, name: None }
+        Self { chain_id: chain_id.clone(), roles: &ROLES, name: None, key: None }
     }
 
     /// Checks an id.
@@ -75,6 +90,11 @@ impl Expected {
             return Ok(());
         }
         Err(PeerMismatch { found: found.clone(), expected: self.describe() })
+    }
+
+    fn check_key(&self, found: &LeafFacts) -> Result<(), OtherKey> {
+        let named = self.key.is_none_or(|key| key == found.key);
+        if named { Ok(()) } else { Err(OtherKey { peer: found.id.clone() }) }
     }
 
     fn describe(&self) -> String {
@@ -136,7 +156,8 @@ impl PeerVerifier {
     fn check_id(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let other = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(error)));
         let facts = LeafFacts::from_der(certificate).map_err(|error| other(Arc::new(error)))?;
-        self.expected.check(&facts.id).map_err(|error| other(Arc::new(error)))
+        self.expected.check(&facts.id).map_err(|error| other(Arc::new(error)))?;
+        self.expected.check_key(&facts).map_err(|error| other(Arc::new(error)))
     }
 }
 

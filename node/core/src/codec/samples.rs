@@ -4,8 +4,8 @@ use super::{Decode, DecodeError};
 use crate::{
     crypto::SigningBytes,
     fixtures::{
-        Rotation, account, block, genesis, govern, governance_pair, identity, new_voter, session_key, session_pair,
-        transfer, uid,
+        Rotation, account, block, genesis, govern, governance_pair, identity, identity_pair, new_voter, session_key,
+        session_pair, transfer, uid,
     },
     ledger::{Account, Chain, Consent, PendingParameters, PendingRotation, PendingRotations, Progress},
     light::LightBlock,
@@ -14,10 +14,10 @@ use crate::{
     types::{
         Amount, Batch, BatchAcknowledgement, CertifiedBlock, CommitCertificate, CommitSignature, Epoch, FailureReason,
         Governance, GovernanceChange, Hash, Height, Incarnation, ManifestSignature, Nonce, OperationsRange,
-        PeerMessage, PendingSets, Power, Proposal, ProposedBlock, ProposedHeader, Receipt, ReceiptStatus,
-        RecoveredVoter, Recovery, RecoveryManifest, Results, Round, RoundCertificate, RoundSignature, Signature,
-        StateRoots, Step, TimeMs, Transaction, UnsignedProposal, UnsignedVote, Vote, VoteKind, merkle_root,
-        voters_hash,
+        PeerAddress, PeerMessage, PeerRecord, PendingSets, Power, Proposal, ProposedBlock, ProposedHeader, Receipt,
+        ReceiptStatus, RecoveredVoter, Recovery, RecoveryManifest, Results, Round, RoundCertificate, RoundSignature,
+        Signature, SignedPeerRecord, StateRoots, Step, TimeMs, Transaction, UnsignedProposal, UnsignedVote, Vote,
+        VoteKind, merkle_root, voters_hash,
     },
 };
 
@@ -224,6 +224,7 @@ pub fn documents() -> Vec<Sample> {
         sample("state-rotations", &rotations()),
         sample("key-list", &key_list()),
         sample("signing-record", &record()),
+        sample("peer-record", &peer_record()),
     ];
     let names = ["transaction-transfer", "transaction-rotate-co-signed", "transaction-rotate", "transaction-keep"];
     samples.extend(names.into_iter().zip(transactions()).map(|(name, transaction)| sample(name, &transaction)));
@@ -234,6 +235,21 @@ pub fn documents() -> Vec<Sample> {
     samples.push(sample("receipt-governance", &receipt(ReceiptStatus::Failed(FailureReason::ChangeTooLarge))));
     samples.extend(messages());
     samples
+}
+
+fn peer_record() -> SignedPeerRecord {
+    let addresses = ["node-1.example.org:7100", "[::1]:7100"].map(|text| PeerAddress::new(text).unwrap());
+    let record = PeerRecord {
+        incarnation: incarnation(),
+        identity: identity(1),
+        tls_key: hash(3),
+        addresses: addresses.into(),
+        sequence: 1_790_000_000_123,
+        expires: TimeMs::new(1_790_007_200_123),
+    };
+    let bytes = SigningBytes::peer_record(&record.incarnation, &record.identity, &record.hash());
+    let signature = identity_pair(1).sign(&bytes);
+    SignedPeerRecord { record, signature }
 }
 
 fn messages() -> Vec<Sample> {
@@ -281,6 +297,7 @@ fn messages() -> Vec<Sample> {
         sample("message-state-piece-request", &PeerMessage::StatePieceRequest { height: Height::new(9), number: 4 }),
         sample("message-state-piece", &piece),
         sample("message-transactions", &PeerMessage::Transactions(transactions())),
+        sample("message-peer-records", &PeerMessage::PeerRecords(vec![peer_record()])),
         sample("message-newest-vote-request", &request),
         sample("message-newest-vote-response", &response),
     ]
@@ -336,6 +353,7 @@ pub fn hashes() -> Vec<(&'static str, String)> {
         ("merkle-root-of-five", merkle_root(&leaves).to_string()),
         ("account-alice", account("alice").to_string()),
         ("recovery-manifest", recovery().manifest().hash().to_string()),
+        ("peer-record", peer_record().record.hash().to_string()),
         ("account-governance", crate::types::AccountId::governance().to_string()),
     ]
 }

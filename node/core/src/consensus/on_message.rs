@@ -71,7 +71,8 @@ impl Engine {
             | PeerMessage::StateRequest
             | PeerMessage::StateManifest(_)
             | PeerMessage::StatePieceRequest { .. }
-            | PeerMessage::StatePiece { .. } => Err(DropReason::Unrequested),
+            | PeerMessage::StatePiece { .. }
+            | PeerMessage::PeerRecords(_) => Err(DropReason::Unrequested),
         };
         if let Err(reason) = taken {
             self.out.push(Effect::Dropped { from, reason });

@@ -12,8 +12,8 @@ pub use domains::{RotationTerms, SigningBytes};
 pub use keys::{KeyError, KeyPair, verify};
 pub use verify::{
     Findings, InvalidSignature, VerifiedBatch, VerifiedTransaction, verify_acknowledgement, verify_batch,
-    verify_certificate, verify_genesis, verify_proposal, verify_together, verify_transaction, verify_transactions,
-    verify_vote,
+    verify_certificate, verify_genesis, verify_peer_record, verify_proposal, verify_together, verify_transaction,
+    verify_transactions, verify_vote,
 };
 
 #[cfg(test)]

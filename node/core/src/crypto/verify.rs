@@ -4,12 +4,21 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{KeyPoints, NoMemory, RotationTerms, SignatureCheck, SigningBytes, verify, verify_all, verify_each};
+use super::{
+    KeyError, KeyPoints, NoMemory, RotationTerms, SignatureCheck, SigningBytes, verify, verify_all, verify_each,
+};
 use crate::types::{
     AccountId, BATCH_TRANSACTIONS_MAX, Batch, BatchAcknowledgement, CommitCertificate, CommitCertificateError, Genesis,
     GenesisError, GenesisVoter, Hash, Identity, Incarnation, KeepSession, NewVoter, Payload, Proposal, RotateSession,
-    Transaction, TransactionId, Vote, VoterEntry, VoterSet,
+    SignedPeerRecord, Transaction, TransactionId, Vote, VoterEntry, VoterSet,
 };
+
+/// Verifies that the identity in a record has signed it.
+pub fn verify_peer_record(signed: &SignedPeerRecord) -> Result<(), KeyError> {
+    let record = &signed.record;
+    let bytes = SigningBytes::peer_record(&record.incarnation, &record.identity, &record.hash());
+    verify(record.identity.as_bytes(), &bytes, &signed.signature)
+}
 
 /// A signature that is not what it should be.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     ACKNOWLEDGEMENTS_PER_MESSAGE_MAX, BATCHES_PER_REQUEST_MAX, Batch, BatchAcknowledgement, Block, CeremonyNonce,
-    CommitCertificate, Epoch, Hash, Height, Identity, Proposal, ProposedHeader, Round, SessionKey, Signature,
-    Transaction, VOTERS_MAX, Vote, VoteKind,
+    CommitCertificate, Epoch, Hash, Height, Identity, PEER_RECORDS_PER_MESSAGE_MAX, Proposal, ProposedHeader, Round,
+    SessionKey, Signature, SignedPeerRecord, Transaction, VOTERS_MAX, Vote, VoteKind,
 };
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 
@@ -139,6 +139,8 @@ pub enum PeerMessage {
     BatchesRequest(Vec<Hash>),
     /// The proposal of a round with its header; the batches travel on their own.
     ProposedHeader(Box<ProposedHeader>),
+    /// Where nodes can be reached. Only for peers that say that they read records: others take the tag for damage.
+    PeerRecords(Vec<SignedPeerRecord>),
 }
 
 impl Encode for ProposedBlock {
@@ -300,6 +302,10 @@ impl Encode for PeerMessage {
                 writer.u8(23);
                 proposed.encode_to(writer);
             }
+            Self::PeerRecords(records) => {
+                writer.u8(24);
+                writer.list(records);
+            }
         }
     }
 }
@@ -340,6 +346,7 @@ impl Decode for PeerMessage {
             21 => Ok(Self::BatchAcknowledgements(reader.list("acknowledgements", ACKNOWLEDGEMENTS_PER_MESSAGE_MAX)?)),
             22 => Ok(Self::BatchesRequest(reader.list("wanted batches", BATCHES_PER_REQUEST_MAX)?)),
             23 => Ok(Self::ProposedHeader(Box::new(ProposedHeader::decode_from(reader)?))),
+            24 => Ok(Self::PeerRecords(reader.list("peer records", PEER_RECORDS_PER_MESSAGE_MAX)?)),
             found => Err(DecodeError::UnknownTag { field: "peer message tag", found }),
         }
     }

@@ -9,6 +9,7 @@ mod hash;
 mod identifiers;
 mod message;
 mod parameters;
+mod peer_record;
 mod quantities;
 mod receipt;
 mod recovery;
@@ -34,6 +35,9 @@ pub use message::{
     STATE_BYTES_MAX, TRANSACTIONS_PER_MESSAGE_MAX,
 };
 pub use parameters::{Parameters, ParametersDraft, ParametersError, Timeout};
+pub use peer_record::{
+    InvalidPeerAddress, PEER_ADDRESSES_MAX, PEER_RECORDS_PER_MESSAGE_MAX, PeerAddress, PeerRecord, SignedPeerRecord,
+};
 pub use quantities::{Amount, Epoch, Height, Nonce, Power, Round, TimeMs};
 pub use receipt::{FailureReason, Receipt, ReceiptStatus};
 pub use recovery::{ManifestSignature, RECOVERY_VOTERS_MAX, RecoveredVoter, Recovery, RecoveryError, RecoveryManifest};

@@ -10,11 +10,12 @@ use node_api::{
 };
 use node_core::types::Identity;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 
 use super::{
-    links::{Links, Side},
-    receive::Inbox,
+    links::{LinkError, Links, Side},
+    receive::{Inbox, ReadsRecords},
+    records::READS_RECORDS,
 };
 
 /// The service.
@@ -37,16 +38,22 @@ impl Peer for PeerService {
 
     async fn connect(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::ConnectStream>, Status> {
         let peer = node_identity(request.extensions())?;
-        let (link, queue) =
-            self.links.open(peer, Side::Accepted).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let (link, queue) = self.links.open(peer, Side::Accepted).map_err(|error| match error {
+            LinkError::Full => Status::resource_exhausted(error.to_string()),
+            LinkError::Banned { .. } => Status::permission_denied(error.to_string()),
+        })?;
+        let reads = ReadsRecords::of(request.metadata());
         let frames = request.into_inner();
         let inbox = self.inbox.clone();
         // Ends with the connection: dropping the link closes the queue, and with it the answer stream.
         tokio::spawn(async move {
-            let end = inbox.receive(link, frames).await;
+            let end = inbox.receive(link, reads, frames).await;
             tracing::debug!(%peer, ?end, "the peer's connection ended");
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(queue).map(|body| Ok(Frame { body })))))
+        let mut response: Response<Self::ConnectStream> =
+            Response::new(Box::pin(ReceiverStream::new(queue).map(|body| Ok(Frame { body }))));
+        response.metadata_mut().insert(READS_RECORDS, MetadataValue::from_static("1"));
+        Ok(response)
     }
 }
 

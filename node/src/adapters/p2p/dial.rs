@@ -1,4 +1,4 @@
-//! The side of a connection that this node opens: dials one configured peer for as long as the node runs.
+//! The side of a connection that this node opens: dials a configured peer for as long as the node runs, and others once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,17 +8,18 @@ use node_api::{
     proto::{Frame, MESSAGE_BYTES_MAX, peer_client::PeerClient},
     tls::{Expected, TcpDialer, TlsDialer, TlsStore},
 };
-use node_core::types::{ChainId, Identity};
+use node_core::types::{ChainId, Hash, Identity};
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming, transport::Endpoint};
+use tonic::{Request, Status, Streaming, metadata::MetadataValue, transport::Endpoint};
 
 use super::{
     backoff::Backoff,
     links::{Link, LinkError, Links, Side},
-    receive::Inbox,
+    receive::{Inbox, ReadsRecords},
+    records::READS_RECORDS,
 };
 
 /// A peer that does not finish the connection in this time counts as unreachable. Short, because a network that drops
@@ -31,7 +32,7 @@ const GOOD_CONNECTION: Duration = Duration::from_secs(10);
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 const PROBE_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// One configured peer and how to reach it.
+/// One peer and how to reach it.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The chain that its certificate must name.
@@ -40,6 +41,8 @@ pub struct Target {
     pub identity: Identity,
     /// Host and port; the host is resolved anew at every dial.
     pub address: String,
+    /// SHA-256 of the public key that its certificate must have, if its record says so.
+    pub tls_key: Option<Hash>,
     /// This node's certificate.
     pub tls: Arc<TlsStore>,
 }
@@ -72,9 +75,9 @@ pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: Ca
             dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, &links)) => dialed,
         };
         match dialed.unwrap_or(Err(DialError::Timeout)) {
-            Ok((link, frames)) => {
+            Ok(Dialed { link, reads, frames }) => {
                 tracing::info!(%peer, address = target.address, "connected to a peer");
-                let end = inbox.receive(link, frames).await;
+                let end = inbox.receive(link, reads, frames).await;
                 tracing::info!(%peer, ?end, "the connection to a peer ended");
             }
             Err(error) => {
@@ -92,8 +95,42 @@ pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: Ca
     }
 }
 
-async fn dial(target: &Target, links: &Links) -> Result<(Link, Streaming<Frame>), DialError> {
+/// Dials a peer at one address after the other, and stays until the first connection ends. The answer is whether there was
+/// one.
+pub async fn connect_once(target: Target, addresses: Vec<String>, links: &Links, inbox: &Inbox) -> bool {
+    let peer = target.identity;
+    for address in addresses {
+        let target = Target { address, ..target.clone() };
+        let dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, links)).await;
+        match dialed.unwrap_or(Err(DialError::Timeout)) {
+            Ok(Dialed { link, reads, frames }) => {
+                tracing::info!(%peer, address = target.address, "connected to a peer by its record");
+                let end = inbox.receive(link, reads, frames).await;
+                tracing::info!(%peer, ?end, "the connection to a peer ended");
+                return true;
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::debug!(%peer, address = target.address, %error, cause, "failed to dial a peer by its record");
+            }
+        }
+    }
+    false
+}
+
+/// An open connection.
+struct Dialed {
+    link: Link,
+    reads: ReadsRecords,
+    frames: Streaming<Frame>,
+}
+
+async fn dial(target: &Target, links: &Links) -> Result<Dialed, DialError> {
     let expected = Expected::node(&target.chain_id, &target.identity);
+    let expected = match target.tls_key {
+        Some(key) => expected.with_key(*key.as_bytes()),
+        None => expected,
+    };
     let dialer = TlsDialer::new(TcpDialer::new(&target.address), Arc::clone(&target.tls), expected);
     // The dialer does TLS itself, so the scheme here is plain; the name is not used.
     let channel = Endpoint::from_static("http://peer.invalid")
@@ -109,6 +146,9 @@ async fn dial(target: &Target, links: &Links) -> Result<(Link, Streaming<Frame>)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let (link, queue) = links.open(target.identity, Side::Dialed)?;
     let outgoing = ReceiverStream::new(queue).map(|body| Frame { body });
-    let answer = client.connect(outgoing).await.map_err(|status| DialError::Refused(Box::new(status)))?;
-    Ok((link, answer.into_inner()))
+    let mut request = Request::new(outgoing);
+    request.metadata_mut().insert(READS_RECORDS, MetadataValue::from_static("1"));
+    let answer = client.connect(request).await.map_err(|status| DialError::Refused(Box::new(status)))?;
+    let reads = ReadsRecords::of(answer.metadata());
+    Ok(Dialed { link, reads, frames: answer.into_inner() })
 }

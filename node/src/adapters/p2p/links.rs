@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use node_core::types::Identity;
@@ -11,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::{conduct::Conduct, rules::Offence};
 use crate::metrics::Metrics;
 
 /// Frames that may wait for one connection. A peer that is this far behind loses frames and must sync instead.
@@ -33,6 +35,12 @@ pub enum LinkError {
     /// Too many peers are connected.
     #[error("this node already holds {ACCEPTED_MAX} connections from peers")]
     Full,
+    /// The peer was sent away.
+    #[error("the peer is refused for {} s more: it broke the rules", left.as_secs() + 1)]
+    Banned {
+        /// For how long.
+        left: Duration,
+    },
 }
 
 /// One encoded message.
@@ -48,6 +56,7 @@ pub type Frame = Bytes;
 pub struct Links {
     table: Arc<Mutex<Table>>,
     metrics: Arc<Metrics>,
+    conduct: Conduct,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +77,8 @@ struct Connection {
     serial: u64,
     queue: mpsc::Sender<Frame>,
     close: CancellationToken,
+    /// The peer says that it reads peer records.
+    reads_records: bool,
 }
 
 /// The connection's own end of its entry; the entry goes when this is dropped.
@@ -82,12 +93,15 @@ pub struct Link {
 
 impl Links {
     /// No connections yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { table: Arc::default(), metrics }
+    pub fn new(metrics: Arc<Metrics>, conduct: Conduct) -> Self {
+        Self { table: Arc::default(), metrics, conduct }
     }
 
     /// Enters a connection; a former one of the same peer and side is closed, since the newer one is alive for sure.
     pub fn open(&self, peer: Identity, side: Side) -> Result<(Link, mpsc::Receiver<Frame>), LinkError> {
+        if let Some(left) = self.conduct.banned(&peer) {
+            return Err(LinkError::Banned { left });
+        }
         let (queue, frames) = mpsc::channel(QUEUED_FRAMES_MAX);
         let close = CancellationToken::new();
         let mut table = self.table();
@@ -101,7 +115,7 @@ impl Links {
         table.serial += 1;
         let serial = table.serial;
         let entry = table.peers.entry(peer).or_default();
-        let former = entry.side(side).replace(Connection { serial, queue, close: close.clone() });
+        let former = entry.side(side).replace(Connection { serial, queue, close: close.clone(), reads_records: false });
         if let Some(former) = former {
             former.close.cancel();
         }
@@ -123,6 +137,44 @@ impl Links {
             Some(entry) => self.queue(entry, frame),
             None => self.count("not_connected"),
         }
+    }
+
+    /// The peers that read peer records.
+    pub fn readers(&self) -> Vec<Identity> {
+        let table = self.table();
+        let reads = |peer: &&Peer| peer.newest_first().into_iter().flatten().any(|connection| connection.reads_records);
+        table.peers.iter().filter(|(_, peer)| reads(peer)).map(|(identity, _)| *identity).collect()
+    }
+
+    /// Queues a frame with peer records, on a connection whose other end reads them.
+    pub fn send_records(&self, peer: &Identity, frame: &Frame) {
+        let table = self.table();
+        let Some(entry) = table.peers.get(peer) else { return self.count("not_connected") };
+        let mut readers = entry.newest_first().into_iter().flatten().filter(|connection| connection.reads_records);
+        let queued = readers.any(|connection| connection.queue.try_send(frame.clone()).is_ok());
+        self.count(if queued { "queued" } else { "queue_full" });
+    }
+
+    /// A peer did something that an honest one does not. If it was too much its connections end, and none is taken or made
+    /// for a while.
+    pub fn report(&self, peer: Identity, offence: Offence) {
+        self.metrics.peer_offences_total.with_label_values(&[offence.as_str()]).inc();
+        let Some(away) = self.conduct.report(peer, offence) else { return };
+        self.metrics.peer_bans_total.inc();
+        tracing::warn!(%peer, offence = offence.as_str(), seconds = away.as_secs(), "a peer breaks the rules: refusing it");
+        if let Some(entry) = self.table().peers.get(&peer) {
+            entry.newest_first().into_iter().flatten().for_each(|connection| connection.close.cancel());
+        }
+    }
+
+    /// For how long this peer is refused from now on, if it is.
+    pub fn banned(&self, peer: &Identity) -> Option<Duration> {
+        self.conduct.banned(peer)
+    }
+
+    /// Milliseconds since the start of the process.
+    pub fn now_ms(&self) -> u64 {
+        self.conduct.now_ms()
     }
 
     /// Whether this peer has a connection.
@@ -186,7 +238,27 @@ impl Peer {
 }
 
 impl Link {
-    /// Ends when a newer connection of the same peer and side took the place of this one.
+    /// The other end says that it reads peer records.
+    pub fn reads_records(&self) {
+        if let Some(peer) = self.links.table().peers.get_mut(&self.peer)
+            && let Some(connection) = peer.side(self.side)
+            && connection.serial == self.serial
+        {
+            connection.reads_records = true;
+        }
+    }
+
+    /// Reports what came through this connection.
+    pub fn report(&self, offence: Offence) {
+        self.links.report(self.peer, offence);
+    }
+
+    /// Milliseconds since the start of the process.
+    pub fn now_ms(&self) -> u64 {
+        self.links.now_ms()
+    }
+
+    /// Ends when a newer connection of the same peer and side took the place of this one, or the peer was sent away.
     pub async fn replaced(&self) {
         self.close.cancelled().await;
     }
@@ -209,11 +281,14 @@ mod tests {
 
     use node_core::types::Identity;
 
-    use super::{Frame, LinkError, Links, QUEUED_FRAMES_MAX, Side};
+    use tokio::sync::watch;
+
+    use super::{Conduct, Frame, LinkError, Links, Offence, QUEUED_FRAMES_MAX, Side};
     use crate::metrics::Metrics;
 
     fn links() -> Links {
-        Links::new(Arc::new(Metrics::new().expect("the metrics register")))
+        let conduct = Conduct::new(std::collections::BTreeSet::new(), watch::channel(None).1);
+        Links::new(Arc::new(Metrics::new().expect("the metrics register")), conduct)
     }
 
     fn identity(number: u16) -> Identity {
@@ -265,6 +340,31 @@ mod tests {
         assert_eq!(links.connected(), vec![newer.peer()]);
         drop(newer);
         assert_eq!(links.connected(), vec![]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_sent_away_loses_its_connections_and_gets_no_other() {
+        let links = links();
+        let (link, _frames) = links.open(identity(1), Side::Accepted).expect("there is room");
+        let (other, _more) = links.open(identity(2), Side::Accepted).expect("there is room");
+        links.report(identity(1), Offence::Malformed);
+        link.replaced().await;
+        drop(link);
+        assert!(matches!(links.open(identity(1), Side::Accepted), Err(LinkError::Banned { .. })));
+        assert!(matches!(links.open(identity(1), Side::Dialed), Err(LinkError::Banned { .. })));
+        assert_eq!(links.connected(), vec![other.peer()]);
+    }
+
+    #[test]
+    fn records_leave_only_through_connections_whose_other_end_reads_them() {
+        let links = links();
+        let (old, mut through_old) = links.open(identity(1), Side::Dialed).expect("there is room");
+        links.send_records(&identity(1), &frame());
+        assert!(links.readers().is_empty() && through_old.try_recv().is_err());
+        old.reads_records();
+        links.send_records(&identity(1), &frame());
+        assert_eq!(links.readers(), vec![identity(1)]);
+        assert!(through_old.try_recv().is_ok());
     }
 
     #[test]

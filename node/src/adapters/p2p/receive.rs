@@ -1,6 +1,6 @@
 //! Reads the frames of one connection, from either side, until it ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use node_api::proto::Frame;
 use node_core::{
@@ -12,7 +12,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::links::Link;
+use super::{
+    links::{Link, Links},
+    records::{RecordEvent, RecordInbox},
+    rules::{MessageRate, Offence},
+};
 use crate::{
     metrics::Metrics,
     shell::verifier::{Queued, Verifier},
@@ -52,8 +56,20 @@ pub struct Inbox {
     events: mpsc::Sender<Event>,
     verifier: Verifier,
     batches: mpsc::Sender<Verifying>,
+    records: RecordInbox,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
+}
+
+/// Who takes what connections bring.
+#[derive(Debug)]
+pub struct Receivers {
+    /// The main loop.
+    pub events: mpsc::Sender<Event>,
+    /// Signatures.
+    pub verifier: Verifier,
+    /// Peer records.
+    pub records: RecordInbox,
 }
 
 /// A batch whose signatures are being verified.
@@ -66,6 +82,15 @@ struct Verifying {
 /// Batches whose verification may be under way.
 const BATCHES_MAX: usize = 256;
 
+/// Whether the other end of a connection said that it reads peer records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReadsRecords {
+    /// It did.
+    Yes,
+    /// It is of a release that knows none.
+    No,
+}
+
 /// Why reading ended.
 #[derive(Debug)]
 pub enum End {
@@ -73,7 +98,7 @@ pub enum End {
     Closed(Option<Status>),
     /// The peer sent bytes that are no message.
     Malformed(String),
-    /// A newer connection of the same peer took its place.
+    /// A newer connection of the same peer took its place, or the peer was sent away.
     Replaced,
     /// The node is going down.
     Stopping,
@@ -81,22 +106,22 @@ pub enum End {
 
 impl Inbox {
     /// Delivers to `events` until `stop` is cancelled.
-    pub fn new(
-        events: mpsc::Sender<Event>,
-        verifier: Verifier,
-        metrics: Arc<Metrics>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub fn new(receivers: Receivers, links: &Links, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        let Receivers { events, verifier, records } = receivers;
         let (batches, verifying) = mpsc::channel(BATCHES_MAX);
-        tokio::spawn(deliver(verifying, events.clone(), Arc::clone(&metrics)));
-        Self { events, verifier, batches, metrics, stop }
+        tokio::spawn(deliver(verifying, events.clone(), links.clone(), Arc::clone(&metrics)));
+        Self { events, verifier, batches, records, metrics, stop }
     }
 
     /// Reads until the connection ends. A full queue slows this peer down and nobody else.
-    pub async fn receive(&self, link: Link, frames: Streaming<Frame>) -> End {
+    pub async fn receive(&self, link: Link, reads: ReadsRecords, frames: Streaming<Frame>) -> End {
         let peer = link.peer();
         // The main loop may have gone: then nobody has to know.
         let _ = self.events.send(Event::Changed(peer)).await;
+        if reads == ReadsRecords::Yes {
+            link.reads_records();
+            self.records.tell(RecordEvent::Opened(peer)).await;
+        }
         let end = self.read(&link, frames).await;
         drop(link);
         let _ = self.events.send(Event::Changed(peer)).await;
@@ -105,6 +130,7 @@ impl Inbox {
 
     async fn read(&self, link: &Link, mut frames: Streaming<Frame>) -> End {
         let from = link.peer();
+        let mut rate = MessageRate::new(link.now_ms());
         loop {
             let frame = tokio::select! {
                 () = self.stop.cancelled() => return End::Stopping,
@@ -116,17 +142,33 @@ impl Inbox {
                 Ok(None) => return End::Closed(None),
                 Err(status) => return End::Closed(Some(status)),
             };
+            while let Some(wait) = rate.take(link.now_ms()) {
+                if wait.counts {
+                    self.count("slowed_down");
+                    link.report(Offence::Flood);
+                }
+                tokio::select! {
+                    () = self.stop.cancelled() => return End::Stopping,
+                    () = link.replaced() => return End::Replaced,
+                    () = tokio::time::sleep(Duration::from_millis(wait.wait_ms)) => {}
+                }
+            }
             let message = match PeerMessage::decode(&frame.body) {
                 Ok(message) => message,
                 Err(error) => {
                     self.count("malformed");
+                    link.report(Offence::Malformed);
                     return End::Malformed(error.to_string());
                 }
             };
             self.count("received");
             let event = match message {
                 PeerMessage::Transactions(transactions) => {
-                    Event::Transactions { from, transactions: self.verify(transactions).await }
+                    let (transactions, bad) = self.verify(transactions).await;
+                    if bad > 0 {
+                        link.report(Offence::BadSignature);
+                    }
+                    Event::Transactions { from, transactions }
                 }
                 // What comes after it, a vote for example, does not wait for its signatures.
                 PeerMessage::Batch(batch) => {
@@ -134,6 +176,10 @@ impl Inbox {
                     if self.batches.send(Verifying { from, found }).await.is_err() {
                         return End::Stopping;
                     }
+                    continue;
+                }
+                PeerMessage::PeerRecords(records) => {
+                    self.records.tell(RecordEvent::Heard { from, records }).await;
                     continue;
                 }
                 message => Event::Message { from, message: Box::new(message) },
@@ -145,7 +191,7 @@ impl Inbox {
     }
 
     /// Off the tasks that serve connections: a full message takes some milliseconds.
-    async fn verify(&self, transactions: Vec<Transaction>) -> Vec<VerifiedTransaction> {
+    async fn verify(&self, transactions: Vec<Transaction>) -> (Vec<VerifiedTransaction>, u64) {
         let results = tokio::task::spawn_blocking(move || verify_transactions(transactions)).await.unwrap_or_default();
         let (mut good, mut bad) = (Vec::with_capacity(results.len()), 0);
         for result in results {
@@ -157,7 +203,7 @@ impl Inbox {
         if bad > 0 {
             self.metrics.messages_received_total.with_label_values(&["bad_transaction"]).inc_by(bad);
         }
-        good
+        (good, bad)
     }
 
     fn count(&self, outcome: &str) {
@@ -166,7 +212,12 @@ impl Inbox {
 }
 
 /// Hands on what is verified, in the order in which it came. Ends with the last connection, or with the main loop.
-async fn deliver(mut batches: mpsc::Receiver<Verifying>, events: mpsc::Sender<Event>, metrics: Arc<Metrics>) {
+async fn deliver(
+    mut batches: mpsc::Receiver<Verifying>,
+    events: mpsc::Sender<Event>,
+    links: Links,
+    metrics: Arc<Metrics>,
+) {
     while let Some(Verifying { from, found }) = batches.recv().await {
         match found.wait().await {
             Some(Ok(batch)) => {
@@ -174,7 +225,10 @@ async fn deliver(mut batches: mpsc::Receiver<Verifying>, events: mpsc::Sender<Ev
                     return;
                 }
             }
-            Some(Err(_)) => metrics.messages_received_total.with_label_values(&["bad_transaction"]).inc(),
+            Some(Err(_)) => {
+                metrics.messages_received_total.with_label_values(&["bad_transaction"]).inc();
+                links.report(from, Offence::BadSignature);
+            }
             None => return,
         }
     }

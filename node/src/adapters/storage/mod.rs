@@ -25,6 +25,8 @@ mod error;
 mod event_replay;
 mod events;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 mod genesis;
 mod heights;
 mod milestones;
