@@ -90,6 +90,12 @@ fn simulation_keeps_the_rules() {
     assert_eq!(counts.missing(), Vec::<&str>::new(), "these never happened");
 }
 
+/// A seed in which a voter that was cut off executes the last block before a recovery only when it is back.
+#[test]
+fn simulation_lets_those_who_return_execute_what_was_final_before_a_recovery() {
+    assert_eq!(run(4768).violation, None, "{}", repeat(4768));
+}
+
 #[test]
 fn simulation_repeats_itself() {
     on_all_cores(0..SCENARIOS, |seed| {

@@ -72,6 +72,8 @@ pub struct Checks {
     final_blocks: BTreeMap<Height, Hash>,
     results: BTreeMap<Height, Results>,
     sets: BTreeMap<Height, VoterSet>,
+    /// The same as it was before a recovery gave them fresh keys.
+    former_sets: Option<BTreeMap<Height, VoterSet>>,
     set_checks: SetChecks,
     keys: BTreeMap<Identity, Vec<SessionKey>>,
     signed: BTreeMap<(SessionKey, Slot), Vec<u8>>,
@@ -95,6 +97,7 @@ impl Checks {
             final_blocks: BTreeMap::new(),
             results: BTreeMap::new(),
             sets: (1..=3).map(|height| (Height::new(height), set.clone())).collect(),
+            former_sets: None,
             keys: set.entries().iter().map(|entry| (entry.identity, vec![entry.session_key])).collect(),
             signed: BTreeMap::new(),
             signer_at: BTreeMap::new(),
@@ -120,6 +123,7 @@ impl Checks {
     /// The chain goes on with a manifest. Nobody can execute any more what was signed for the incarnation that ends.
     pub fn recover(&mut self, manifest: &RecoveryManifest) {
         self.promised.clear();
+        self.former_sets = Some(self.sets.clone());
         self.incarnations.push((manifest.height, manifest.incarnation()));
         for (height, set) in self.sets.range_mut(manifest.height.next()..) {
             let renewed = manifest.renewed(set).expect("fresh keys make a set");
@@ -166,18 +170,21 @@ impl Checks {
         Ok(())
     }
 
-    /// A node executed a block.
-    pub fn on_executed(&mut self, results: Results, outcome: &Outcome) -> Result<(), Violation> {
+    /// A node executed a block. One that was cut off has not heard of a recovery, and may only now execute the last blocks
+    /// that it stands on: to it the voters after them have the keys that they had.
+    pub fn on_executed(&mut self, results: Results, outcome: &Outcome, recoveries: usize) -> Result<(), Violation> {
         let Outcome { height, sets: PendingSets { first, second, third }, .. } = outcome;
         let height = *height;
         if *self.results.entry(height).or_insert(results) != results {
             return Err(Violation::ResultsDiffer(height));
         }
         let (next, after_next) = (height.next(), height.saturating_add(2));
-        if self.sets.get(&next) != Some(first) || self.sets.get(&after_next) != Some(second) {
+        let former = self.former_sets.as_ref().filter(|_| recoveries == 0);
+        let sets = former.unwrap_or(&self.sets);
+        if sets.get(&next) != Some(first) || sets.get(&after_next) != Some(second) {
             return Err(Violation::DecidedVotersChanged(height));
         }
-        match self.sets.get(&height.saturating_add(3)) {
+        match sets.get(&height.saturating_add(3)) {
             Some(known) if known == third => Ok(()),
             Some(_) => Err(Violation::VotersDiffer(height)),
             None => {

@@ -212,7 +212,7 @@ impl World {
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
-        self.checks.on_executed(results, &outcome)?;
+        self.checks.on_executed(results, &outcome, volume.recoveries.len())?;
         for receipt in &outcome.receipts {
             self.checks.promised.remove(&receipt.transaction);
             self.checks.included.insert(receipt.transaction);
