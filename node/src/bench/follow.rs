@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
-use node_api::{client::Client, proto};
+use node_api::{
+    client::Client,
+    light::{FollowError, Follower as LightFollower},
+    proto,
+};
 use node_core::{
     codec::Decode,
     crypto::verify_certificate,
     types::{
-        Block, CommitCertificate, Hash, Header, Height, Incarnation, Receipt, ReceiptStatus, VoterSet, merkle_root,
-        voters_hash,
+        Block, CommitCertificate, Genesis, Hash, Header, Height, Incarnation, Receipt, ReceiptStatus, VoterSet,
+        merkle_root, voters_hash,
     },
 };
 use tokio::{
@@ -31,6 +35,8 @@ use super::{
 const ARRIVALS_MAX: usize = 4_096;
 /// Between two attempts to reach a node that may be absent.
 const RETRY: Duration = Duration::from_millis(50);
+/// How often a node is asked for the proof of a header that it has shown.
+const PROOF_TRIES_MAX: u32 = 100;
 
 /// What is needed to judge blocks.
 #[derive(Clone, Debug)]
@@ -48,8 +54,8 @@ pub struct Follower {
     /// To know accounts again.
     pub wallets: Arc<Wallets>,
     /// The number of a node that may go and come back: what the others have shown is final, and it has to show the same
-    /// later.
-    pub absent: Option<usize>,
+    /// later. It may come back with another session key, which the genesis and its chain of headers prove.
+    pub absent: Option<(usize, Arc<Genesis>)>,
 }
 
 /// What became final.
@@ -168,13 +174,14 @@ impl Follower {
     async fn read_node(self, node: usize, events: mpsc::Sender<Event>) -> Result<(), BenchError> {
         let Some(client) = self.clients.get(node) else { return Ok(()) };
         let mut next = self.first;
+        let mut changes = None;
         loop {
             let read = match client.headers(Some(next)).await {
-                Ok(headers) => self.read_headers(node, headers, &mut next, &events).await,
+                Ok(headers) => self.read_headers(node, headers, (&mut next, &mut changes), &events).await,
                 Err(error) => Err(error.into()),
             };
             match read {
-                Err(BenchError::Stream { .. } | BenchError::Client(_)) if self.absent == Some(node) => {
+                Err(BenchError::Stream { .. } | BenchError::Client(_)) if self.is_absent(node) => {
                     tokio::time::sleep(RETRY).await;
                 }
                 read => return read,
@@ -187,7 +194,7 @@ impl Follower {
         &self,
         node: usize,
         mut headers: Streaming<proto::Block>,
-        next: &mut Height,
+        (next, changes): (&mut Height, &mut Option<LightFollower>),
         events: &mpsc::Sender<Event>,
     ) -> Result<(), BenchError> {
         let expected_voters = voters_hash(&self.voters, &self.voters);
@@ -204,14 +211,15 @@ impl Follower {
             let certificate =
                 CommitCertificate::decode(&block.certificate).map_err(|error| contradiction(error.to_string()))?;
             let hash = header.hash();
-            if header.voters_hash != expected_voters {
-                return Err(contradiction("the voters changed during the measurement".to_owned()));
-            }
             if certificate.height() != header.height || certificate.value() != hash {
                 return Err(contradiction("the certificate is for another header".to_owned()));
             }
-            let verified = verify_certificate(&self.incarnation, &self.voters, &certificate);
-            verified.map_err(|error| contradiction(error.to_string()))?;
+            if header.voters_hash == expected_voters {
+                let verified = verify_certificate(&self.incarnation, &self.voters, &certificate);
+                verified.map_err(|error| contradiction(error.to_string()))?;
+            } else {
+                self.prove(node, &header, changes).await?;
+            }
             *next = header.height.next();
             if events.send(Event::Header(Box::new(Arrival { node, at, header, hash }))).await.is_err() {
                 return Ok(());
@@ -219,10 +227,44 @@ impl Follower {
         }
     }
 
+    /// A header of other voters than at the start: the light client follows the node's changes of voters from genesis.
+    async fn prove(&self, node: usize, header: &Header, changes: &mut Option<LightFollower>) -> Result<(), BenchError> {
+        let height = header.height;
+        let contradiction = |problem: String| BenchError::Contradiction { node, height: height.get(), problem };
+        let Some(((_, genesis), client)) = self.absent.as_ref().zip(self.clients.get(node)) else {
+            return Err(contradiction("the voters changed during the measurement".to_owned()));
+        };
+        let light = match changes {
+            Some(light) => light,
+            None => changes.insert(LightFollower::new(genesis).map_err(|error| contradiction(error.to_string()))?),
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match light.follow(client, height).await {
+                Ok(()) => break,
+                // The block is not executed there yet.
+                Err(FollowError::Client(_) | FollowError::TooShort { .. }) if tries < PROOF_TRIES_MAX => {
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(FollowError::Client(error)) => return Err(error.into()),
+                Err(error) => return Err(contradiction(crate::causes::chain(&error))),
+            }
+        }
+        if light.header().is_some_and(|proved| proved == header) {
+            return Ok(());
+        }
+        Err(contradiction("its light block is of another header".to_owned()))
+    }
+
+    fn is_absent(&self, node: usize) -> bool {
+        self.absent.as_ref().is_some_and(|(absent, _)| *absent == node)
+    }
+
     /// The block of a header, from one of the nodes in turn: its digests prove it, whoever sends it.
     async fn read_body(&self, arrival: Box<Arrival>, events: mpsc::Sender<Event>) -> Result<(), BenchError> {
         let height = arrival.header.height;
-        let present: Vec<usize> = (0..self.clients.len()).filter(|node| Some(*node) != self.absent).collect();
+        let present: Vec<usize> = (0..self.clients.len()).filter(|node| !self.is_absent(*node)).collect();
         let turn = usize::try_from(height.get()).unwrap_or_default() % present.len().max(1);
         let node = present.get(turn).copied().unwrap_or_default();
         let contradiction = |problem: String| BenchError::Contradiction { node, height: height.get(), problem };

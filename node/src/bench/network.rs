@@ -9,7 +9,7 @@ use node_api::{
     tls::{Expected, TcpDialer, TlsDialer, TlsStore},
 };
 use node_core::types::{
-    AccountId, Amount, ChainId, Epoch, Height, Incarnation, ParametersDraft, Power, VoterEntry, VoterSet,
+    AccountId, Amount, ChainId, Epoch, Genesis, Height, Incarnation, ParametersDraft, Power, VoterEntry, VoterSet,
 };
 use tokio::time::Instant;
 
@@ -56,6 +56,8 @@ pub struct Network {
     pub height: Height,
     /// What to measure.
     pub watched: Watched,
+    /// Of nodes that the measurement started: what proves who votes when that changes.
+    pub genesis: Option<Arc<Genesis>>,
     devnet: Option<Devnet>,
 }
 
@@ -87,14 +89,15 @@ impl Network {
         };
         let binary = std::env::current_exe().map_err(BenchError::file("find the program for", &directory))?;
         let mut devnet = Devnet::create(binary, &request)?;
-        devnet.start_chain_with(ParametersDraft::default(), funded).await?;
+        let genesis = devnet.start_chain_with(ParametersDraft::default(), funded).await?;
         let plan = devnet.plan();
         let tls = TlsStore::from_directory(&plan.client)?;
         let nodes = plan.nodes.iter();
         let clients = nodes.map(|node| client(&tls, &plan.chain_id, &node.listen.grpc.to_string())).collect();
         let data = (0..plan.nodes.len()).map(|number| directory.join(format!("node-{number}/data"))).collect();
         let watched = Watched { nodes: devnet.process_ids(), data };
-        Self::reach(clients, watched, Some(devnet)).await
+        let network = Self::reach(clients, watched, Some(devnet)).await?;
+        Ok(Self { genesis: Some(Arc::new(genesis)), ..network })
     }
 
     /// Waits until every node votes on the same chain.
@@ -123,7 +126,7 @@ impl Network {
         };
         let first = clients.first().ok_or_else(|| BenchError::Endpoints("there are none".to_owned()))?;
         let voters = voters(first).await?;
-        Ok(Self { clients, incarnation, voters, height, watched, devnet })
+        Ok(Self { clients, incarnation, voters, height, watched, genesis: None, devnet })
     }
 
     /// Ends the process of one node as a power cut would.

@@ -283,7 +283,7 @@ impl Running {
             first: network.height.next(),
             corpus: Arc::clone(corpus),
             wallets,
-            absent,
+            absent: absent.zip(network.genesis.clone()),
         };
         let (stop, stopped) = watch::channel(None);
         let (progress, count) = watch::channel(0);
