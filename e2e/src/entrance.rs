@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use althing_crds::names;
 use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
@@ -87,9 +88,10 @@ impl Entrance {
         Self { credential: Some((AUTHORIZATION, format!("Bearer {token}"))), ..self.clone() }
     }
 
-    /// The same, showing a name and a password that are encoded as RFC 7617 says.
+    /// The same, showing a name and a password (RFC 7617).
     #[must_use]
-    pub fn with_password(&self, encoded: &str) -> Self {
+    pub fn with_password(&self, name: &str, password: &str) -> Self {
+        let encoded = STANDARD.encode(format!("{name}:{password}"));
         Self { credential: Some((AUTHORIZATION, format!("Basic {encoded}"))), ..self.clone() }
     }
 

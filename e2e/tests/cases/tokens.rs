@@ -12,7 +12,6 @@ use althing_e2e::network::{Network, eventually};
 use althing_e2e::watch::Watch;
 use althing_node::devnet::accounts;
 use anyhow::{Context, Result, ensure};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use node_core::codec::Encode;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -161,9 +160,8 @@ impl Provider {
 
     /// A token for one of its clients.
     async fn token(&self, client: &str) -> Result<String> {
-        let secret = STANDARD.encode(format!("{client}:{client}-secret"));
         let form = "grant_type=client_credentials&resource=urn:test:es256".as_bytes().to_vec();
-        let way = self.way.with_password(&secret);
+        let way = self.way.with_password(client, &format!("{client}-secret"));
         let answer = way.post_as("/token", "application/x-www-form-urlencoded", form).await?;
         let token = answer.body.pointer("/access_token").and_then(Value::as_str);
         Ok(token.with_context(|| format!("the provider answers {answer:?}"))?.to_string())

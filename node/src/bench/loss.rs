@@ -85,15 +85,16 @@ impl LossRequest {
         let started = Instant::now();
         tokio::time::sleep_until(end).await;
         let (finality, answered) = running.end(end + DRAIN_MAX).await?;
-        let caught_up = finality.caught_up(victim, started);
-        let mut loss = self.loss(&finality, &answered);
-        loss.offered = corpus.len();
-        loss.longest_gap_ms = milliseconds(finality.longest_gap(killed));
-        loss.catch_up_ms = caught_up.map(|at| milliseconds(at.saturating_duration_since(started)));
-        Ok(loss)
+        Ok(self.loss(&finality, &answered, (killed, started, victim)))
     }
 
-    fn loss(&self, finality: &Finality, answered: &[Answered]) -> Loss {
+    fn loss(
+        &self,
+        finality: &Finality,
+        answered: &[Answered],
+        (killed, started, victim): (Instant, Instant, usize),
+    ) -> Loss {
+        let caught_up = finality.caught_up(victim, started);
         let acknowledged: BTreeSet<usize> =
             answered.iter().flat_map(|answered| &answered.acknowledged).map(|(index, _)| *index).collect();
         let is_lost = |index: &&usize| finality.at.get(**index).is_none_or(Option::is_none);
@@ -102,14 +103,14 @@ impl LossRequest {
             killed_after_s: self.load.warm_up_s,
             away_s: self.away_s,
             run_s: self.load.run_s,
-            offered: 0,
+            offered: finality.at.len(),
             finalised: finality.count,
             acknowledged: acknowledged.len(),
             acknowledged_lost: acknowledged.iter().filter(is_lost).count(),
             resent: answered.iter().map(|answered| answered.resent).sum(),
             refused: answered.iter().map(|answered| answered.refused).sum(),
-            longest_gap_ms: 0,
-            catch_up_ms: None,
+            longest_gap_ms: milliseconds(finality.longest_gap(killed)),
+            catch_up_ms: caught_up.map(|at| milliseconds(at.saturating_duration_since(started))),
             equal: finality.behind == 0,
             blocks_with_failures: finality.blocks_with_failures,
         }

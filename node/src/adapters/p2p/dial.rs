@@ -10,7 +10,7 @@ use node_api::{
 };
 use node_core::types::{ChainId, Hash, Identity};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, error::Elapsed};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, metadata::MetadataValue, transport::Endpoint};
@@ -66,7 +66,6 @@ pub enum DialError {
 
 /// Keeps one connection to the peer until `stop` is cancelled.
 pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: CancellationToken) {
-    let peer = target.identity;
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
         let start = Instant::now();
@@ -74,17 +73,7 @@ pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: Ca
             () = stop.cancelled() => return,
             dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, &links)) => dialed,
         };
-        match dialed.unwrap_or(Err(DialError::Timeout)) {
-            Ok(Dialed { link, reads, frames }) => {
-                tracing::info!(%peer, address = target.address, "connected to a peer");
-                let end = inbox.receive(link, reads, frames).await;
-                tracing::info!(%peer, ?end, "the connection to a peer ended");
-            }
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::debug!(%peer, address = target.address, %error, cause, "failed to dial a peer");
-            }
-        }
+        serve(&target, dialed, &inbox).await;
         if start.elapsed() > GOOD_CONNECTION {
             backoff.reset();
         }
@@ -98,24 +87,33 @@ pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: Ca
 /// Dials a peer at one address after the other, and stays until the first connection ends. The answer is whether there was
 /// one.
 pub async fn connect_once(target: Target, addresses: Vec<String>, links: &Links, inbox: &Inbox) -> bool {
-    let peer = target.identity;
     for address in addresses {
         let target = Target { address, ..target.clone() };
         let dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, links)).await;
-        match dialed.unwrap_or(Err(DialError::Timeout)) {
-            Ok(Dialed { link, reads, frames }) => {
-                tracing::info!(%peer, address = target.address, "connected to a peer by its record");
-                let end = inbox.receive(link, reads, frames).await;
-                tracing::info!(%peer, ?end, "the connection to a peer ended");
-                return true;
-            }
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::debug!(%peer, address = target.address, %error, cause, "failed to dial a peer by its record");
-            }
+        if serve(&target, dialed, inbox).await {
+            return true;
         }
     }
     false
+}
+
+/// Reads from a peer that was dialed until the connection ends, if there is one.
+async fn serve(target: &Target, dialed: Result<Result<Dialed, DialError>, Elapsed>, inbox: &Inbox) -> bool {
+    let Target { identity: peer, address, .. } = target;
+    let by_record = target.tls_key.is_some();
+    match dialed.unwrap_or(Err(DialError::Timeout)) {
+        Ok(Dialed { link, reads, frames }) => {
+            tracing::info!(%peer, address, by_record, "connected to a peer");
+            let end = inbox.receive(link, reads, frames).await;
+            tracing::info!(%peer, ?end, "the connection to a peer ended");
+            true
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::debug!(%peer, address, by_record, %error, cause, "failed to dial a peer");
+            false
+        }
+    }
 }
 
 /// An open connection.

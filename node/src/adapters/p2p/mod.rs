@@ -1,8 +1,8 @@
 //! The peer network: long-lived gRPC streams over mutual TLS to peers of the configuration and of signed records.
 //!
-//! Each node dials every peer of its configuration, and those of which it learns by [`records`], and takes connections from any node of its chain; both directions
-//! of both connections carry messages (see [`links`]). A peer is who its certificate says; whether it votes is decided
-//! by the core, from the voter set.
+//! Each node dials every peer of its configuration, and those of which it learns by [`records`], and takes connections
+//! from any node of its chain; both directions of both connections carry messages (see [`links`]). A peer is who its
+//! certificate says; whether it votes is decided by the core, from the voter set.
 
 mod accept;
 mod backoff;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use node_api::light::PROOF_DELAY;
 use node_core::{
     light::{LightBlock, LightClient, LightError},
     sync::{ManifestError, StateManifest, VerifiedManifest, shortest_path},
@@ -10,9 +11,6 @@ use node_core::{
 use thiserror::Error;
 
 use super::{BlockReader, Milestones, StorageError};
-
-/// How far the newest state that can be proved is behind the last executed one: its results stand two headers later.
-const PROOF_DELAY: u64 = 2;
 
 /// Why a state cannot be proved here.
 #[derive(Debug, Error)]
