@@ -124,6 +124,7 @@ pub struct Observations {
     messages: BTreeMap<Slot, BTreeSet<Vec<u8>>>,
     keys: BTreeMap<(String, u64), BTreeSet<String>>,
     acknowledged: BTreeSet<String>,
+    acknowledged_height: u64,
     logs: Vec<SigningLog>,
     silent_max: u64,
     times_ms: BTreeMap<u64, u64>,
@@ -173,9 +174,10 @@ impl Observations {
         self.logs.push(log);
     }
 
-    /// A client was told that a transaction is final.
-    pub fn acknowledged(&mut self, id: &str) {
+    /// A client was told that a transaction is final, in the block of this height.
+    pub fn acknowledged(&mut self, id: &str, height: u64) {
         self.acknowledged.insert(id.to_string());
+        self.acknowledged_height = self.acknowledged_height.max(height);
     }
 
     /// So many voters are not signing at this moment.
@@ -201,9 +203,9 @@ impl Observations {
         next_to_each_other.map(|((_, time), (_, next))| next.saturating_sub(*time)).max().unwrap_or(0)
     }
 
-    /// Highest height of which a block was seen.
+    /// Highest height of a block that was seen, or that holds what was acknowledged.
     pub fn height_max(&self) -> u64 {
-        self.hashes.keys().next_back().copied().unwrap_or(0)
+        self.hashes.keys().next_back().copied().unwrap_or(0).max(self.acknowledged_height)
     }
 
     /// The rules that were broken. `nodes` must all hold every acknowledged transaction; `silent_allowed` voters may
@@ -281,7 +283,7 @@ mod tests {
         seen.block("two", 7, "h", &["t".into()]);
         seen.message(vote("k", b"x"));
         seen.message(vote("k", b"x"));
-        seen.acknowledged("t");
+        seen.acknowledged("t", 1);
         seen.signing_log(log(&[b"x"]));
         seen.silent(1);
         assert_eq!(seen.violations(&["one".into(), "two".into()], 1), vec![]);
@@ -362,7 +364,7 @@ mod tests {
     fn an_acknowledged_transaction_must_be_on_every_node() {
         let mut seen = Observations::default();
         seen.block("one", 7, "h", &["t".into()]);
-        seen.acknowledged("t");
+        seen.acknowledged("t", 1);
         let expected = Violation::LostTransaction { id: "t".into(), node: "two".into() };
         assert_eq!(seen.violations(&["one".into(), "two".into()], 0), vec![expected]);
     }

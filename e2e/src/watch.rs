@@ -2,7 +2,8 @@
 //! and what was acknowledged; at the end it reads the blocks once more from every node, then blocks and signing logs from
 //! the volumes.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,10 @@ use crate::load::Finalised;
 use crate::network::{Network, Voter, eventually};
 use crate::volumes;
 
-/// A voter without a precommit in so many newest heights is silent.
+/// A voter without a precommit in so many newest heights is silent,
 const SILENT_AFTER_HEIGHTS: u64 = 10;
+/// if they took this long at least: under load a chain makes as many within a second.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// The watcher of one network.
 pub struct Watch {
@@ -91,8 +94,34 @@ impl Watch {
     pub fn acknowledged(&self, finalised: &[Finalised]) {
         let mut seen = lock(&self.seen);
         for transaction in finalised {
-            seen.acknowledged(&transaction.id);
+            seen.acknowledged(&transaction.id, transaction.height);
         }
+    }
+
+    /// The newest height that one of the voters shows; what this watch has seen may be far behind when it has just begun.
+    ///
+    /// # Errors
+    /// When none answers for long.
+    pub async fn chain_height(&self) -> Result<u64> {
+        eventually("a voter says how high the chain is", 60, || async {
+            let voters = self.network.voters().await?;
+            let voter = voters.first().context("there is no voter")?;
+            Ok(self.access.client(&self.network, voter)?.status().await?.height)
+        })
+        .await
+    }
+
+    /// Waits until a block of this height is seen, and a vote.
+    ///
+    /// # Errors
+    /// When that takes longer than so many seconds.
+    pub async fn wait_height(&self, height: u64, seconds: u64) -> Result<()> {
+        eventually(&format!("block {height} and votes are seen"), seconds, || async {
+            let seen = lock(&self.seen);
+            ensure!(seen.height_max() >= height && seen.counts().messages > 0, "{:?}", seen.counts());
+            Ok(())
+        })
+        .await
     }
 
     /// How much was seen so far.
@@ -256,23 +285,32 @@ fn observe_vote(seen: &Mutex<Observations>, vote: &proto::SeenVote) -> Result<()
     Ok(())
 }
 
-/// How many voters nobody has seen signing in the newest heights; nothing while the chain is too young to say.
+/// How many voters nobody has seen signing in the newest heights; nothing while the chain is too young to say. Who is a
+/// voter says the node that has come furthest: one that is cut off still names whom the others have replaced.
 async fn silent_voters(network: &Network, access: &Access) -> Result<Option<u64>> {
-    let mut newest: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-    let mut height = 0;
+    // The last height that a voter is known to have signed, and how long ago that was at least.
+    let mut signed: BTreeMap<Vec<u8>, (u64, Reverse<Duration>)> = BTreeMap::new();
+    let (mut height, mut voters) = (0, BTreeSet::new());
     for voter in network.voters().await? {
         let Ok(client) = access.client(network, &voter) else { continue };
         let client = client.with_deadline(Duration::from_secs(2));
         let Ok(view) = client.validators().await else { continue };
-        height = height.max(view.height);
+        if view.height >= height {
+            height = view.height;
+            voters = view.voters.iter().map(|voter| voter.identity.clone()).collect();
+        }
         for voter in view.voters {
-            let last = newest.entry(voter.identity).or_default();
-            *last = (*last).max(voter.last_precommit_height);
+            let age = Duration::from_millis(voter.last_precommit_age_ms);
+            let last = signed.entry(voter.identity).or_default();
+            *last = (*last).max((voter.last_precommit_height, Reverse(age)));
         }
     }
     if height <= SILENT_AFTER_HEIGHTS {
         return Ok(None);
     }
-    let silent = newest.values().filter(|last| **last + SILENT_AFTER_HEIGHTS < height).count();
-    Ok(Some(u64::try_from(silent)?))
+    let is_silent = |voter: &&Vec<u8>| {
+        let (last, Reverse(age)) = signed.get(*voter).copied().unwrap_or_default();
+        last == 0 || (last + SILENT_AFTER_HEIGHTS < height && age > SILENT_AFTER)
+    };
+    Ok(Some(u64::try_from(voters.iter().filter(is_silent).count())?))
 }

@@ -157,14 +157,17 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
                 println!("{reason}");
                 diagnose(&scene).await;
                 failed.push(reason);
+                mend(&scene).await;
             }
         }
-        if std::env::var_os("ALTHING_E2E_KEEP").is_none() {
-            clean(&scene).await?;
+        if std::env::var_os("ALTHING_E2E_KEEP").is_none()
+            && let Err(error) = clean(&scene).await
+        {
+            failed.push(format!("cleaning up after {}: {error:#}", scene.namespace));
         }
     }
     write_times(&environment.root, &seconds)?;
-    println!("{} passed, {} failed", count - failed.len(), failed.len());
+    println!("{} passed, {} failed", count.saturating_sub(failed.len()), failed.len());
     if !failed.is_empty() {
         // Once more at the end: of a long run people often have the last lines only.
         bail!("{}", failed.join("\n"));
@@ -178,6 +181,19 @@ async fn run_one(case: &Case, scene: &Scene) -> Result<()> {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => bail!("the case panicked"),
         Err(_) => bail!("the case did not end within {} s", CASE_DEADLINE.as_secs()),
+    }
+}
+
+/// A case that failed may have left machines cordoned or cut off; those after it shall not fail for that.
+async fn mend(scene: &Scene) {
+    let environment = &scene.environment;
+    let uncordon = environment.kubectl(&["uncordon", "--selector", "kubernetes.io/hostname"]).await.map(drop);
+    let mut outcomes = vec![uncordon];
+    for node in 2..=NODES {
+        outcomes.push(environment.cluster(&["node", "heal", &node.to_string()]).await.map(drop));
+    }
+    for error in outcomes.into_iter().filter_map(Result::err) {
+        println!("    {error:#}");
     }
 }
 

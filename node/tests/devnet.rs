@@ -66,9 +66,11 @@ async fn a_network_finalises_survives_a_kill_and_never_signs_twice() {
     }
 
     // The observer has followed it all, and signs nothing.
-    let observer = network.status(4).await.expect("the observer answers");
-    assert_eq!((observer.role.as_str(), observer.synced, observer.signing_enabled), ("observer", true, false));
-    assert_eq!(get(&network, 3, "/readyz").await, 200);
+    let synced = async || network.status(4).await.filter(|status| status.synced);
+    let observer = until("the observer has caught up", synced).await;
+    assert_eq!((observer.role.as_str(), observer.signing_enabled), ("observer", false));
+    // A node that is a block behind at this moment is not ready.
+    until("node 3 is ready", async || (get(&network, 3, "/readyz").await == 200).then_some(())).await;
     assert_eq!(get(&network, 4, "/livez").await, 200);
     assert_eq!(get(&network, 0, "/metrics").await, 200);
     assert_eq!(get(&network, 0, "/nothing").await, 404);

@@ -86,9 +86,9 @@ pub fn start(checkout: &Checkout, addon: Addon) -> Result<()> {
     let Addon::MetricsServer = addon;
     worker::import(checkout, Node::FIRST, &format!("/run/althing/images/{METRICS_SERVER_IMAGE}.tar"))?;
     apply(checkout, METRICS_SERVER)?;
-    kubectl(checkout, &["-n", "kube-system", "rollout", "status", "deployment/metrics-server", "--timeout=90s"])?;
+    kubectl(checkout, &["-n", "kube-system", "rollout", "status", "deployment/metrics-server", "--timeout=180s"])?;
     let hint = "see kubectl -n kube-system logs deployment/metrics-server";
-    let wait = Wait { what: "the metrics API", seconds_max: 60, every_ms: 500, hint };
+    let wait = Wait { what: "the metrics API", seconds_max: 180, every_ms: 500, hint };
     wait_for(wait, || Ok(kubectl(checkout, &["get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"]).ok().map(drop)))
 }
 

@@ -39,7 +39,7 @@ pub async fn deleted_children_come_back(scene: &Scene) -> Result<()> {
     for (kind, name) in REMADE {
         let before = uid(&network, kind, name).await?;
         network.kubectl(&["delete", kind, name, "--wait=false"]).await?;
-        eventually(&format!("{kind}/{name} is remade"), 60, || async {
+        eventually(&format!("{kind}/{name} is remade"), 150, || async {
             let now = uid(&network, kind, name).await?;
             ensure!(now != before, "it is still the old one");
             Ok(())
@@ -58,12 +58,12 @@ pub async fn what_is_made_once_is_never_remade(scene: &Scene) -> Result<()> {
     for (kind, name, owner_kind, owner) in MADE_ONCE {
         let saved = without_server_fields(&network.kubectl(&["get", kind, name, "-o", "json"]).await?)?;
         network.kubectl(&["delete", kind, name]).await?;
-        let stalled = network.wait_condition(owner_kind, owner, "Stalled=True", 60).await?;
+        let stalled = network.wait_condition(owner_kind, owner, "Stalled=True", 150).await?;
         ensure!(stalled.message.contains(name), "the message does not name {name}: {stalled:?}");
         let listed = network.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "name"]).await?;
         ensure!(listed.trim().is_empty(), "{kind}/{name} was made again");
         network.apply(&saved).await?;
-        network.wait_condition(owner_kind, owner, "Stalled=False", 60).await?;
+        network.wait_condition(owner_kind, owner, "Stalled=False", 150).await?;
     }
     network.wait_all_signing(4, 60).await?;
     watch.report(0).await?;

@@ -78,7 +78,8 @@ pub async fn a_drain_of_the_leaders_machine_moves_the_lead(scene: &Scene) -> Res
     let network = running_alpha(scene).await?;
     let (watch, load) = watched(&network).await?;
     let (leader, host) = leader(scene).await?;
-    let drain = ["drain", &host, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s"];
+    // By force: what removes the volumes of the case before this one may still run there as a bare pod.
+    let drain = ["drain", &host, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=100s"];
     let drained = scene.environment.kubectl_call(&drain).within(120).stdout().await;
     let outcome = after_drain(scene, &network, &leader).await;
     scene.environment.kubectl(&["uncordon", &host]).await?;

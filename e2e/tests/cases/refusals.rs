@@ -108,14 +108,18 @@ async fn stalled(scene: &Scene, reason: &str) -> Result<()> {
 /// What is stalled is failed for kstatus and degraded for Argo CD.
 async fn tools_say_failed(scene: &Scene) -> Result<()> {
     let network = Network::new(&scene.environment, &scene.client, &scene.namespace, "any", "main");
-    let mut judged = 0;
-    for Judged { name, stalled, verdict } in network.verdicts().await? {
-        let failed = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Failed", "Degraded");
-        ensure!(failed == stalled, "{name}: {verdict:?}");
-        judged += usize::from(stalled);
-    }
-    ensure!(judged > 0, "nothing was stalled any more");
-    Ok(())
+    // An object that was changed a moment ago is in progress until its status is of the new generation.
+    eventually("tools say failed of what is stalled", 20, || async {
+        let mut judged = 0;
+        for Judged { name, stalled, verdict } in network.verdicts().await? {
+            let failed = (verdict.kstatus.as_str(), verdict.argocd.as_str()) == ("Failed", "Degraded");
+            ensure!(failed == stalled, "{name}: {verdict:?}");
+            judged += usize::from(stalled);
+        }
+        ensure!(judged > 0, "nothing was stalled any more");
+        Ok(())
+    })
+    .await
 }
 
 /// Leaves the namespace as the next manifest expects it: empty, with nothing retained.

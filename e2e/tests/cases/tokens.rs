@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, interval_at};
 
-use super::gateway::{account_is_proved, wait_tier};
+use super::gateway::{account_is_proved, open, wait_tier};
 use super::{alpha, manifest};
 use crate::Scene;
 
@@ -57,7 +57,7 @@ pub async fn one_user_has_one_limit_through_three_gateways(scene: &Scene) -> Res
     network.wait_all_signing(4, 120).await?;
     wait_tier(&network, "gateway", 3, 60).await?;
     let watch = Watch::start(&network).await?;
-    let anonymous = Entrance::open(&network).await?;
+    let anonymous = open(&network).await?;
     let nobody = anonymous.get(READ).await?;
     ensure!(nobody.status == 401, "without a token: {nobody:?}");
     eventually("a token is good", 30, || async {

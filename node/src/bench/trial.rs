@@ -30,7 +30,7 @@ use super::{
 /// Between the last preparation and the first transaction.
 const LEAD: Duration = Duration::from_millis(500);
 /// How long transactions may take to become final after the last one has left.
-pub(super) const DRAIN_MAX: Duration = Duration::from_secs(15);
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// A transaction of the window that is final this long after it still counts for a sustained rate.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often a line says how it goes.

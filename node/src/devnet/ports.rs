@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, TcpListener},
+    sync::{Mutex, PoisonError},
 };
 
 use rand::Rng;
@@ -25,6 +26,9 @@ const LOWEST: u16 = 12_000;
 const HIGHEST: u16 = 32_000;
 const ATTEMPTS_MAX: usize = 100;
 
+/// First and last port of every range that this process was given: its processes may not listen yet.
+static GIVEN: Mutex<Vec<(u16, u16)>> = Mutex::new(Vec::new());
+
 /// Ports from `base` upwards, three a node.
 pub fn from_base(base: u16, nodes: u16) -> io::Result<Vec<Ports>> {
     if u32::from(base) + u32::from(nodes) * u32::from(PER_NODE) > u32::from(u16::MAX) {
@@ -38,13 +42,20 @@ pub fn from_base(base: u16, nodes: u16) -> io::Result<Vec<Ports>> {
         .collect())
 }
 
-/// Ports that nobody listens on now, at a random place, so that networks started at the same time do not meet.
+/// Ports that nobody listens on now and that were not given before, at a random place, so that networks started at the
+/// same time do not meet.
 pub fn free(nodes: u16) -> io::Result<Vec<Ports>> {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..ATTEMPTS_MAX {
         let base = rand::rng().random_range(LOWEST..HIGHEST - nodes * PER_NODE);
+        let last = base + nodes * PER_NODE - 1;
+        if given.iter().any(|(first, end)| base <= *end && *first <= last) {
+            continue;
+        }
         let held: io::Result<Vec<TcpListener>> =
             (base..base + nodes * PER_NODE).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))).collect();
         if held.is_ok() {
+            given.push((base, last));
             return from_base(base, nodes);
         }
     }

@@ -44,7 +44,10 @@ async fn an_address_gets_its_limit_and_is_told_when_to_come_again() {
     assert!(refused.header("ratelimit").starts_with("\"ip\";r=0;t="));
     // Another address, and a made-up one to the left of it, is somebody else.
     assert_eq!(ask("198.51.100.2").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(ask("203.0.113.5, 198.51.100.1").await.status, StatusCode::TOO_MANY_REQUESTS);
+    // A token a second comes back, so one of two calls may pass after a pause of this process.
+    let made_up = ask("203.0.113.5, 198.51.100.1").await.status;
+    let again = ask("203.0.113.5, 198.51.100.1").await.status;
+    assert!([made_up, again].contains(&StatusCode::TOO_MANY_REQUESTS), "{made_up} and {again}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +138,9 @@ async fn through_three_gateways_one_user_gets_at_most_a_fifth_more_than_the_limi
     }
     let begin = Instant::now();
     let (mut passed, mut asked) = (0_u32, 0_u32);
-    while begin.elapsed() < Duration::from_secs(6) {
+    // On a slow machine for longer: enough have to be refused.
+    while begin.elapsed() < Duration::from_secs(6) || asked <= 2 * passed.max(90) {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{passed} of {asked} passed");
         for gateway in &gateways {
             let answer = gateway.get_with("/api/v1/blocks/1", &[("x-api-key", &key.key)]).await;
             asked += 1;
@@ -145,7 +150,7 @@ async fn through_three_gateways_one_user_gets_at_most_a_fifth_more_than_the_limi
     // The rate over the time, a tenth of a minute at once, and one for each gateway at the edge of the time.
     let most = (begin.elapsed().as_secs_f64() * 10.0) as u32 + 60 + 3;
     assert!(passed <= most, "{passed} passed, at most {most}");
-    assert!(passed >= 90 && asked > 2 * passed, "{passed} of {asked} passed");
+    assert!(passed >= 90, "{passed} of {asked} passed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
