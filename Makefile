@@ -66,7 +66,7 @@ bench-gateway: ## what the gateway adds to calls, and batches a second, into tar
 	@cargo bench -q --workspace --profile $(or $(PROFILE),release) --bench gateway
 
 .PHONY: sim
-sim: ## the consensus simulator; SEEDS=n runs n seeds a scenario
+sim: ## the consensus simulator; SEEDS=n runs n worlds, without it 1,000
 	@ALTHING_SIM_SEEDS="$(SEEDS)" tools/test simulation
 
 .PHONY: faults

@@ -25,7 +25,7 @@ use sim::{
 };
 
 /// How many seeds run by default.
-const SEEDS: u64 = 360;
+const SEEDS: u64 = 1_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))

@@ -28,8 +28,8 @@ const GROUP_WANTED: usize = 256;
 const GATHER_TIME_MAX: Duration = Duration::from_millis(10);
 /// So many in the group before mean that there are many.
 const MANY: usize = 32;
-/// Public keys whose points are remembered, in one of two generations: some 30 MiB for both.
-const KEYS_MAX: usize = 65_536;
+/// Public keys whose points are remembered, in one of two generations: some 60 MiB for both.
+const KEYS_MAX: usize = 131_072;
 /// Verified batches that are remembered: one that comes again is not verified again.
 const BATCHES_MAX: usize = 128;
 

@@ -55,6 +55,8 @@ pub struct Engine {
     pub(super) kept_batches: BTreeSet<(Height, Hash)>,
     /// The timer for the next batch is set.
     pub(super) seal_timer: bool,
+    /// How many transactions went into the last batch that was made here.
+    pub(super) sealed_last: usize,
     /// The newest voters when acknowledgements were counted last.
     pub(super) counted_by: Option<Arc<VoterSet>>,
     /// A recovery is accepted: what is said for the incarnation that ends promises nothing any more.
@@ -65,8 +67,6 @@ pub struct Engine {
     pub(super) now_ms: u64,
     /// When the protocol started at the current height, or at the last one.
     pub(super) height_started_ms: u64,
-    /// When [`Input::Start`] came.
-    pub(super) started_ms: u64,
     /// When the last block became final here.
     pub(super) committed_ms: Option<u64>,
     /// [`Input::Start`] came.
@@ -190,13 +190,13 @@ impl Engine {
             unexecuted: BTreeMap::new(),
             kept_batches: BTreeSet::new(),
             seal_timer: false,
+            sealed_last: 0,
             counted_by: chain.newest_voters().cloned(),
             superseded: false,
             sync: BlockSync::default(),
             session: SessionKeeper::new(effective_keys, proposed_keys),
             now_ms: 0,
             height_started_ms: 0,
-            started_ms: 0,
             committed_ms: None,
             started: false,
             due: true,
@@ -244,7 +244,6 @@ impl Engine {
 
     fn on_start(&mut self) {
         self.started = true;
-        self.started_ms = self.now_ms;
         self.out.push(Effect::SetTimer { id: TimerId::Tick, after_ms: TICK_MS });
         self.tell_status();
     }

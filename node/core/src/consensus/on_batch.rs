@@ -21,6 +21,11 @@ const SEALED_BYTES_MAX: usize = 256 * 1024;
 const HEADER_BYTES_MAX: usize = 1_024;
 /// How long transactions wait for others, milliseconds.
 const SEAL_AFTER_MS: u64 = 20;
+/// How long they wait while there are many: each batch costs every voter a write, a signature and the verification of the
+/// others', whatever is in it.
+const SEAL_AFTER_BUSY_MS: u64 = 40;
+/// So many in the last batch mean that there are many.
+const BUSY: usize = 32;
 /// The most batches that a node which may not sign hands on at once.
 const HANDED_ON_MAX: usize = 8;
 /// Proposals of one height that wait for their batches.
@@ -38,7 +43,8 @@ impl Engine {
         while self.mempool.unsealed() >= SEALED_TRANSACTIONS_MAX && self.seal() {}
         if self.mempool.unsealed() > 0 && !self.seal_timer {
             self.seal_timer = true;
-            self.out.push(Effect::SetTimer { id: TimerId::SealBatch, after_ms: SEAL_AFTER_MS });
+            let after_ms = if self.sealed_last >= BUSY { SEAL_AFTER_BUSY_MS } else { SEAL_AFTER_MS };
+            self.out.push(Effect::SetTimer { id: TimerId::SealBatch, after_ms });
         }
     }
 
@@ -58,6 +64,7 @@ impl Engine {
             bytes_max: SEALED_BYTES_MAX.min(fits.bytes_max),
         };
         let transactions = self.mempool.seal(space);
+        self.sealed_last = transactions.len();
         if transactions.is_empty() {
             return false;
         }

@@ -17,8 +17,9 @@ use crate::{
 const LIVE_INTERVALS: u64 = 10;
 /// See [`LIVE_INTERVALS`], milliseconds.
 const LIVE_MS_MIN: u64 = 10_000;
-/// How long a node that starts waits for proof that it may use a key of its volume, before it asks for another one,
-/// milliseconds. Proof may still come later; this only spares rotations that a slow operator would cause.
+/// How long a node that has caught up with a living chain waits for proof that it may use a key of its volume, before it
+/// asks for another one, milliseconds. Proof may still come later; this only spares rotations that a slow operator, or
+/// many blocks to catch up with, would cause.
 const PATIENCE_MS: u64 = 5_000;
 /// Peers are told of a rotation again after this long: the ones that were connected may all have forgotten it.
 const TOLD_AGAIN_MS: u64 = 2_000;
@@ -38,6 +39,8 @@ pub struct SessionKeeper {
     asked: Option<AskedRotation>,
     /// The height at which the last objection was sent.
     objected: Option<Height>,
+    /// When this node first needed another key and had caught up.
+    waits_since_ms: Option<u64>,
     contested: bool,
     stopped: bool,
 }
@@ -213,8 +216,11 @@ impl Engine {
     /// Asks for a key of this volume: with the identity alone, for there is no cleared key to agree.
     fn ask_rotation(&mut self, entry: &VoterEntry) {
         let alone = self.chain.newest_voters().is_none_or(|voters| voters.count() == 1);
-        let patient = self.now_ms.saturating_sub(self.started_ms) < PATIENCE_MS;
-        if alone || patient || self.identity_key.is_none() || !self.is_live() {
+        if alone || self.identity_key.is_none() || !self.is_live() {
+            return;
+        }
+        let since = *self.session.waits_since_ms.get_or_insert(self.now_ms);
+        if self.now_ms.saturating_sub(since) < PATIENCE_MS {
             return;
         }
         let tip = self.chain.tip();

@@ -1,6 +1,6 @@
 //! Accounts during one block: read once, changed in memory, written at the end.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::{Account, ExecuteError, StateKey, StateRead, WriteSet, execute::load};
 use crate::{
@@ -11,13 +11,22 @@ use crate::{
 /// The accounts that a block has touched so far.
 pub(super) struct Accounts<'a> {
     state: &'a dyn StateRead,
-    /// As it is in the store, and as it is now.
-    touched: BTreeMap<AccountId, (Account, Account)>,
+    /// In the order in which they were touched first.
+    touched: Vec<Touched>,
+    /// Where an account is among them. Only asked, never walked: its order is different in every process.
+    places: HashMap<AccountId, usize>,
+}
+
+struct Touched {
+    key: StateKey,
+    /// As it is in the store.
+    before: Account,
+    now: Account,
 }
 
 impl<'a> Accounts<'a> {
     pub(super) fn new(state: &'a dyn StateRead) -> Self {
-        Self { state, touched: BTreeMap::new() }
+        Self { state, touched: Vec::new(), places: HashMap::new() }
     }
 
     /// Executes a transfer by a sender whose signature was checked before.
@@ -27,70 +36,56 @@ impl<'a> Accounts<'a> {
         transfer: &Transfer,
     ) -> Result<ReceiptStatus, ExecuteError> {
         let Transfer { to, amount } = transfer;
-        let mut sender = self.get(&body.sender)?;
-        if let NonceCheck::Refused(status) = check_nonce(body, &sender) {
+        let sender = self.get(&body.sender)?;
+        if let NonceCheck::Refused(status) = check_nonce(body, sender) {
             return Ok(status);
         }
         // From here on the nonce is taken, or a transfer that fails for its balance could be executed again later.
         sender.nonce = next(sender.nonce);
         let Some(rest) = sender.balance.checked_sub(amount.get()) else {
-            self.set(body.sender, sender);
             return Ok(ReceiptStatus::Failed(FailureReason::BalanceTooSmall));
         };
-        let Some(received) = self.receiver_balance(&body.sender, to, rest)?.checked_add(amount.get()) else {
-            self.set(body.sender, sender);
-            return Ok(ReceiptStatus::Failed(FailureReason::BalanceOverflow));
-        };
-        sender.balance = rest;
-        self.set(body.sender, sender);
-        let mut receiver = self.get(to)?;
-        receiver.balance = received;
-        self.set(*to, receiver);
-        Ok(ReceiptStatus::Executed)
+        // The sender may be the receiver.
+        let before = std::mem::replace(&mut sender.balance, rest);
+        let receiver = self.get(to)?;
+        if let Some(received) = receiver.balance.checked_add(amount.get()) {
+            receiver.balance = received;
+            return Ok(ReceiptStatus::Executed);
+        }
+        self.get(&body.sender)?.balance = before;
+        Ok(ReceiptStatus::Failed(FailureReason::BalanceOverflow))
     }
 
     /// Takes the nonce of a transaction that moves no amount.
     pub(super) fn take_nonce(&mut self, body: &TransactionBody) -> Result<NonceCheck, ExecuteError> {
         let sender = self.get(&body.sender)?;
-        let check = check_nonce(body, &sender);
+        let check = check_nonce(body, sender);
         if check == NonceCheck::Next {
-            self.set(body.sender, Account { nonce: next(sender.nonce), ..sender });
+            sender.nonce = next(sender.nonce);
         }
         Ok(check)
     }
 
     /// The writes of all accounts that are not what they were.
     pub(super) fn write_to(self, writes: &mut WriteSet) {
-        for (id, (before, now)) in self.touched {
-            if before != now {
-                writes.insert(StateKey::account(&id), Some(now.encode()));
+        let changed = self.touched.into_iter().filter(|touched| touched.before != touched.now);
+        // Sorted at once: an insertion for each would look for its place.
+        writes.append(&mut changed.map(|touched| (touched.key, Some(touched.now.encode()))).collect());
+    }
+
+    fn get(&mut self, id: &AccountId) -> Result<&mut Account, ExecuteError> {
+        let place = match self.places.get(id) {
+            Some(place) => *place,
+            None => {
+                let key = StateKey::account(id);
+                let before: Account = load(self.state, &key)?.unwrap_or_default();
+                self.places.insert(*id, self.touched.len());
+                self.touched.push(Touched { key, before, now: before });
+                self.touched.len() - 1
             }
-        }
-    }
-
-    /// What the receiver has once the amount has left the sender, who may be the receiver.
-    fn receiver_balance(
-        &mut self,
-        sender: &AccountId,
-        to: &AccountId,
-        rest: crate::types::Amount,
-    ) -> Result<crate::types::Amount, ExecuteError> {
-        if sender == to { Ok(rest) } else { Ok(self.get(to)?.balance) }
-    }
-
-    fn get(&mut self, id: &AccountId) -> Result<Account, ExecuteError> {
-        if let Some((_, now)) = self.touched.get(id) {
-            return Ok(*now);
-        }
-        let account: Account = load(self.state, &StateKey::account(id))?.unwrap_or_default();
-        self.touched.insert(*id, (account, account));
-        Ok(account)
-    }
-
-    fn set(&mut self, id: AccountId, account: Account) {
-        if let Some((_, now)) = self.touched.get_mut(&id) {
-            *now = account;
-        }
+        };
+        let touched = self.touched.get_mut(place).expect("every place is that of a touched account");
+        Ok(&mut touched.now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The lane of accounts: each sender's transactions in nonce order, all senders in order of arrival.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Filling, Fit, Refusal, Waiting};
 use crate::types::{AccountId, Height, Nonce, TransactionBody, TransactionId};
@@ -8,13 +8,13 @@ use crate::types::{AccountId, Height, Nonce, TransactionBody, TransactionId};
 /// What waits of all accounts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AccountLane {
-    senders: BTreeMap<AccountId, Sender>,
+    senders: HashMap<AccountId, Sender>,
     /// In order of arrival: whose transaction with which nonce.
     arrivals: BTreeMap<u64, (AccountId, Nonce)>,
     /// Those of them that are in no batch yet, and do not wait behind a gap as far as is known.
     unsealed: BTreeMap<u64, (AccountId, Nonce)>,
-    /// By the last height at which they may be executed.
-    expiries: BTreeSet<(Height, AccountId, Nonce)>,
+    /// Their arrivals by the last height at which they may be executed.
+    expiries: BTreeSet<(Height, u64)>,
     next_arrival: u64,
     bytes: usize,
 }
@@ -110,7 +110,7 @@ impl AccountLane {
         self.bytes += waiting.bytes;
         self.arrivals.insert(arrival, (account, nonce));
         self.unsealed.insert(arrival, (account, nonce));
-        self.expiries.insert((waiting.valid_until(), account, nonce));
+        self.expiries.insert((waiting.valid_until(), arrival));
         let sender = self.senders.entry(account).or_default();
         sender.waiting.insert(nonce, (arrival, waiting));
         if nonce.checked_add(1).is_some_and(|next| sender.waiting.contains_key(&next)) {
@@ -204,11 +204,14 @@ impl AccountLane {
 
     pub(super) fn drop_expired(&mut self, decided: Height) -> Vec<TransactionId> {
         let mut expired = Vec::new();
-        while let Some((valid_until, account, nonce)) = self.expiries.first().copied() {
+        while let Some((valid_until, arrival)) = self.expiries.first().copied() {
             if valid_until > decided {
                 break;
             }
-            expired.extend(self.remove(&account, nonce).map(|waiting| waiting.transaction.id()));
+            self.expiries.pop_first();
+            let waiting = self.arrivals.get(&arrival).copied();
+            let waiting = waiting.and_then(|(account, nonce)| self.remove(&account, nonce));
+            expired.extend(waiting.map(|waiting| waiting.transaction.id()));
         }
         expired
     }
@@ -224,7 +227,7 @@ impl AccountLane {
         }
         self.arrivals.remove(&arrival);
         self.unsealed.remove(&arrival);
-        self.expiries.remove(&(waiting.valid_until(), *account, nonce));
+        self.expiries.remove(&(waiting.valid_until(), arrival));
         self.bytes -= waiting.bytes;
         Some(waiting)
     }

@@ -3,13 +3,13 @@
 //! Nothing is ever evicted: what does not fit is refused when it comes, so whatever was accepted stays until it is
 //! included or expires. A transaction leaves the queue when a block with it is decided, is remembered until it is
 //! executed, and returns if its nonce was ahead. Iteration is in order of keys and of arrival, so equal inputs give
-//! equal blocks.
+//! equal blocks; what is hashed is only asked, never walked.
 
 mod accounts;
 mod batches;
 mod sessions;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use thiserror::Error;
 
@@ -128,12 +128,12 @@ pub struct Mempool {
     decided: Height,
     accounts: AccountLane,
     sessions: SessionLane,
-    waiting: BTreeSet<TransactionId>,
+    waiting: HashSet<TransactionId>,
     /// What decided blocks include that are not executed yet, in their order.
     included: BTreeMap<Height, Vec<Included>>,
     /// Nonces of what waited here and is included: kept free, since it may come back deferred.
-    reserved: BTreeSet<(AccountId, Nonce)>,
-    remembered: BTreeSet<TransactionId>,
+    reserved: HashSet<(AccountId, Nonce)>,
+    remembered: HashSet<TransactionId>,
     remembered_order: VecDeque<TransactionId>,
 }
 
@@ -147,10 +147,10 @@ impl Mempool {
             decided,
             accounts: AccountLane::default(),
             sessions: SessionLane::default(),
-            waiting: BTreeSet::new(),
+            waiting: HashSet::new(),
             included: BTreeMap::new(),
-            reserved: BTreeSet::new(),
-            remembered: BTreeSet::new(),
+            reserved: HashSet::new(),
+            remembered: HashSet::new(),
             remembered_order: VecDeque::new(),
         }
     }
