@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
 use crate::network::NetworkAccess;
+use crate::peers::PeerAccess;
 use crate::template::NodeTemplate;
 
 /// What one node shall be.
@@ -57,6 +58,9 @@ pub struct ValidatorNodeSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub identity_secret: Option<String>,
+    /// How the node meets those of other members.
+    #[serde(default, skip_serializing_if = "PeerAccess::is_unset")]
+    pub p2p: PeerAccess,
     /// How the pod and the volume are made.
     #[serde(default)]
     pub node: NodeTemplate,

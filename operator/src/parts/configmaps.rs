@@ -14,7 +14,8 @@ use super::context::{GroupContext, NodeContext, PeerPlace};
 /// # Errors
 /// When the configuration is one that the node would refuse.
 pub fn node_config(node: &NodeContext) -> Result<ConfigMap, ConfigError> {
-    let text = config(node, &node.peers, node.settings.log_level)?;
+    let peers: Vec<PeerPlace> = node.peers.iter().chain(&node.outside).cloned().collect();
+    let text = config(node, &peers, node.settings.log_level)?;
     Ok(ConfigMap {
         metadata: node.metadata(&node.name),
         data: Some([(names::FILE_CONFIG.to_string(), text)].into()),

@@ -103,6 +103,18 @@ fn every_setting_of_a_node_reaches_its_children() {
 }
 
 #[test]
+fn a_node_of_one_member_meets_those_of_the_others_and_trusts_their_authorities() {
+    let mut node = node("node-smallest.in.yaml");
+    node.p2p = input("node-member.in.yaml");
+    let (identity, address) = ("ab".repeat(32), "node-0.home.example.org:31100".to_string());
+    node.outside = vec![PeerPlace { identity, address }];
+    let pem = CertificatePem { certificate: "CERT".into(), key: "KEY".into(), authorities: "CA".into() };
+    let mut all = children(&node);
+    all.push(value(&secrets::node_tls(&node, &pem, "MEMBERS")));
+    compare("node-member.out.yaml", &all);
+}
+
+#[test]
 fn a_group_has_a_budget_a_service_and_a_genesis() {
     let group = group();
     let hash = "ab".repeat(32);
@@ -129,7 +141,7 @@ fn a_network_has_an_authority_a_client_and_a_closed_door() {
             value(&secrets::certificate_authority(&network, "CA", "KEY")),
             value(&secrets::client(&network, &pem)),
             value(&secrets::identity(&node, "PEM")),
-            value(&secrets::node_tls(&node, &pem)),
+            value(&secrets::node_tls(&node, &pem, "")),
         ],
     );
 }

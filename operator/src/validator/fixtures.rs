@@ -98,6 +98,7 @@ pub fn observed() -> Observed {
         }),
         tls: None,
         authority: None,
+        members: Ok(String::new()),
         pod: Some(pod("demo-main-0")),
         connection: None,
         answer: Answer::Says(Box::new(says())),

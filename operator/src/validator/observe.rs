@@ -10,6 +10,7 @@ use node_api::node_core::types::{ChainId, Identity};
 use node_api::{genesis, keys, proto};
 
 use crate::authorities::Authority;
+use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::Facts;
 use crate::chain::nodes::{Node, Target};
@@ -37,6 +38,8 @@ pub struct Observed {
     pub tls: Option<Secret>,
     /// The network's authority.
     pub authority: Option<Authority>,
+    /// The authorities of other members.
+    pub members: Result<String, Unusable>,
     /// Its pod.
     pub pod: Option<Pod>,
     /// Its node, if there is a pod to call.
@@ -152,7 +155,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
     let awaits_authority = has_network && recorded_authority.is_none();
     let certificate = names::tls_secret(&owner.name);
-    let (identity, tls, authority, claim) = tokio::try_join!(
+    let (identity, tls, authority, claim, members) = tokio::try_join!(
         identity(context, &node, &owner),
         context.certificate(&owner, &certificate),
         async {
@@ -163,6 +166,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
             context.shared.authorities.get(client, &namespace, &node.spec.network).await
         },
         claim(context, &node, &owner),
+        bundles::read(context, &namespace, &node.spec.p2p.trusted_authorities),
     )?;
     let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
     let group = context.group(&namespace, &node.spec.group);
@@ -210,6 +214,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         claim,
         tls,
         authority,
+        members,
         pod,
         missing,
         chain,
