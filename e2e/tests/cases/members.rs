@@ -17,8 +17,6 @@ use serde_json::{Value, json};
 use super::{alpha, manifest};
 use crate::Scene;
 
-const CHAIN: &str = "alpha-main";
-
 /// A group joins the chain of another namespace: first with a wrong genesis, which writes nothing, then with the right
 /// one. It follows without a vote until the governance of the chain votes it in, signs, and is voted out again. Both sides
 /// say what is.
@@ -63,7 +61,8 @@ pub async fn a_group_in_another_namespace_joins_a_chain(scene: &Scene) -> Result
     let client = client_of(&home, &Access::operator(&home).await?, "alpha-main-0").await?;
     let (nonce, height) = (client.governance().await?.nonce, client.status().await?.height);
     let (nonce, valid_until) = (Nonce::new(nonce), Height::new(height + 100));
-    submit(&home, unsigned(&GovernanceTerms { incarnation: genesis.incarnation(), nonce, valid_until }, change)).await?;
+    submit(&home, unsigned(&GovernanceTerms { incarnation: genesis.incarnation(), nonce, valid_until }, change))
+        .await?;
     home.wait_all_signing(4, 60).await.context("the chain goes on without the guest")?;
     let document = waits_for_governance(&guest).await.context("the guest would come back")?;
     ensure!(document.contains(&format!("add voter {identity} ")), "{document}");
@@ -80,7 +79,7 @@ fn guest(scene: &Scene) -> Network {
     Network::new(&scene.environment, &scene.client, &namespace, "beta", "main")
 }
 
-/// A group that joins the chain.
+/// A group that joins the chain `alpha-<name>`.
 fn group(name: &str, hash: &str, peers: &str) -> Result<Value> {
     let mut peers: Value = serde_json::from_str(peers)?;
     if peers.as_array().is_some_and(Vec::is_empty) {
@@ -91,7 +90,7 @@ fn group(name: &str, hash: &str, peers: &str) -> Result<Value> {
         "trustedAuthorities": [{"configMap": "home-ca"}],
         "peers": peers,
     });
-    Ok(json!({"name": name, "replicas": 1, "chain": {"id": CHAIN}, "external": external}))
+    Ok(json!({"name": name, "replicas": 1, "chain": {"id": format!("alpha-{name}")}, "external": external}))
 }
 
 /// The manifest of `beta` with these groups, open to the nodes of the home side.
@@ -183,7 +182,8 @@ async fn says(guest: &Network, signing: &str, power: &str) -> Result<()> {
     eventually(&format!("status says {signing}"), 30, || async {
         let group = guest.object("ConsensusGroup", &guest.group).await?;
         let text = |group: &DynamicObject, path: &str| group.data.pointer(path).map(ToString::to_string);
-        let said = (text(&group, "/status/signing"), text(&group, "/status/totalPower"), text(&group, "/status/margin"));
+        let said =
+            (text(&group, "/status/signing"), text(&group, "/status/totalPower"), text(&group, "/status/margin"));
         let wanted = (Some(format!("\"{signing}\"")), Some(power.to_string()), Some("1".to_string()));
         ensure!(said == wanted, "{said:?}");
         let available = condition(&group, "Available");

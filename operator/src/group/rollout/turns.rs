@@ -82,7 +82,8 @@ mod tests {
         for interval in [10, 500, 1_000, 60_000] {
             let length = blocks(interval);
             let shown = length / PARTS * (PARTS - 1);
-            let may = |number: u32, height| wait(&own(&[number]), &format!("i{number}"), &at(height), interval).is_none();
+            let may =
+                |number: u32, height| wait(&own(&[number]), &format!("i{number}"), &at(height), interval).is_none();
             let mut last: Option<(u32, u64)> = None;
             for height in 0..length * 12 {
                 for number in 0..5 {

@@ -233,9 +233,11 @@ fn a_voter_of_another_member_that_is_silent_is_named_by_its_identity_and_costs_t
     let voter = facts.voters.values_mut().next().expect("a voter");
     voter.is_signing = false;
     (facts.signing_power, facts.margin) = (3, 0);
-    let risk = conditions::find(&status(&seen, &Progress::Unchanged, 0).conditions, ConditionType::QuorumAtRisk).cloned();
+    let risk =
+        conditions::find(&status(&seen, &Progress::Unchanged, 0).conditions, ConditionType::QuorumAtRisk).cloned();
     let risk = risk.expect("there");
     assert_eq!(risk.reason, "NoMarginLeft");
-    let silent: String = seen.facts.as_ref().and_then(|facts| facts.voters.keys().next()).expect("a voter").chars().take(16).collect();
+    let silent: String =
+        seen.facts.as_ref().and_then(|facts| facts.voters.keys().next()).expect("a voter").chars().take(16).collect();
     assert!(risk.message.contains(&silent), "{}", risk.message);
 }
