@@ -142,6 +142,12 @@ pub fn p2p_service(node: &str) -> String {
     format!("{node}-p2p")
 }
 
+/// The Service by which nodes outside of the cluster reach this one: `<vnode>-p2p-external`.
+#[must_use]
+pub fn p2p_external_service(node: &str) -> String {
+    format!("{node}-p2p-external")
+}
+
 /// Address that other nodes dial: `<vnode>-p2p.<namespace>.svc:7100`.
 #[must_use]
 pub fn p2p_address(node: &str, namespace: &str) -> String {

@@ -1,9 +1,13 @@
 //! Members of a chain in other namespaces and clusters: whom nodes trust and let in, and what joins a chain that lives
 //! elsewhere.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::schemas;
 
 fn key_default() -> String {
     "ca.crt".to_string()
@@ -32,6 +36,41 @@ pub struct PeerAccess {
     #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))")
         .message("p2p.allowedCidrs must be address ranges such as 10.0.0.0/8"))]
     pub allowed_cidrs: Vec<String>,
+    /// Gives each node an address outside of the cluster, which it tells the others. When the address is known, or is another
+    /// one, the node is restarted once. Unset: nodes tell their address inside the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expose: Option<Expose>,
+}
+
+/// How a node is reached from outside of the cluster: a Service of its own, `<vnode>-p2p-external`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Expose {
+    /// Type of the Service, `LoadBalancer` if unset.
+    #[serde(default, rename = "type")]
+    pub kind: ExposeType,
+    /// Annotations on the Service, for example of a cloud's load balancer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::annotation_map")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Type of the Service, `LoadBalancer` if unset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ExposeType {
+    /// An address of the cloud's load balancer.
+    #[default]
+    LoadBalancer,
+}
+
+impl ExposeType {
+    /// The name in a Service.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => "LoadBalancer",
+        }
+    }
 }
 
 impl PeerAccess {

@@ -124,6 +124,10 @@ pub struct ValidatorNodeStatus {
     /// Voting power on the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<i64>,
+    /// Where nodes outside of the cluster reach it, as `host:port`, with `p2p.expose`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 259))]
+    pub p2p_address: Option<String>,
     /// Version that the node runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

@@ -74,6 +74,8 @@ pub struct NodeContext {
     pub access: NetworkAccess,
     /// How it meets nodes of other members.
     pub p2p: PeerAccess,
+    /// Where those reach it, once that is known.
+    pub advertised: Option<String>,
     /// Nodes that it dials, itself included or not.
     pub peers: Vec<PeerPlace>,
     /// Nodes of other members that it dials.
@@ -101,6 +103,7 @@ impl NodeContext {
             settings: NodeSettings::resolve(&node.spec.node, &installation.node_image),
             access: node.spec.network_policy.clone(),
             p2p: node.spec.p2p.clone(),
+            advertised: node.status.as_ref().and_then(|status| status.p2p_address.clone()),
             peers,
             outside: Vec::new(),
             restart: node.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RESTART)).cloned(),

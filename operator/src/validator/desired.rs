@@ -51,6 +51,9 @@ pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desir
     children.push(Child::of(&serviceaccount::service_account(&node))?);
     children.push(Child::of(&configmaps::node_config(&node).map_err(refused(&node))?)?);
     children.push(Child::of(&services::p2p(&node))?);
+    if let Some(expose) = &node.p2p.expose {
+        children.push(Child::of(&services::p2p_external(&node, expose))?);
+    }
     children.push(Child::of(&services::node_rpc(&node))?);
     children.push(Child::of(&statefulset::statefulset(&node, &template_hash(&node)?))?);
     Ok(Desired::Children(children))
