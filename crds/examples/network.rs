@@ -1,6 +1,7 @@
 //! Makes a network in code and prints the manifest that a person would write.
 
 use althing_crds::network::{BlockchainNetworkSpec, NetworkAccess, NetworkGroup};
+use althing_crds::peers::PeerAccess;
 use althing_crds::{BlockchainNetwork, NodeTemplate, chain::Chain, names};
 
 fn main() -> Result<(), serde_yaml::Error> {
@@ -10,6 +11,8 @@ fn main() -> Result<(), serde_yaml::Error> {
         chain: Chain::default(),
         identity_secrets: vec![],
         retired: vec![],
+        external: None,
+        p2p: PeerAccess::default(),
         node: NodeTemplate { image: Some("docker.io/althing/node:0.1.0".to_string()), ..NodeTemplate::default() },
     };
     let spec = BlockchainNetworkSpec {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Chain;
 use crate::conditions::Condition;
 use crate::network::NetworkAccess;
+use crate::peers::{External, PeerAccess};
 use crate::template::NodeTemplate;
 
 /// Voters that a group has when nobody says how many.
@@ -45,6 +46,12 @@ fn replicas_default() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.network == oldSelf.network").message("network cannot be changed"),
+    validation = Rule::new("has(self.external) || self.replicas == 1 || self.replicas >= 4")
+        .message("replicas must be 1 (development) or at least 4: 2 or 3 voters stop as soon as one fails"),
+    validation = Rule::new("has(self.external) == has(oldSelf.external)")
+        .message("external cannot be set later or removed: a chain begins here or elsewhere"),
+    validation = Rule::new("!has(self.external) || (has(self.chain.id) && !has(self.chain.genesisHash) && !has(self.chain.accounts) && !has(self.chain.governance))")
+        .message("external needs chain.id, and excludes chain.genesisHash, accounts and governance: those are in the genesis of the chain"),
     validation = Rule::new("!has(self.identitySecrets) || size(self.identitySecrets) == self.replicas")
         .message("identitySecrets needs one Secret for each of the replicas"),
     validation = Rule::new("has(self.identitySecrets) == has(oldSelf.identitySecrets) && (!has(self.identitySecrets) || self.identitySecrets == oldSelf.identitySecrets)")
@@ -57,11 +64,10 @@ pub struct ConsensusGroupSpec {
     /// changed.
     #[schemars(length(min = 1, max = 39))]
     pub network: String,
-    /// How many voters: 1 for development, or 4 and more.
+    /// How many voters: 1 for development, or 4 and more. With `external`, how many voters of the chain this group shall run:
+    /// any number, and 0 to leave.
     #[serde(default = "replicas_default")]
-    #[schemars(range(min = 1, max = 99))]
-    #[x_kube(validation = Rule::new("self == 1 || self >= 4")
-        .message("replicas must be 1 (development) or at least 4: 2 or 3 voters stop as soon as one fails"))]
+    #[schemars(range(min = 0, max = 99))]
     pub replicas: i32,
     /// What makes this chain: its name, genesis, protocol. It cannot be changed.
     #[serde(default)]
@@ -80,6 +86,12 @@ pub struct ConsensusGroupSpec {
     #[schemars(length(max = 99), inner(length(min = 1, max = 45)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub retired: Vec<String>,
+    /// A chain that lives elsewhere, which this group joins. Unset: the chain begins here. It cannot be set later or removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// How the nodes meet those of other members.
+    #[serde(default, skip_serializing_if = "PeerAccess::is_unset")]
+    pub p2p: PeerAccess,
     /// Settings for the nodes of this group.
     #[serde(default)]
     pub node: NodeTemplate,

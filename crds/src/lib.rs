@@ -13,6 +13,7 @@ pub mod group;
 pub mod names;
 pub mod network;
 pub mod observers;
+pub mod peers;
 pub mod quantity;
 pub mod reasons;
 pub mod scaling;

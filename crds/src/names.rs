@@ -90,6 +90,8 @@ pub const FILE_API_KEYS: &str = "api-keys.yaml";
 pub const FILE_API_KEY: &str = "key";
 /// Key of a genesis ConfigMap.
 pub const FILE_GENESIS: &str = "genesis.json";
+/// Entry with the certificate authorities of other members in a node's certificate Secret, and its file.
+pub const FILE_MEMBERS: &str = "members.crt";
 /// Key of a governance Secret (ed25519, PKCS#8 PEM).
 pub const FILE_GOVERNANCE: &str = "governance.pem";
 /// Folder of the volume in the pod.
@@ -138,6 +140,12 @@ pub fn claim(node: &str) -> String {
 #[must_use]
 pub fn p2p_service(node: &str) -> String {
     format!("{node}-p2p")
+}
+
+/// The Service by which nodes outside of the cluster reach this one: `<vnode>-p2p-external`.
+#[must_use]
+pub fn p2p_external_service(node: &str) -> String {
+    format!("{node}-p2p-external")
 }
 
 /// Address that other nodes dial: `<vnode>-p2p.<namespace>.svc:7100`.

@@ -8,6 +8,7 @@ use crate::chain::Chain;
 use crate::conditions::Condition;
 use crate::gateway::Gateway;
 use crate::observers::Observers;
+use crate::peers::{External, PeerAccess};
 use crate::scaling::TierStatus;
 use crate::template::NodeTemplate;
 
@@ -64,6 +65,12 @@ pub struct BlockchainNetworkSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("!has(self.replicas) || has(self.external) || self.replicas == 1 || self.replicas >= 4")
+        .message("replicas must be 1 (development) or at least 4: 2 or 3 voters stop as soon as one fails"),
+    validation = Rule::new("has(self.external) == has(oldSelf.external)")
+        .message("external cannot be set later or removed: a chain begins here or elsewhere"),
+    validation = Rule::new("!has(self.external) || (has(self.chain.id) && !has(self.chain.genesisHash) && !has(self.chain.accounts) && !has(self.chain.governance))")
+        .message("external needs chain.id, and excludes chain.genesisHash, accounts and governance: those are in the genesis of the chain"),
     validation = Rule::new("!has(self.identitySecrets) || (has(self.replicas) && size(self.identitySecrets) == self.replicas)")
         .message("identitySecrets needs replicas, and one Secret for each of them"),
     validation = Rule::new("has(self.identitySecrets) == has(oldSelf.identitySecrets) && (!has(self.identitySecrets) || self.identitySecrets == oldSelf.identitySecrets)")
@@ -76,11 +83,10 @@ pub struct NetworkGroup {
     #[schemars(length(min = 1, max = 20), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// How many voters: 1 for development, or 4 and more. Set here, this number holds and a scale of the ConsensusGroup
-    /// is undone. Unset: 4 at first, then `kubectl scale cgrp/<name>` decides.
+    /// is undone. Unset: 4 at first, then `kubectl scale cgrp/<name>` decides. With `external`, how many voters of the chain
+    /// this group shall run: any number, and 0 to leave.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 99))]
-    #[x_kube(validation = Rule::new("self == 1 || self >= 4")
-        .message("replicas must be 1 (development) or at least 4: 2 or 3 voters stop as soon as one fails"))]
+    #[schemars(range(min = 0, max = 99))]
     pub replicas: Option<i32>,
     /// What makes this chain: its name, genesis, protocol. It cannot be changed.
     #[serde(default)]
@@ -99,6 +105,12 @@ pub struct NetworkGroup {
     #[schemars(length(max = 99), inner(length(min = 1, max = 45)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub retired: Vec<String>,
+    /// A chain that lives elsewhere, which this group joins. Unset: the chain begins here. It cannot be set later or removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// How the nodes meet those of other members.
+    #[serde(default, skip_serializing_if = "PeerAccess::is_unset")]
+    pub p2p: PeerAccess,
     /// Settings for the nodes of this group.
     #[serde(default)]
     pub node: NodeTemplate,

@@ -73,8 +73,12 @@ reasons! {
     IdentityReused = stalls,
     /// The chain cannot come to this number of voters: one of a single voter stays one.
     MembershipFixed = stalls,
-    /// The genesis is not the one that `chain.genesisHash` names.
+    /// The genesis is not the one that `chain.genesisHash` or `external.genesis.hash` names.
     GenesisMismatch = stalls,
+    /// The ConfigMap that `external.genesis` names does not exist or holds no genesis.
+    GenesisMissing = stalls,
+    /// A ConfigMap of `trustedAuthorities` does not exist or holds no certificates.
+    TrustedAuthorityMissing = stalls,
     // What is made once is gone or is another.
     /// The identity that this node had is gone or is another; a new one is never made.
     IdentityLost = stalls,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
 use crate::network::NetworkAccess;
+use crate::peers::PeerAccess;
 use crate::template::NodeTemplate;
 
 /// What one node shall be.
@@ -57,6 +58,9 @@ pub struct ValidatorNodeSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub identity_secret: Option<String>,
+    /// How the node meets those of other members.
+    #[serde(default, skip_serializing_if = "PeerAccess::is_unset")]
+    pub p2p: PeerAccess,
     /// How the pod and the volume are made.
     #[serde(default)]
     pub node: NodeTemplate,
@@ -120,6 +124,10 @@ pub struct ValidatorNodeStatus {
     /// Voting power on the chain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<i64>,
+    /// Where nodes outside of the cluster reach it, as `host:port`, with `p2p.expose`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 259))]
+    pub p2p_address: Option<String>,
     /// Version that the node runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]

@@ -63,14 +63,14 @@ fn understood(document: &Value) -> Result<(), String> {
         Some("BlockchainNetwork") => parse::<BlockchainNetwork>(document),
         Some("ConsensusGroup") => parse::<ConsensusGroup>(document),
         Some("ValidatorNode") => parse::<ValidatorNode>(document),
-        Some("Namespace" | "PriorityClass" | "Secret" | "Service") => Ok(()),
+        Some("ConfigMap" | "Namespace" | "PriorityClass" | "Secret" | "Service") => Ok(()),
         kind => Err(format!("kind {kind:?} is not expected in an example")),
     }
 }
 
 #[test]
 fn the_good_examples_are_understood_to_the_last_field() {
-    for file in ["devnet.yaml", "gateway.yaml", "production.yaml"] {
+    for file in ["devnet.yaml", "external.yaml", "gateway.yaml", "production.yaml"] {
         let documents = documents(&examples().join(file)).expect("YAML");
         assert!(documents.iter().any(|document| document["kind"] == "BlockchainNetwork"), "{file} has no network");
         for document in &documents {

@@ -51,6 +51,7 @@ impl Access {
             certificate: issued.certificate_pem.into_bytes(),
             key: Zeroizing::new(issued.key_pem.as_bytes().to_vec()),
             authorities: authority.certificate_pem().as_bytes().to_vec(),
+            members: Vec::new(),
         };
         Ok(Self { chain_id, store: TlsStore::from_pem(&pem)? })
     }
@@ -65,6 +66,7 @@ impl Access {
             certificate: network.secret_text(&name, "tls.crt").await?.into_bytes(),
             key: Zeroizing::new(network.secret_text(&name, "tls.key").await?.into_bytes()),
             authorities: network.secret_text(&name, "ca.crt").await?.into_bytes(),
+            members: Vec::new(),
         };
         Ok(Self { chain_id: ChainId::new(network.chain_id().await?)?, store: TlsStore::from_pem(&pem)? })
     }

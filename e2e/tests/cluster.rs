@@ -59,6 +59,15 @@ impl Case {
 }
 
 impl Case {
+    /// All its namespaces: where a chain has a second member, that one has its own.
+    fn namespaces(&self) -> Vec<String> {
+        let own = self.namespace();
+        match self.name {
+            "a_group_in_another_namespace_joins_a_chain" => vec![member_namespace(&own), own],
+            _ => vec![own],
+        }
+    }
+
     /// Whether it needs the metrics API, whose server is built from source the first time.
     fn needs_metrics(&self) -> bool {
         self.name == "gateways_grow_under_load_and_shrink_after_it"
@@ -67,7 +76,12 @@ impl Case {
 
 /// The namespaces of these cases: the operator's rights are given by namespace, so they come before it.
 fn namespaces_of(cases: &[Case]) -> Vec<String> {
-    cases.iter().map(Case::namespace).collect()
+    cases.iter().flat_map(Case::namespaces).collect()
+}
+
+/// The namespace of the second member of a case's chain.
+pub fn member_namespace(namespace: &str) -> String {
+    format!("{namespace}-member")
 }
 
 async fn create_namespace(environment: &Environment, name: &str) -> Result<()> {
@@ -155,15 +169,19 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
             Err(error) => {
                 let reason = format!("case {} ... FAILED ({took} s)\n{error:#}", case.name);
                 println!("{reason}");
-                diagnose(&scene).await;
+                for namespace in case.namespaces() {
+                    diagnose(&scene, &namespace).await;
+                }
                 failed.push(reason);
                 mend(&scene).await;
             }
         }
-        if std::env::var_os("ALTHING_E2E_KEEP").is_none()
-            && let Err(error) = clean(&scene).await
-        {
-            failed.push(format!("cleaning up after {}: {error:#}", scene.namespace));
+        if std::env::var_os("ALTHING_E2E_KEEP").is_none() {
+            for namespace in case.namespaces() {
+                if let Err(error) = clean(&scene.environment, &namespace).await {
+                    failed.push(format!("cleaning up {namespace}: {error:#}"));
+                }
+            }
         }
     }
     write_times(&environment.root, &seconds)?;
@@ -198,9 +216,7 @@ async fn mend(scene: &Scene) {
 }
 
 /// Removes the networks first, while the operator is there, then what is kept.
-async fn clean(scene: &Scene) -> Result<()> {
-    let namespace = scene.namespace.as_str();
-    let environment = &scene.environment;
+async fn clean(environment: &Environment, namespace: &str) -> Result<()> {
     let networks = ["delete", "bcn,cgrp,vnode", "--all", "--namespace", namespace, "--timeout=60s"];
     environment.kubectl_call(&networks).within(90).stdout().await?;
     // The namespace itself stays until the cluster goes: the operator's rights in it belong to the release.
@@ -210,13 +226,12 @@ async fn clean(scene: &Scene) -> Result<()> {
 }
 
 /// Writes what a person needs to understand a failure to `target/e2e/<case>/`.
-async fn diagnose(scene: &Scene) {
-    let folder = scene.environment.root.join("target/e2e").join(&scene.namespace);
+async fn diagnose(scene: &Scene, namespace: &str) {
+    let folder = scene.environment.root.join("target/e2e").join(namespace);
     if let Err(error) = std::fs::create_dir_all(&folder) {
         eprintln!("failed to create {}: {error}", folder.display());
         return;
     }
-    let namespace = scene.namespace.as_str();
     let calls: &[(&str, &[&str])] = &[
         ("objects.txt", &["get", "bcn,cgrp,vnode,all,hpa,pvc,netpol,pdb,secrets,cm", "-n", namespace, "-o", "wide"]),
         ("resources.yaml", &["get", "bcn,cgrp,vnode", "-n", namespace, "-o", "yaml"]),

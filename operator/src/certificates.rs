@@ -1,9 +1,11 @@
 //! Certificates: what is in a Secret, whether it must be issued again, and issuing it. Pure; the time is an input.
 
 use k8s_openapi::api::core::v1::Secret;
-use node_api::node_core::types::ChainId;
-use node_api::pki::{CertificateAuthority, EntranceFacts, LeafFacts, Validity, is_entrance_issued_by, is_issued_by};
-use node_api::roles::{Role, SpiffeId};
+use node_api::node_core::types::{ChainId, Identity};
+use node_api::pki::{
+    CertificateAuthority, EntranceFacts, IssuedCertificate, LeafFacts, Validity, is_entrance_issued_by, is_issued_by,
+};
+use node_api::roles::{NodeRole, Role, SpiffeId};
 use node_api::tls::TlsPem;
 
 use crate::error::Error;
@@ -103,6 +105,19 @@ pub fn issue_own(authority: &CertificateAuthority, chain_id: &ChainId, now_s: u6
     let what = id.to_string();
     let issued = authority.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))?;
     Ok(TlsPem::from_issued(&issued, authority.certificate_pem()))
+}
+
+/// Issues a certificate of a node without a vote, as which this process asks nodes of other members. It never leaves this
+/// process.
+pub fn issue_observer(
+    authority: &CertificateAuthority,
+    chain_id: &ChainId,
+    identity: &Identity,
+    now_s: u64,
+) -> Result<IssuedCertificate, Error> {
+    let id = SpiffeId::node(chain_id, NodeRole::Observer, identity);
+    let what = id.to_string();
+    authority.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))
 }
 
 /// Whether the certificate in this Secret can be used until it is looked at again: for this id, by this authority, and

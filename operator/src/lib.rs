@@ -16,6 +16,7 @@
 pub mod apply;
 pub mod authorities;
 pub mod budget;
+pub mod bundles;
 pub mod certificates;
 pub mod chain;
 pub mod config;

@@ -39,6 +39,8 @@ pub struct Memories {
     pub governance: Memory<GovernanceRead>,
     /// Certificate authorities as their networks see them.
     pub authorities: Memory<AuthorityRead>,
+    /// Certificates of other members' authorities.
+    pub bundles: Memory<String>,
     /// Genesis documents with the resourceVersion at which they were read.
     pub genesis: Memory<(String, GenesisRead)>,
     /// Chains without a kept genesis.
@@ -61,6 +63,7 @@ impl Memories {
             certificates: Memory::new(config.pause(CERTIFICATE_AGE_MAX)),
             governance: Memory::new(config.pause(MADE_ONCE_AGE_MAX)),
             authorities: Memory::new(config.pause(MADE_ONCE_AGE_MAX)),
+            bundles: Memory::new(config.pause(REFERENCE_AGE_MAX)),
             genesis: Memory::new(config.pause(VERSION_AGE_MAX)),
             no_genesis: Memory::new(config.pause(NO_GENESIS_AGE_MAX)),
             told: Memory::new(config.pause(TOLD_AGE_MAX)),

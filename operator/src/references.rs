@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use althing_crds::gateway::Gateway;
+use althing_crds::peers::TrustedAuthority;
 use althing_crds::{NodeTemplate, Reason, names};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -13,6 +14,7 @@ use kube::{Api, Resource};
 use node_api::keys;
 use serde::de::DeserializeOwned;
 
+use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
@@ -37,6 +39,8 @@ pub enum Missing {
     GatewaySecret(String, &'static str),
     /// The Secret of this name, with an identity.
     IdentitySecret(String),
+    /// Authorities of other members that the ConfigMap of this name should hold, and why it does not.
+    TrustedAuthority(String, String),
     /// An identity that the Secret of this name should hold, and why it does not.
     Identity(String, String),
     /// An identity of its own: the two Secrets of these names hold the same.
@@ -66,6 +70,10 @@ pub fn refuse(missing: &[Missing]) -> Option<Refusal> {
         Missing::IdentitySecret(name) => {
             Refusal::new(Reason::IdentitySecretMissing, format!("Secret {name} of identitySecrets does not exist"))
         }
+        Missing::TrustedAuthority(name, why) => Refusal::new(
+            Reason::TrustedAuthorityMissing,
+            format!("ConfigMap {name} of trustedAuthorities cannot be used: {why}"),
+        ),
         Missing::Identity(name, why) => Refusal::new(Reason::IdentityInvalid, format!("Secret {name}: {why}")),
         Missing::OwnIdentity(name, other) => Refusal::new(
             Reason::IdentityReused,
@@ -105,6 +113,18 @@ pub async fn read(
     }
     missing.extend(identities(&secrets, identity_secrets).await?);
     Ok(missing)
+}
+
+/// What is missing of the authorities that a group trusts.
+pub async fn read_authorities(
+    context: &Context,
+    namespace: &str,
+    trusted: &[TrustedAuthority],
+) -> Result<Vec<Missing>, Error> {
+    Ok(match bundles::read(context, namespace, trusted).await? {
+        Ok(_) => Vec::new(),
+        Err(Unusable { config_map, why }) => vec![Missing::TrustedAuthority(config_map, why)],
+    })
 }
 
 /// What is missing of what a gateway names.

@@ -103,6 +103,7 @@ impl Kubelet {
             certificate: entry(&tls, "tls.crt")?,
             key: Zeroizing::new(entry(&tls, "tls.key")?),
             authorities: entry(&tls, "ca.crt")?,
+            members: Vec::new(),
         };
         let volume = self.volume(&claim.uid().context("a claim has a UID")?)?;
         let process = Process {

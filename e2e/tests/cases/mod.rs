@@ -7,6 +7,7 @@ mod disturbance;
 mod gateway;
 mod installation;
 mod leaders;
+mod members;
 mod membership;
 mod policies;
 mod refusals;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Case> {
         case!(disturbance::a_killed_validator_catches_up),
         case!(copies::a_copied_volume_never_signs),
         case!(membership::voters_join_and_leave_by_kubectl_scale),
+        case!(members::a_group_in_another_namespace_joins_a_chain),
         case!(volumes::volumes_grow_without_a_restart),
         case!(upgrades::a_rolling_image_change_under_load_loses_nothing),
         case!(leaders::an_operator_killed_in_mid_rollout_resumes),

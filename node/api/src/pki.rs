@@ -228,6 +228,11 @@ impl LeafFacts {
     }
 }
 
+/// Checks a bundle of authorities: it holds at least one certificate, and all of them parse.
+pub fn check_authorities(authorities_pem: &str) -> Result<(), PkiError> {
+    crate::tls::roots_from_pem(authorities_pem.as_bytes()).map(drop)
+}
+
 /// Whether the first certificate of `certificate_pem` was issued by one of the authorities in `authorities_pem` and
 /// counts at `now_s` (Unix seconds).
 pub fn is_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) -> Result<bool, PkiError> {

@@ -16,6 +16,7 @@ fn write(directory: &Path, pem: &TlsPem) {
     fs::write(directory.join("tls.crt"), &pem.certificate).expect("written");
     fs::write(directory.join("tls.key"), &*pem.key).expect("written");
     fs::write(directory.join("ca.crt"), &pem.authorities).expect("written");
+    fs::write(directory.join("members.crt"), &pem.members).expect("written");
 }
 
 /// Swaps a generation of files as the kubelet does: files in a new directory, then one link to it.
@@ -100,6 +101,10 @@ fn files_that_cannot_be_used_leave_the_old_ones_in_use() {
         (
             TlsPem { authorities: Vec::new(), ..good.clone() },
             "failed to use ca.crt: not a certificate: no certificate in the file",
+        ),
+        (
+            TlsPem { members: b"no certificate".to_vec(), ..good.clone() },
+            "failed to use members.crt: not a certificate: no certificate in the file",
         ),
     ];
     for (files, reason) in cases {

@@ -8,7 +8,7 @@ use loopback::{TestServer, authority, chain, current, future, id, identity, past
 use node_api::{
     client::ClientError,
     pki::CertificateAuthority,
-    roles::Role,
+    roles::{Role, SpiffeId},
     tls::{AcceptLimits, Expected, TlsPem},
 };
 use rustls::{ClientConfig, RootCertStore, client::danger::ServerCertVerifier};
@@ -90,6 +90,41 @@ async fn a_certificate_of_another_authority_is_refused_on_both_sides() {
     // We would be let in, and do not trust the server.
     let careful = pem_with(&ours, &user, current(), theirs.certificate_pem());
     assert_eq!(outcome(&server, &careful).await, "refused by the client: unknownissuer");
+}
+
+/// What a node of `ours` uses that trusts the nodes of `theirs`.
+fn with_members(ours: &CertificateAuthority, id: &SpiffeId, theirs: &CertificateAuthority) -> TlsPem {
+    TlsPem { members: theirs.certificate_pem().as_bytes().to_vec(), ..pem(ours, id) }
+}
+
+#[tokio::test]
+async fn another_member_names_nodes_and_nobody_else() {
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let home = with_members(&ours, &validator("demo", 1), &theirs);
+    let server = TestServer::start_for_peers(store(&home)).await;
+    let observer = id("demo", Role::Observer, &identity(9).to_string());
+    let member = |id: &SpiffeId| with_members(&theirs, id, &ours);
+    assert_eq!(outcome(&server, &member(&observer)).await, format!("seen as {observer}"));
+    for role in [Role::Operator, Role::Client, Role::Gateway] {
+        assert_eq!(outcome(&server, &member(&id("demo", role, "somebody"))).await, "refused by the server", "{role}");
+    }
+    // The own authority names everybody, as before.
+    let operator = id("demo", Role::Operator, "operator");
+    assert_eq!(outcome(&server, &pem(&ours, &operator)).await, format!("seen as {operator}"));
+    // A node of another chain is no node of this one, and a third authority is nobody's.
+    let stranger = with_members(&authority("third"), &observer, &ours);
+    assert_eq!(outcome(&server, &stranger).await, "refused by the server");
+    let elsewhere = member(&id("other", Role::Observer, &identity(9).to_string()));
+    assert_eq!(outcome(&server, &elsewhere).await, "refused by the server");
+}
+
+#[tokio::test]
+async fn calls_are_for_those_whom_the_own_authority_names() {
+    let (ours, theirs) = (authority("ours"), authority("theirs"));
+    let server = TestServer::start(store(&with_members(&ours, &validator("demo", 1), &theirs))).await;
+    let observer = id("demo", Role::Observer, &identity(9).to_string());
+    assert_eq!(outcome(&server, &with_members(&theirs, &observer, &ours)).await, "refused by the server");
+    assert_eq!(outcome(&server, &pem(&ours, &observer)).await, format!("seen as {observer}"));
 }
 
 #[tokio::test]

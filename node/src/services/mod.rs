@@ -22,7 +22,7 @@ use node_api::{
         peer_server::PeerServer, transactions_server::TransactionsServer, validators_server::ValidatorsServer,
         votes_server::VotesServer,
     },
-    tls::{AcceptLimits, TlsStore, incoming},
+    tls::{AcceptLimits, TlsStore, incoming, incoming_peers},
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -92,11 +92,13 @@ pub async fn serve_api(
     Ok(())
 }
 
-/// Serves peers until `stop` is cancelled.
+/// Serves peers until `stop` is cancelled. What the voters see is answered here too: the operator of another member reaches
+/// no other port.
 pub async fn serve_peers(
     listener: TcpListener,
     tls: Arc<TlsStore>,
     peers: PeerService,
+    handle: Handle,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let peers = PeerServer::new(peers)
@@ -105,7 +107,8 @@ pub async fn serve_peers(
     server()
         .layer(AuthorizeLayer)
         .add_service(peers)
-        .serve_with_incoming_shutdown(incoming(listener, tls, AcceptLimits::default()), stop.cancelled_owned())
+        .add_service(ValidatorsServer::new(validators::ValidatorsService::new(handle)))
+        .serve_with_incoming_shutdown(incoming_peers(listener, tls, AcceptLimits::default()), stop.cancelled_owned())
         .await?;
     Ok(())
 }

@@ -311,8 +311,8 @@ struct ServerParts {
 fn spawn_servers(servers: &mut JoinSet<Result<(), LaunchError>>, parts: ServerParts) {
     let ServerParts { listeners, peers, tls, handle, verifier, metrics, health, stop } = parts;
     let Listeners { p2p, grpc, http } = listeners;
-    let (peer_tls, peer_stop) = (Arc::clone(&tls), stop.clone());
-    servers.spawn(async move { Ok(services::serve_peers(p2p, peer_tls, peers, peer_stop).await?) });
+    let (peer_tls, peer_handle, peer_stop) = (Arc::clone(&tls), handle.clone(), stop.clone());
+    servers.spawn(async move { Ok(services::serve_peers(p2p, peer_tls, peers, peer_handle, peer_stop).await?) });
     let api_stop = stop.clone();
     servers.spawn(async move { Ok(services::serve_api(grpc, tls, handle, verifier, api_stop).await?) });
     servers.spawn(async move { http::serve(http, metrics, health, stop).await.map_err(LaunchError::Http) });

@@ -61,6 +61,7 @@ impl Rogue {
             certificate: leaf.certificate_pem.clone().into_bytes(),
             key: leaf.key_pem.as_bytes().to_vec().into(),
             authorities: ca_pem.into_bytes(),
+            members: Vec::new(),
         };
         Self { tls: TlsStore::from_pem(&pem).expect("it fits together"), identity }
     }

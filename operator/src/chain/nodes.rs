@@ -8,7 +8,7 @@ use node_api::client::{Client, ClientError, ClientOptions};
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::pki::CertificateAuthority;
 use node_api::proto;
-use node_api::tls::{Expected, TcpDialer, TlsDialer, TlsStore};
+use node_api::tls::{Expected, TcpDialer, TlsDialer, TlsError, TlsPem, TlsStore};
 
 use super::agreement::{Report, VoterSeen};
 use super::grants::{Ended, Grant, Question, Volume};
@@ -37,15 +37,31 @@ pub struct Target {
     pub address: String,
 }
 
+/// As whom this process calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Caller {
+    /// The operator of the node.
+    Operator,
+    /// A node without a vote: what nodes of other members take this process for.
+    Observer,
+}
+
+/// What is trusted at the other end, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Trust {
+    authority: String,
+    members: String,
+}
+
 struct Store {
-    authority_pem: String,
+    trust: Trust,
     made: Instant,
     tls: Arc<TlsStore>,
 }
 
 struct Kept {
     target: Target,
-    authority_pem: String,
+    trust: Trust,
     used: Instant,
     client: Client,
 }
@@ -53,29 +69,54 @@ struct Kept {
 /// Connections to nodes, and the operator's certificates for them.
 pub struct Dialers {
     metrics: Arc<Metrics>,
-    stores: Mutex<HashMap<(String, ChainId), Store>>,
+    /// As which observer this process asks: nobody has its key.
+    observer: Identity,
+    stores: Mutex<HashMap<(String, ChainId, Caller), Store>>,
     clients: Mutex<HashMap<(String, String), Kept>>,
 }
 
 impl Dialers {
     /// No connections yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, stores: Mutex::default(), clients: Mutex::default() }
+        let observer = Identity::new(rand::random());
+        Self { metrics, observer, stores: Mutex::default(), clients: Mutex::default() }
     }
 
     /// The connection to a node; it is made with the first call.
     pub fn node(&self, target: &Target, authority: &CertificateAuthority, now_s: u64) -> Result<Node, Error> {
-        let tls = self.store(target, authority, now_s)?;
+        let trust = Trust { authority: authority.certificate_pem().to_string(), members: String::new() };
+        let tls = self
+            .store(target, Caller::Operator, &trust, || certificates::issue_own(authority, &target.chain_id, now_s))?;
+        Ok(self.client(target, tls, trust))
+    }
+
+    /// The connection to a node of another member, whose authority is one of `members`.
+    pub fn outside(
+        &self,
+        target: &Target,
+        authority: &CertificateAuthority,
+        members: &str,
+        now_s: u64,
+    ) -> Result<Node, Error> {
+        let trust = Trust { authority: authority.certificate_pem().to_string(), members: members.to_string() };
+        let tls = self.store(target, Caller::Observer, &trust, || {
+            let issued = certificates::issue_observer(authority, &target.chain_id, &self.observer, now_s)?;
+            let pem = TlsPem::from_issued(&issued, authority.certificate_pem());
+            Ok(TlsPem { members: members.as_bytes().to_vec(), ..pem })
+        })?;
+        Ok(self.client(target, tls, trust))
+    }
+
+    fn client(&self, target: &Target, tls: Arc<TlsStore>, trust: Trust) -> Node {
         let key = (target.namespace.clone(), target.node.clone());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|_, kept| kept.used.elapsed() < CLIENT_IDLE_MAX);
-        let authority_pem = authority.certificate_pem();
         if let Some(kept) = clients.get_mut(&key)
             && kept.target == *target
-            && kept.authority_pem == authority_pem
+            && kept.trust == trust
         {
             kept.used = Instant::now();
-            return Ok(Node { client: kept.client.clone(), metrics: Arc::clone(&self.metrics) });
+            return Node { client: kept.client.clone(), metrics: Arc::clone(&self.metrics) };
         }
         let expected = Expected::node(&target.chain_id, &target.identity);
         let options = ClientOptions {
@@ -84,39 +125,30 @@ impl Dialers {
             ..ClientOptions::default()
         };
         let client = Client::lazy(TlsDialer::new(TcpDialer::new(&target.address), tls, expected), options);
-        let kept = Kept {
-            target: target.clone(),
-            authority_pem: authority_pem.to_string(),
-            used: Instant::now(),
-            client: client.clone(),
-        };
-        clients.insert(key, kept);
-        Ok(Node { client, metrics: Arc::clone(&self.metrics) })
+        clients.insert(key, Kept { target: target.clone(), trust, used: Instant::now(), client: client.clone() });
+        Node { client, metrics: Arc::clone(&self.metrics) }
     }
 
-    fn store(&self, target: &Target, authority: &CertificateAuthority, now_s: u64) -> Result<Arc<TlsStore>, Error> {
-        let key = (target.namespace.clone(), target.chain_id.clone());
+    fn store(
+        &self,
+        target: &Target,
+        caller: Caller,
+        trust: &Trust,
+        issue: impl FnOnce() -> Result<TlsPem, Error>,
+    ) -> Result<Arc<TlsStore>, Error> {
+        let failed = |error: TlsError| Error::Certificates { what: target.node.clone(), message: error.to_string() };
+        let key = (target.namespace.clone(), target.chain_id.clone(), caller);
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(&key)
-            && store.authority_pem == authority.certificate_pem()
-        {
-            if store.made.elapsed() < STORE_AGE_MAX {
-                return Ok(Arc::clone(&store.tls));
+        let tls = match stores.get(&key).filter(|store| store.trust == *trust) {
+            Some(store) if store.made.elapsed() < STORE_AGE_MAX => return Ok(Arc::clone(&store.tls)),
+            Some(store) => {
+                // Connections that are kept take up the new certificate when they are made again.
+                store.tls.replace(&issue()?).map_err(failed)?;
+                Arc::clone(&store.tls)
             }
-            // Connections that are kept take up the new certificate when they are made again.
-            let pem = certificates::issue_own(authority, &target.chain_id, now_s)?;
-            let replaced = store.tls.replace(&pem);
-            replaced.map_err(|error| Error::Certificates { what: target.node.clone(), message: error.to_string() })?;
-            let tls = Arc::clone(&store.tls);
-            let authority_pem = authority.certificate_pem().to_string();
-            stores.insert(key, Store { authority_pem, made: Instant::now(), tls: Arc::clone(&tls) });
-            return Ok(tls);
-        }
-        let pem = certificates::issue_own(authority, &target.chain_id, now_s)?;
-        let tls = TlsStore::from_pem(&pem)
-            .map_err(|error| Error::Certificates { what: target.node.clone(), message: error.to_string() })?;
-        let authority_pem = authority.certificate_pem().to_string();
-        stores.insert(key, Store { authority_pem, made: Instant::now(), tls: Arc::clone(&tls) });
+            None => TlsStore::from_pem(&issue()?).map_err(failed)?,
+        };
+        stores.insert(key, Store { trust: trust.clone(), made: Instant::now(), tls: Arc::clone(&tls) });
         Ok(tls)
     }
 }

@@ -66,6 +66,9 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     if is_over(observed) {
         return Ok(Advance::Done);
     }
+    if observed.is_external() && observed.kept_genesis().is_none() {
+        return Ok(Advance::Waiting("the genesis of the chain is not kept yet".to_string()));
+    }
     for _ in 0..STEPS_MAX {
         let Some(nonce) = begin(context, observed).await? else { continue };
         let collected = collect(observed, nonce).await;
@@ -98,7 +101,8 @@ fn is_over(observed: &Observed) -> bool {
     let Some(recorded) = observed.status().and_then(|status| status.genesis_hash.as_deref()) else { return false };
     let is_kept = observed.kept_genesis().is_some_and(|genesis| genesis.hash().to_string() == recorded);
     let follows = |said: &proto::GetStatusResponse| has_started(said) && hex::encode(&said.genesis_hash) == recorded;
-    is_kept && observed.voters.iter().all(|voter| voter.said.as_ref().map_or(true, follows))
+    let mut voters = observed.voters.iter().filter(|voter| !observed.is_newcomer(voter));
+    is_kept && voters.all(|voter| voter.said.as_ref().map_or(true, follows))
 }
 
 /// The nonce of the ceremony; when there is none yet, it is recorded first and nothing is answered.
@@ -127,6 +131,10 @@ struct Collected {
 
 async fn collect(observed: &Observed, nonce: CeremonyNonce) -> Collected {
     let asked = observed.voters.iter().map(|voter| async move {
+        // It is brought to the chain by the change that shall give it a vote.
+        if observed.is_newcomer(voter) {
+            return Err("it has no vote yet".to_string());
+        }
         let Some(connection) = &voter.connection else {
             return Err(voter.said.as_ref().err().cloned().unwrap_or_else(|| "no pod".to_string()));
         };

@@ -89,6 +89,7 @@ fn node(observed: &Observed, group: &GroupContext, number: u32) -> ValidatorNode
             chain_id: observed.chain_id.clone(),
             role: Role::Validator,
             identity_secret,
+            p2p: spec.p2p.with(spec.external.as_ref()),
             node: spec.node.clone(),
             network_policy: spec.network_policy.clone(),
         },

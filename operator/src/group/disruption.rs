@@ -13,8 +13,8 @@ use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
-use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide};
-use super::{ceremony, desired};
+use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide, turns};
+use super::{ceremony, desired, outside};
 use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
@@ -62,6 +62,9 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
             Ok(Progress::Going(format!("waiting for {node} to sign above height {height}")))
         }
         Move::Begin(index) => {
+            if let Some(why) = members.get(index).and_then(|member| waits(observed, member, observed.facts.as_ref())) {
+                return Ok(Progress::Going(why));
+            }
             let Some((name, uid)) =
                 members.get(index).and_then(|member| Some((member.name.clone(), member.pod.as_ref()?.uid.clone())))
             else {
@@ -73,6 +76,14 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         }
         Move::Evict(index) => evict(context, owner, observed, index).await,
     }
+}
+
+/// Why this voter has to wait for its turn in a chain that others run as well. A pod that fails signs nothing.
+fn waits(observed: &Observed, member: &Member, facts: Option<&Facts>) -> Option<String> {
+    let is_failing = member.pod.as_ref().is_some_and(|pod| pod.is_failing);
+    let (false, Some(identity), Some(facts)) = (is_failing, &member.identity, facts) else { return None };
+    let own = observed.voters.iter().filter_map(|voter| voter.identity().map(str::to_string)).collect();
+    turns::wait(&own, identity, facts, observed.block_interval_ms())
 }
 
 /// The restart that is written down.
@@ -125,6 +136,10 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
     if let Err(why) = confirm(&live.members, &begun, live.facts.as_ref()) {
         return Ok(Progress::Going(why));
     }
+    let member = live.members.iter().find(|member| member.name == voter.name);
+    if let Some(why) = member.and_then(|member| waits(observed, member, live.facts.as_ref())) {
+        return Ok(Progress::Going(why));
+    }
     if !live.is_budget_current {
         return Ok(Progress::Going("waiting until the disruption budget counts the voters as they are".to_string()));
     }
@@ -159,10 +174,13 @@ struct Live {
 
 /// Reads spec, pods and budget from the API server and asks every voter, past all caches.
 async fn look_again(context: &Context, owner: &Owner, observed: &Observed, target: &str) -> Result<Live, Error> {
-    let voters = observe::voters_again(context, owner, observed, target).await?;
+    let (voters, outside) = tokio::try_join!(
+        observe::voters_again(context, owner, observed, target),
+        outside::ask(context, owner, observed),
+    )?;
     let installation = context.installation();
     let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
-    let facts = observe::facts(&voters);
+    let facts = observe::facts(&voters, &outside);
     let pod = voters.iter().find(|voter| voter.name == target).and_then(|voter| voter.pod.as_ref());
     let is_ready = pod.is_some_and(is_pod_ready);
     let name = althing_crds::names::disruption_budget(&owner.name);

@@ -57,10 +57,13 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         None => None,
     };
     let identities = identities(owner, observed.voters.iter().chain(&newcomer));
+    let is_dead = is_dead(observed).await;
+    let change = change.map(|change| Change { proposed_until: change.proposed_until.filter(|_| !is_dead), ..change });
     let view = View {
         replicas: u32::try_from(observed.group.spec.replicas).unwrap_or(0),
         retired: &retired(owner, observed),
-        numbers: &observed.numbers,
+        is_external: observed.is_external(),
+        numbers: &observed.members(),
         identities: &identities,
         change: change.as_ref(),
         newcomer_lacks: newcomer_lacks.as_deref(),
@@ -72,13 +75,15 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         Move::Wait(why) => Ok(waiting(observed, why)),
         Move::Begin(change) => {
             let why = say(&change);
-            let numbers = observed.numbers.clone();
+            // One that was voted out by others and has to come back is a newcomer again.
+            let mut numbers = observed.members();
+            numbers.retain(|number| change.direction == Direction::Leave || *number != change.number);
             write(context, observed, numbers, Some(written(&change))).await?;
             tell(context, observed, "VoterChangeBegun", why.clone()).await;
             Ok(Progress::Going(why))
         }
         Move::Forget => {
-            let numbers = observed.numbers.clone();
+            let numbers = observed.members();
             write(context, observed, numbers, None).await?;
             tell(context, observed, "VoterChangeForgotten", "the spec does not want it any more".to_string()).await;
             Ok(Progress::Going("looking at the voters again".to_string()))
@@ -94,6 +99,14 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
             propose(context, owner, observed, &Proposal { change, identities, newcomer }).await
         }
     }
+}
+
+/// The transaction that people shall sign can never be executed: governance has done something else meanwhile.
+async fn is_dead(observed: &Observed) -> bool {
+    let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
+    let document = change.and_then(|change| change.transaction.as_ref());
+    let Some(Ok(transaction)) = document.map(|text| TransactionDocument::read(text)) else { return false };
+    governance(observed).await.is_some_and(|(_, nonce)| transaction.body().nonce < nonce)
 }
 
 /// The numbers of the voters that the spec retires by name.
@@ -147,8 +160,9 @@ fn waiting(observed: &Observed, why: String) -> Progress {
                 ""
             }
         };
+        let who = if observed.is_external() { "; it is for the governance of the chain to decide" } else { own };
         return Progress::AwaitingGovernance(format!(
-            "{why}{own}; sign the document in status.members.change.transaction with `althing-node tx sign` and send it with `althing-node tx submit`"
+            "{why}{who}; sign the document in status.members.change.transaction with `althing-node tx sign` and send it with `althing-node tx submit`"
         ));
     }
     Progress::Going(why)
@@ -248,7 +262,7 @@ async fn propose(
     let mut change = written(&proposal.change);
     change.proposed_until = i64::try_from(valid_until).ok();
     change.transaction = document;
-    let numbers = observed.numbers.clone();
+    let numbers = observed.members();
     write(context, observed, numbers, Some(change)).await?;
     let why = say(&proposal.change);
     if !is_enough {
@@ -307,9 +321,13 @@ fn power(observed: &Observed, identity: &str) -> Option<u64> {
 /// Who may change the chain, as voters with more than f power say, and the nonce of the next governance transaction.
 async fn governance(observed: &Observed) -> Option<(Governance, Nonce)> {
     let facts = observed.facts.as_ref()?;
-    let asked = observed.voters.iter().filter_map(|voter| {
-        let (connection, identity) = (voter.connection.as_ref()?, voter.identity()?);
-        let power = power(observed, identity)?;
+    let own =
+        observed.voters.iter().filter_map(|voter| Some((voter.connection.as_ref()?, voter.identity()?.to_string())));
+    let outside = observed.outside.iter().map(|node| (&node.connection, node.identity.to_string()));
+    let mut seen = BTreeSet::new();
+    let known = own.chain(outside).filter(|(_, identity)| seen.insert(identity.clone()));
+    let asked = known.filter_map(|(connection, identity)| {
+        let power = power(observed, &identity)?;
         Some(async move {
             let said = connection.counted("GetGovernance", connection.client.governance().await).ok()?;
             let keys = said.keys.iter().map(hex::encode).collect();

@@ -1,9 +1,11 @@
 //! `ConsensusGroup`: the voters of one chain, its genesis ceremony, its disruption budget and truthful status.
 
 pub mod desired;
+pub mod external;
 pub mod genesis;
 pub mod members;
 pub mod observe;
+pub mod outside;
 pub mod rollout;
 pub mod status;
 pub mod validate;
@@ -82,6 +84,9 @@ fn share(context: &Context, owner: &Owner, observed: &Observed) {
 
 /// Brings children and genesis one step closer to what they shall be.
 async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
+    if let Some(refusal) = external::adopt(context, owner, observed).await? {
+        return Ok(Progress::Refused(refusal));
+    }
     if let Some(refusal) = ceremony::ensure_governance(context, owner, observed).await? {
         return Ok(Progress::Refused(refusal));
     }
@@ -104,6 +109,9 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
             // A pod that cannot start, as with a wrong image, is replaced here too.
             match disruption::advance(context, owner, observed).await? {
                 disruption::Progress::Stuck(why) => Ok(Progress::Refused(stuck(why))),
+                disruption::Progress::Done | disruption::Progress::Going(_) if observed.is_external() => {
+                    Ok(Progress::Changing(why))
+                }
                 disruption::Progress::Done | disruption::Progress::Going(_) => Ok(Progress::Ceremony(why)),
             }
         }

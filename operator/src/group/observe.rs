@@ -1,5 +1,6 @@
 //! Everything that a reconcile of a group needs to know, read in one place; the voters are asked at the same time.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use althing_crds::validator::Role;
@@ -10,8 +11,11 @@ use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 use node_api::{genesis, keys, proto};
 
+use super::external;
+use super::outside::{self, Outside};
 use super::status::BLOCK_AGE_MIN;
 use crate::authorities::Authority;
+use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::{self, Facts, Report};
 use crate::chain::nodes::{Node, Target};
@@ -35,14 +39,21 @@ pub struct Observed {
     pub others: Vec<ConsensusGroup>,
     /// The network's authority.
     pub authority: Option<Authority>,
+    /// The authorities of other members.
+    pub members: Result<String, Unusable>,
     /// The kept genesis.
     pub genesis: GenesisRead,
+    /// The document that `spec.external` names; read until there is a kept one.
+    pub source: Option<GenesisRead>,
     /// The governance key.
     pub governance: GovernanceRead,
-    /// Numbers of the voters: those that the chain has, or those that the spec wants before there is a chain.
+    /// Numbers of the voters: those that the chain has, or those that the spec wants before there is a chain. Where the
+    /// chain lives elsewhere also the newcomer, which may wait for days.
     pub numbers: Vec<u32>,
     /// The voters of these numbers.
     pub voters: Vec<Voter>,
+    /// Nodes of other members.
+    pub outside: Vec<Outside>,
     /// What the spec names and is not there; looked up for a new spec only.
     pub missing: Vec<Missing>,
     /// What f+1 voters report.
@@ -90,7 +101,7 @@ pub enum GenesisRead {
 /// The governance Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GovernanceRead {
-    /// The spec names the keys.
+    /// The spec names the keys, or the genesis of a chain that lives elsewhere: the operator has none.
     InSpec,
     /// There is none.
     Missing,
@@ -106,6 +117,30 @@ impl Observed {
     /// The status as it was read.
     pub fn status(&self) -> Option<&ConsensusGroupStatus> {
         self.group.status.as_ref()
+    }
+
+    /// The chain lives elsewhere.
+    pub fn is_external(&self) -> bool {
+        self.group.spec.external.is_some()
+    }
+
+    /// It is no voter yet: one that joins a chain which lives elsewhere.
+    pub fn is_newcomer(&self, voter: &Voter) -> bool {
+        let number = names::node_number(&self.group.name_any(), &voter.name);
+        number.is_some_and(|number| !self.members().contains(&number))
+    }
+
+    /// Milliseconds between two blocks of the idle chain, as it began.
+    pub fn block_interval_ms(&self) -> u64 {
+        match self.kept_genesis().filter(|_| self.is_external()) {
+            Some(genesis) => genesis.parameters.block_interval_ms,
+            None => u64::try_from(self.group.spec.chain.parameters.block_interval_ms).unwrap_or(0),
+        }
+    }
+
+    /// Numbers of the voters that are no newcomers.
+    pub fn members(&self) -> Vec<u32> {
+        if self.is_external() { recorded_members(&self.group) } else { self.numbers.clone() }
     }
 
     /// The genesis that is recorded outside the nodes.
@@ -167,11 +202,19 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     let owner = super::owner(&group)?;
     let (namespace, name) = (owner.namespace.clone(), owner.name.clone());
     let network = context.network(&namespace, &group.spec.network);
-    let (genesis, governance, authority) = tokio::try_join!(
+    let trusted = group.spec.p2p.with(group.spec.external.as_ref()).trusted_authorities;
+    let (genesis, governance, authority, members) = tokio::try_join!(
         genesis_read(context, &group, &owner),
         governance_read(context, &group, &owner),
         context.shared.authorities.get(client, &namespace, &group.spec.network),
+        bundles::read(context, &namespace, &trusted),
     )?;
+    let source = match &group.spec.external {
+        Some(named) if genesis == GenesisRead::Missing => {
+            Some(external::source(context, &namespace, &named.genesis.config_map).await?)
+        }
+        Some(_) | None => None,
+    };
     let recorded = network
         .as_ref()
         .and_then(|network| network.status.as_ref())
@@ -186,7 +229,9 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     let missing = if is_seen && !is_stalled {
         Vec::new()
     } else {
-        references::read(context, &namespace, &group.spec.node, &group.spec.identity_secrets).await?
+        let mut missing = references::read(context, &namespace, &group.spec.node, &group.spec.identity_secrets).await?;
+        missing.extend(references::read_authorities(context, &namespace, &trusted).await?);
+        missing
     };
     let numbers = numbers(&group, &genesis);
     // Of all groups of the namespace only those matter that have the same chain id.
@@ -201,15 +246,19 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         network,
         others,
         authority,
+        members,
         genesis,
+        source,
         governance,
         numbers,
         voters: Vec::new(),
+        outside: Vec::new(),
         missing,
         facts: None,
     };
-    observed.voters = voters(context, &owner, &observed).await?;
-    observed.facts = facts(&observed.voters);
+    (observed.voters, observed.outside) =
+        tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;
+    observed.facts = facts(&observed.voters, &observed.outside);
     Ok(observed)
 }
 
@@ -252,7 +301,7 @@ fn is_recorded(group: &ConsensusGroup) -> bool {
 }
 
 async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owner) -> Result<GovernanceRead, Error> {
-    if group.spec.chain.governance.is_some() {
+    if group.spec.chain.governance.is_some() || group.spec.external.is_some() {
         return Ok(GovernanceRead::InSpec);
     }
     let name = names::governance_secret(&owner.name);
@@ -291,6 +340,12 @@ pub async fn member(context: &Context, owner: &Owner, observed: &Observed, numbe
 
 /// The numbers of the voters: as written down once they were changed, before that those of genesis.
 fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
+    if group.spec.external.is_some() {
+        let change = group.status.as_ref().and_then(|status| status.members.as_ref()?.change.as_ref());
+        let newcomer = change.and_then(|change| u32::try_from(change.number).ok());
+        let all: BTreeSet<u32> = recorded_members(group).into_iter().chain(newcomer).collect();
+        return all.into_iter().collect();
+    }
     let count = match genesis {
         GenesisRead::Present(genesis) => {
             if let Some(members) = group.status.as_ref().and_then(|status| status.members.as_ref()) {
@@ -305,10 +360,18 @@ fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
     (0..count).collect()
 }
 
+/// The voters that are written down.
+fn recorded_members(group: &ConsensusGroup) -> Vec<u32> {
+    let members = group.status.as_ref().and_then(|status| status.members.as_ref());
+    let numbers = members.map(|members| members.numbers.as_slice()).unwrap_or_default();
+    numbers.iter().filter_map(|number| u32::try_from(*number).ok()).collect()
+}
+
 /// What f+1 of these voters report. Who signs is counted over the last heights: when there are no new ones, a voter that
 /// does not answer does not count as signing.
-pub fn facts(voters: &[Voter]) -> Option<Facts> {
-    let reports: Vec<Report> = voters.iter().filter_map(|voter| voter.report.clone()).collect();
+pub fn facts(voters: &[Voter], outside: &[Outside]) -> Option<Facts> {
+    let own = voters.iter().filter_map(|voter| voter.report.clone());
+    let reports: Vec<Report> = own.chain(outside.iter().filter_map(|node| node.report.clone())).collect();
     let facts = agreement::agree(&reports, REPORT_AGE_MAX)?;
     if facts.block_age < BLOCK_AGE_MIN {
         return Some(facts);

@@ -109,8 +109,7 @@ pub fn bucket(age: Duration) -> &'static str {
 
 /// The age from which the last block of this chain is too old.
 fn block_age_max(observed: &Observed) -> Duration {
-    let interval = u64::try_from(observed.group.spec.chain.parameters.block_interval_ms).unwrap_or(0);
-    BLOCK_AGE_MIN.max(Duration::from_millis(interval).saturating_mul(BLOCK_AGE_INTERVALS))
+    BLOCK_AGE_MIN.max(Duration::from_millis(observed.block_interval_ms()).saturating_mul(BLOCK_AGE_INTERVALS))
 }
 
 fn available(observed: &Observed) -> Statement {
@@ -255,8 +254,11 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
         let session = voter.said.as_ref().ok().and_then(|said| said.session.as_ref());
         session.map(node_api::proto::Session::state) == Some(SessionState::WaitingForProof)
     });
-    let total = u64::try_from(observed.voters.len()).unwrap_or(u64::MAX);
-    let is_started = observed.status().is_some_and(|status| status.genesis_hash.is_some());
+    let total = observed.facts.as_ref().map_or(observed.voters.len(), |facts| facts.voters.len());
+    let total = u64::try_from(total).unwrap_or(u64::MAX);
+    // Of a chain that lives elsewhere the own voters alone say nothing.
+    let is_known = !observed.is_external() || observed.facts.is_some();
+    let is_started = is_known && observed.status().is_some_and(|status| status.genesis_hash.is_some());
     if is_started && u64::try_from(waiting.count()).unwrap_or(0) > faults(total) && !has_quorum(observed) {
         return yes(
             Reason::SignersWaiting,
@@ -311,185 +313,4 @@ fn version(observed: &Observed) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::jiff::Timestamp;
-
-    use super::super::fixtures::observed;
-    use super::*;
-
-    type Change = fn(&mut Observed);
-
-    fn at(seconds: i64) -> Time {
-        Time(Timestamp::from_second(seconds).expect("a time"))
-    }
-
-    fn status(observed: &Observed, progress: &Progress, seconds: i64) -> ConsensusGroupStatus {
-        let installation = Installation { operator_namespace: "s".to_string(), node_image: "a:1".to_string() };
-        next(observed, progress, &installation, &at(seconds))
-    }
-
-    fn said(observed: &Observed) -> String {
-        // Whether pods are up to date has its own test.
-        let status = status(observed, &Progress::Applied, 0);
-        let words: Vec<String> = status
-            .conditions
-            .iter()
-            .filter(|condition| condition.kind != ConditionType::Reconciling && condition.kind != ConditionType::Ready)
-            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
-            .collect();
-        words.join(" ")
-    }
-
-    #[test]
-    fn columns_say_what_the_voters_report() {
-        let status = status(&observed(), &Progress::Unchanged, 0);
-        assert_eq!(
-            (
-                status.signing.as_deref(),
-                status.margin,
-                status.height,
-                status.block_age.as_deref(),
-                status.version.as_deref()
-            ),
-            (Some("4/4"), Some(1), Some(100), Some("<10s"), Some("0.1.0"))
-        );
-    }
-
-    #[test]
-    fn each_state_of_a_chain_is_said_as_it_is() {
-        let cases: [(&str, Change, &str); 7] = [
-            ("healthy", |_| {}, "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft"),
-            (
-                "too few answers",
-                |seen| seen.facts = None,
-                "Stalled=False/NotStalled Available=Unknown/ChainUnknown QuorumAtRisk=Unknown/ChainUnknown",
-            ),
-            (
-                "not started",
-                |seen| {
-                    seen.facts = None;
-                    seen.group.status = None;
-                },
-                "Stalled=False/NotStalled Available=False/NotStarted QuorumAtRisk=Unknown/ChainUnknown",
-            ),
-            (
-                "no quorum",
-                |seen| {
-                    let facts = seen.facts.as_mut().expect("there");
-                    facts.signing_power = 2;
-                    facts.margin = 0;
-                },
-                "Stalled=False/NotStalled Available=False/QuorumLost QuorumAtRisk=True/NoMarginLeft",
-            ),
-            (
-                "no blocks",
-                |seen| seen.facts.as_mut().expect("there").block_age = Duration::from_secs(10),
-                "Stalled=False/NotStalled Available=False/BlocksStopped QuorumAtRisk=False/MarginLeft",
-            ),
-            (
-                "two voters on one machine",
-                |seen| {
-                    let spec = seen.voters[1].pod.as_mut().and_then(|pod| pod.spec.as_mut()).expect("there");
-                    spec.node_name = Some("machine-demo-main-0".to_string());
-                },
-                "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=True/CoLocated",
-            ),
-            (
-                "a slow chain is not a stopped one",
-                |seen| {
-                    seen.group.spec.chain.parameters.block_interval_ms = 5_000;
-                    seen.facts.as_mut().expect("there").block_age = Duration::from_secs(40);
-                },
-                "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft",
-            ),
-        ];
-        for (name, change, expected) in cases {
-            let mut seen = observed();
-            change(&mut seen);
-            assert_eq!(said(&seen), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn at_rest_only_the_refresh_is_written() {
-        let mut seen = observed();
-        let ceremony = seen.group.status.clone();
-        seen.group.status = Some(status(&seen, &Progress::Unchanged, 1_000));
-        assert_eq!(
-            seen.group.status.as_ref().and_then(|status| status.genesis_hash.clone()),
-            ceremony.and_then(|status| status.genesis_hash)
-        );
-        seen.facts.as_mut().expect("there").height = 101;
-        assert_eq!(Some(status(&seen, &Progress::Unchanged, 1_059)), seen.group.status);
-        assert_eq!(status(&seen, &Progress::Unchanged, 1_060).height, Some(101));
-    }
-
-    #[test]
-    fn a_stalled_node_stalls_its_group() {
-        let mut seen = observed();
-        let node = seen.voters[2].node.as_mut().expect("there");
-        let stalled = Statement::new(ConditionType::Stalled, ConditionStatus::True, Reason::IdentityLost, "gone");
-        node.status.as_mut().expect("there").conditions = conditions::merge(&[], &[stalled], 1, &at(0));
-        let status = status(&seen, &Progress::Unchanged, 0);
-        let stalled = conditions::find(&status.conditions, ConditionType::Stalled).expect("there");
-        assert_eq!(stalled.reason, "ChildStalled");
-        assert_eq!(stalled.message, "demo-main-2: IdentityLost: gone");
-    }
-
-    #[test]
-    fn a_paused_rollout_stalls_a_group_whose_chain_goes_on() {
-        let refusal = Refusal::new(Reason::RolloutPaused, "demo-main-3 does not sign");
-        let status = status(&observed(), &Progress::Refused(refusal), 0);
-        let words: Vec<String> = status
-            .conditions
-            .iter()
-            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
-            .collect();
-        let expected = [
-            "Ready=False/RolloutPaused",
-            "Reconciling=False/NotStalled",
-            "Stalled=True/RolloutPaused",
-            "Available=True/QuorumSigning",
-            "QuorumAtRisk=False/MarginLeft",
-        ];
-        assert_eq!(words, expected);
-        assert!(!is_settled(&status), "it is looked at often: the voter may come to sign by itself");
-    }
-
-    #[test]
-    fn a_start_ends_when_all_voters_sign() {
-        let reconciling = |status: &ConsensusGroupStatus| {
-            let condition = conditions::find(&status.conditions, ConditionType::Reconciling).expect("there");
-            (condition.status, condition.reason.clone(), condition.message.clone())
-        };
-        let mut seen = observed();
-        let silence = |seen: &mut Observed, is_signing| {
-            let facts = seen.facts.as_mut().expect("there");
-            facts.voters.values_mut().next().expect("a voter").is_signing = is_signing;
-        };
-        silence(&mut seen, false);
-        seen.group.status = Some(status(&seen, &Progress::Applied, 0));
-        for second in 1..3 {
-            let next = status(&seen, &Progress::Unchanged, second);
-            let (said, reason, message) = reconciling(&next);
-            assert_eq!((said, reason.as_str()), (ConditionStatus::True, "StartingNodes"), "{message}");
-            assert!(message.contains("demo-main-"), "{message}");
-            assert!(!is_settled(&next), "not ready while a voter has yet to begin");
-            seen.group.status = Some(next);
-        }
-        silence(&mut seen, true);
-        seen.group.status = Some(status(&seen, &Progress::Unchanged, 4));
-        assert_eq!(reconciling(seen.group.status.as_ref().expect("there")).1, "UpToDate");
-        silence(&mut seen, false);
-        let lost = reconciling(&status(&seen, &Progress::Unchanged, 5));
-        assert_eq!(lost.1, "UpToDate", "a voter lost later is no start");
-    }
-
-    #[test]
-    fn ages_fall_into_ranges() {
-        let table = [(0, "<10s"), (9, "<10s"), (10, "<1m"), (60, "<10m"), (600, "<1h"), (3_600, ">=1h")];
-        for (seconds, expected) in table {
-            assert_eq!(bucket(Duration::from_secs(seconds)), expected);
-        }
-    }
-}
+mod tests;

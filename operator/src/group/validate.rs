@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use althing_crds::chain::Parameters;
+use althing_crds::peers::{External, ExternalGenesis};
 use althing_crds::{ConsensusGroup, Reason, names};
 use kube::ResourceExt;
+use node_api::config::PeerAddress;
+use node_api::node_core::crypto::verify_genesis;
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 
 use super::observe::{GenesisRead, GovernanceRead, Observed};
@@ -19,6 +23,7 @@ pub fn validate(observed: &Observed) -> Result<(), Refusal> {
     chain_id(observed)?;
     identity_secrets(&observed.group)?;
     retired(&observed.group)?;
+    external(&observed.group)?;
     genesis(observed)?;
     governance(observed)?;
     match references::refuse(&observed.missing) {
@@ -76,16 +81,82 @@ fn retired(group: &ConsensusGroup) -> Result<(), Refusal> {
     }
 }
 
+/// What a chain that lives elsewhere is reached by, and nothing that only a genesis made here could hold.
+fn external(group: &ConsensusGroup) -> Result<(), Refusal> {
+    let Some(external) = &group.spec.external else { return Ok(()) };
+    let invalid = |message: String| Err(Refusal::new(Reason::InvalidSpec, message));
+    if group.spec.chain.parameters != Parameters::default() {
+        return invalid("chain.parameters are those of the genesis that external names; remove them".to_string());
+    }
+    for peer in &external.peers {
+        if let Err(error) = peer.address.parse::<PeerAddress>() {
+            return invalid(format!("external.peers: {error}"));
+        }
+        if peer.identity.parse::<Identity>().is_err() {
+            return invalid(format!("external.peers: {} is no identity", peer.identity));
+        }
+    }
+    Ok(())
+}
+
+/// The document that `external.genesis` names is the genesis that its hash names.
+fn source(observed: &Observed, external: &External) -> Result<(), Refusal> {
+    let ExternalGenesis { config_map, hash } = &external.genesis;
+    let mismatch = |why: String| {
+        Err(Refusal::new(Reason::GenesisMismatch, format!("the genesis in ConfigMap {config_map} {why}")))
+    };
+    let genesis = match &observed.source {
+        Some(GenesisRead::Present(genesis)) => genesis,
+        Some(GenesisRead::Invalid(why)) => {
+            let message = format!("ConfigMap {config_map} of external.genesis holds no genesis: {why}");
+            return Err(Refusal::new(Reason::GenesisMissing, message));
+        }
+        Some(GenesisRead::Missing | GenesisRead::Foreign) | None => {
+            let message = format!("ConfigMap {config_map} of external.genesis does not exist");
+            return Err(Refusal::new(Reason::GenesisMissing, message));
+        }
+    };
+    let found = genesis.hash().to_string();
+    if found != *hash {
+        return mismatch(format!("has hash {found}, external.genesis.hash names {hash}"));
+    }
+    if genesis.chain_id.as_str() != observed.chain_id {
+        return mismatch(format!("is of chain {}, chain.id names {}", genesis.chain_id, observed.chain_id));
+    }
+    match verify_genesis(genesis) {
+        Ok(()) => own_voters_came_later(observed, genesis),
+        Err(error) => mismatch(format!("is not good: {error}")),
+    }
+}
+
+/// No node of this group is a voter of the genesis: its keys would be those of a chain that began here.
+fn own_voters_came_later(observed: &Observed, genesis: &Genesis) -> Result<(), Refusal> {
+    let is_first = |identity: &str| {
+        identity.parse::<Identity>().is_ok_and(|identity| genesis.voter_set().get(&identity).is_some())
+    };
+    match observed.voters.iter().find(|voter| voter.identity().is_some_and(is_first)) {
+        Some(voter) => Err(Refusal::new(
+            Reason::RetainedDataMismatch,
+            format!("{} is a voter of the genesis itself: this chain began here, and is no external one", voter.name),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn genesis(observed: &Observed) -> Result<(), Refusal> {
     let name = names::genesis_config_map(&observed.group.name_any());
     let genesis = match &observed.genesis {
         GenesisRead::Missing => {
             let recorded = observed.status().and_then(|status| status.genesis_hash.as_ref());
-            return recorded.map_or(Ok(()), |_| {
-                let message =
-                    format!("ConfigMap {name} with the genesis of this chain is gone; restore it from a backup");
-                Err(Refusal::new(Reason::GenesisLost, message))
-            });
+            return match (recorded, &observed.group.spec.external) {
+                (Some(_), _) => {
+                    let message =
+                        format!("ConfigMap {name} with the genesis of this chain is gone; restore it from a backup");
+                    Err(Refusal::new(Reason::GenesisLost, message))
+                }
+                (None, Some(external)) => source(observed, external),
+                (None, None) => Ok(()),
+            };
         }
         GenesisRead::Foreign => {
             return Err(Refusal::new(
@@ -107,7 +178,15 @@ fn genesis(observed: &Observed) -> Result<(), Refusal> {
             ),
         ));
     }
-    voters_match(observed, genesis)
+    let Some(external) = &observed.group.spec.external else { return voters_match(observed, genesis) };
+    let (kept, wanted) = (genesis.hash().to_string(), &external.genesis.hash);
+    if kept != *wanted {
+        return Err(Refusal::new(
+            Reason::RetainedDataMismatch,
+            format!("the kept genesis (ConfigMap {name}) is {kept}, external.genesis.hash names {wanted}"),
+        ));
+    }
+    own_voters_came_later(observed, genesis)
 }
 
 /// Every node of the first voters that has an identity is a voter of the kept genesis. Later ones were voted in.
@@ -155,7 +234,7 @@ fn governance(observed: &Observed) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{governance_key, group, observed};
+    use super::super::fixtures::{contribution, genesis, governance_key, group, observed};
     use super::*;
 
     type Change = fn(&mut Observed);
@@ -204,6 +283,86 @@ mod tests {
         let mut seen = observed();
         let node = seen.voters[1].node.as_mut().expect("there");
         node.status.as_mut().expect("there").identity = Some(governance_key());
+        assert_eq!(reason(&seen), Some(Reason::RetainedDataMismatch));
+    }
+
+    /// A group that joins the chain of `observed`, and has seen nothing of it but the document.
+    fn joining() -> Observed {
+        let mut seen = observed();
+        seen.group.spec.chain = Default::default();
+        seen.group.spec.chain.id = Some("demo-main".to_string());
+        let hash = genesis().hash();
+        let external = format!(
+            "{{genesis: {{configMap: chain, hash: {hash}}}, trustedAuthorities: [{{configMap: home}}],
+              peers: [{{identity: {}, address: 'a.example:7100'}}]}}",
+            contribution(0).identity
+        );
+        seen.group.spec.external = Some(serde_yaml::from_str(&external).expect("parses"));
+        seen.group.status = None;
+        seen.source = Some(std::mem::replace(&mut seen.genesis, GenesisRead::Missing));
+        seen.governance = GovernanceRead::InSpec;
+        (seen.numbers, seen.voters, seen.facts) = (Vec::new(), Vec::new(), None);
+        seen
+    }
+
+    #[test]
+    fn only_the_named_genesis_is_joined() {
+        assert_eq!(validate(&joining()), Ok(()));
+        let other = |seen: &mut Observed| {
+            let external = seen.group.spec.external.as_mut().expect("there");
+            external.genesis.hash = "ab".repeat(32);
+        };
+        let cases: [(&str, Change, Reason); 7] = [
+            ("no document", |seen| seen.source = Some(GenesisRead::Missing), Reason::GenesisMissing),
+            ("no genesis", |seen| seen.source = Some(GenesisRead::Invalid("no".into())), Reason::GenesisMissing),
+            ("another chain", |seen| seen.chain_id = "demo-other".into(), Reason::GenesisMismatch),
+            (
+                "parameters of its own",
+                |seen| seen.group.spec.chain.parameters.block_interval_ms = 7,
+                Reason::InvalidSpec,
+            ),
+            (
+                "no address",
+                |seen| seen.group.spec.external.as_mut().expect("there").peers[0].address = "a:b:7100".into(),
+                Reason::InvalidSpec,
+            ),
+            (
+                "a recorded genesis that is gone",
+                |seen| {
+                    let genesis_hash = Some(genesis().hash().to_string());
+                    seen.group.status = Some(althing_crds::ConsensusGroupStatus { genesis_hash, ..Default::default() });
+                },
+                Reason::GenesisLost,
+            ),
+            ("a chain that began here", |seen| seen.voters = observed().voters, Reason::RetainedDataMismatch),
+        ];
+        for (name, change, expected) in cases {
+            let mut seen = joining();
+            change(&mut seen);
+            assert_eq!(reason(&seen), Some(expected), "{name}");
+        }
+        let mut seen = joining();
+        other(&mut seen);
+        assert_eq!(reason(&seen), Some(Reason::GenesisMismatch), "another hash");
+        seen.genesis = seen.source.take().expect("there");
+        assert_eq!(reason(&seen), Some(Reason::RetainedDataMismatch), "data of another genesis was kept");
+    }
+
+    #[test]
+    fn a_group_that_joined_a_chain_never_becomes_its_home() {
+        let mut seen = joining();
+        seen.genesis = seen.source.take().expect("there");
+        assert_eq!(reason(&seen), None);
+        seen.group.spec.external = None;
+        seen.governance = GovernanceRead::Missing;
+        assert_eq!(reason(&seen), Some(Reason::GovernanceKeyLost));
+        // With keys in the spec: its nodes are none of the voters that the genesis names.
+        seen.governance = GovernanceRead::InSpec;
+        (seen.numbers, seen.voters) = ((0..4).collect(), observed().voters);
+        for (number, voter) in (10..).zip(&mut seen.voters) {
+            let status = voter.node.as_mut().and_then(|node| node.status.as_mut()).expect("there");
+            status.identity = Some(contribution(number).identity.to_string());
+        }
         assert_eq!(reason(&seen), Some(Reason::RetainedDataMismatch));
     }
 

@@ -52,6 +52,8 @@ fn group(observed: &Observed, network: &NetworkContext, group: &NetworkGroup) ->
             chain: group.chain.clone(),
             identity_secrets: group.identity_secrets.clone(),
             retired: group.retired.clone(),
+            external: group.external.clone(),
+            p2p: group.p2p.clone(),
             node: group.node.over(&spec.node),
             network_policy: spec.network_policy.clone(),
         },

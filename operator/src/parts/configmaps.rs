@@ -14,7 +14,8 @@ use super::context::{GroupContext, NodeContext, PeerPlace};
 /// # Errors
 /// When the configuration is one that the node would refuse.
 pub fn node_config(node: &NodeContext) -> Result<ConfigMap, ConfigError> {
-    let text = config(node, &node.peers, node.settings.log_level)?;
+    let peers: Vec<PeerPlace> = node.peers.iter().chain(&node.outside).cloned().collect();
+    let text = config(node, &peers, node.settings.log_level)?;
     Ok(ConfigMap {
         metadata: node.metadata(&node.name),
         data: Some([(names::FILE_CONFIG.to_string(), text)].into()),
@@ -56,6 +57,7 @@ fn config(node: &NodeContext, peers: &[PeerPlace], log_level: LogLevel) -> Resul
         log_level,
         keep_blocks: template.storage.keep_blocks,
         sync_after_blocks: template.state_sync.after_blocks,
+        advertised: node.advertised.as_deref(),
     })
 }
 
@@ -77,6 +79,8 @@ pub struct NodeYaml<'a> {
     pub keep_blocks: Option<i64>,
     /// How far behind the node takes a state.
     pub sync_after_blocks: Option<i64>,
+    /// Where others reach it, if that is not its entry among the peers.
+    pub advertised: Option<&'a str>,
 }
 
 /// The file as the node's own reader writes it, so that nothing is mounted that the node would refuse.
@@ -86,7 +90,7 @@ pub struct NodeYaml<'a> {
 pub fn node_yaml(yaml: &NodeYaml<'_>) -> Result<String, ConfigError> {
     let peers: Vec<_> =
         yaml.peers.iter().map(|peer| json!({ "identity": peer.identity, "address": peer.address })).collect();
-    let document = json!({
+    let mut document = json!({
         "configVersion": CONFIG_VERSION,
         "chainId": yaml.chain_id,
         "role": yaml.role,
@@ -104,5 +108,9 @@ pub fn node_yaml(yaml: &NodeYaml<'_>) -> Result<String, ConfigError> {
         "storage": { "keepBlocks": yaml.keep_blocks },
         "stateSync": { "afterBlocks": yaml.sync_after_blocks },
     });
+    // Older nodes refuse the key: only who asks for it gets it.
+    if let (Some(address), Some(keys)) = (yaml.advertised, document.as_object_mut()) {
+        keys.insert("p2p".to_string(), json!({ "advertise": [address] }));
+    }
     NodeConfig::from_yaml(&document.to_string())?.to_yaml()
 }

@@ -1,6 +1,7 @@
 //! What builders need to know of an object: its place, its owner reference and its decided settings.
 
 use althing_crds::network::NetworkAccess;
+use althing_crds::peers::PeerAccess;
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -40,6 +41,14 @@ pub struct PeerPlace {
     pub address: String,
 }
 
+impl PeerPlace {
+    /// The port of its address.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+    }
+}
+
 /// A ValidatorNode as builders see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeContext {
@@ -63,8 +72,14 @@ pub struct NodeContext {
     pub settings: NodeSettings,
     /// Who may talk to it.
     pub access: NetworkAccess,
+    /// How it meets nodes of other members.
+    pub p2p: PeerAccess,
+    /// Where those reach it, once that is known.
+    pub advertised: Option<String>,
     /// Nodes that it dials, itself included or not.
     pub peers: Vec<PeerPlace>,
+    /// Nodes of other members that it dials.
+    pub outside: Vec<PeerPlace>,
     /// Value of the annotation that asks for a restart.
     pub restart: Option<String>,
     /// Namespace that the operator runs in.
@@ -87,7 +102,10 @@ impl NodeContext {
             identity_secret: node.spec.identity_secret.clone().unwrap_or_else(own_secret),
             settings: NodeSettings::resolve(&node.spec.node, &installation.node_image),
             access: node.spec.network_policy.clone(),
+            p2p: node.spec.p2p.clone(),
+            advertised: node.status.as_ref().and_then(|status| status.p2p_address.clone()),
             peers,
+            outside: Vec::new(),
             restart: node.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RESTART)).cloned(),
             operator_namespace: installation.operator_namespace.clone(),
             name: place.name,

@@ -103,6 +103,40 @@ fn every_setting_of_a_node_reaches_its_children() {
 }
 
 #[test]
+fn a_node_of_one_member_meets_those_of_the_others_and_trusts_their_authorities() {
+    let mut node = node("node-smallest.in.yaml");
+    node.p2p = input("node-member.in.yaml");
+    let (identity, address) = ("ab".repeat(32), "node-0.home.example.org:31100".to_string());
+    node.outside = vec![PeerPlace { identity, address }];
+    node.advertised = Some("203.0.113.7:7100".to_string());
+    let pem = CertificatePem { certificate: "CERT".into(), key: "KEY".into(), authorities: "CA".into() };
+    let mut all = children(&node);
+    all.push(value(&secrets::node_tls(&node, &pem, "MEMBERS")));
+    all.push(value(&services::p2p_external(&node, node.p2p.expose.as_ref().expect("it asks for that"))));
+    compare("node-member.out.yaml", &all);
+}
+
+#[test]
+fn an_address_outside_restarts_the_node_that_has_to_tell_it() {
+    let mut node = node("node-smallest.in.yaml");
+    let before = configmaps::config_hash(&node).expect("a configuration");
+    node.advertised = Some("203.0.113.7:7100".to_string());
+    assert_ne!(configmaps::config_hash(&node).expect("a configuration"), before);
+}
+
+#[test]
+fn the_address_of_a_load_balancer_is_a_name_or_a_number() {
+    let service = |ingress: &str| {
+        let text = format!("{{status: {{loadBalancer: {{ingress: [{ingress}]}}}}}}");
+        services::external_address(&serde_yaml::from_str(&text).expect("a Service"))
+    };
+    assert_eq!(service("{ip: 203.0.113.7}").as_deref(), Some("203.0.113.7:7100"));
+    assert_eq!(service("{ip: '2001:db8::7'}").as_deref(), Some("[2001:db8::7]:7100"));
+    assert_eq!(service("{hostname: a.example.org}").as_deref(), Some("a.example.org:7100"));
+    assert_eq!(service(""), None);
+}
+
+#[test]
 fn a_group_has_a_budget_a_service_and_a_genesis() {
     let group = group();
     let hash = "ab".repeat(32);
@@ -129,7 +163,7 @@ fn a_network_has_an_authority_a_client_and_a_closed_door() {
             value(&secrets::certificate_authority(&network, "CA", "KEY")),
             value(&secrets::client(&network, &pem)),
             value(&secrets::identity(&node, "PEM")),
-            value(&secrets::node_tls(&node, &pem)),
+            value(&secrets::node_tls(&node, &pem, "")),
         ],
     );
 }

@@ -1,6 +1,6 @@
 //! NetworkPolicies: everything is denied, then each node gets exactly the paths that it needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use althing_crds::names;
 use k8s_openapi::api::networking::v1::{
@@ -36,9 +36,10 @@ pub fn default_deny(network: &NetworkContext) -> NetworkPolicy {
     }
 }
 
-/// The paths of one node. In: p2p from the nodes of its chain and from observers, whom it never dials; gRPC from the operator, from pods of the network, from
+/// The paths of one node. In: p2p from the nodes of its chain, those of other members that the spec lets in, and from observers, whom it never dials; gRPC from the operator, from pods of the network, from
 /// pods that say they are clients and from the addresses that the spec names; HTTP from the operator and from whoever
-/// says that it monitors. Out: DNS, and p2p to the nodes of its chain. There is no way to the API server.
+/// says that it monitors. Out: DNS, and p2p to the nodes of its chain, also to those of other members. There is no way to
+/// the API server.
 #[must_use]
 pub fn node(node: &NodeContext) -> NetworkPolicy {
     NetworkPolicy {
@@ -103,7 +104,12 @@ fn ingress(node: &NodeContext) -> Vec<NetworkPolicyIngressRule> {
     ];
     clients.extend(node.access.client_cidrs.iter().map(|range| addresses(range)));
     let observers = labels::tier_selector(&node.network, names::COMPONENT_OBSERVERS);
-    let peers = vec![pods(labels::group_selector(&node.group)), pods(observers)];
+    let mut peers = vec![pods(labels::group_selector(&node.group)), pods(observers)];
+    peers.extend(members(node));
+    if !node.p2p.allowed_namespaces.is_empty() {
+        // For a member in the same cluster it asks here what the voters see.
+        peers.push(operator(&node.operator_namespace));
+    }
     vec![
         from(peers, names::PORT_P2P),
         from(clients, names::PORT_GRPC),
@@ -112,7 +118,32 @@ fn ingress(node: &NodeContext) -> Vec<NetworkPolicyIngressRule> {
 }
 
 fn egress(node: &NodeContext) -> Vec<NetworkPolicyEgressRule> {
-    vec![dns(), to(vec![pods(labels::group_selector(&node.group))], names::PORT_P2P)]
+    let mut nodes = vec![pods(labels::group_selector(&node.group))];
+    nodes.extend(members(node).into_iter().filter(|member| member.ip_block.is_none()));
+    let mut egress = vec![dns(), to(nodes, names::PORT_P2P)];
+    // Behind an address outside there may be any port.
+    let ranges: Vec<NetworkPolicyPeer> = node.p2p.allowed_cidrs.iter().map(|range| addresses(range)).collect();
+    if !ranges.is_empty() {
+        egress.push(NetworkPolicyEgressRule { to: Some(ranges), ports: None });
+    }
+    // Names of peers may lead anywhere.
+    let ports: BTreeSet<u16> = node.outside.iter().filter_map(|peer| peer.port()).collect();
+    if !ports.is_empty() {
+        let ports = ports.into_iter().chain([names::PORT_P2P]).collect::<BTreeSet<u16>>();
+        egress.push(NetworkPolicyEgressRule { to: None, ports: Some(ports.into_iter().map(tcp).collect()) });
+    }
+    egress
+}
+
+/// Nodes of other members: those of the named namespaces, and whatever is behind the named addresses.
+fn members(node: &NodeContext) -> Vec<NetworkPolicyPeer> {
+    let nodes = |namespace: &String| {
+        let place = [(LABEL_NAMESPACE_NAME.to_string(), namespace.clone())].into();
+        let label = [(names::LABEL_APP_NAME.to_string(), names::APP_NAME.to_string())].into();
+        NetworkPolicyPeer { pod_selector: Some(matching(label)), ..namespaces(place) }
+    };
+    let ranges = node.p2p.allowed_cidrs.iter().map(|range| addresses(range));
+    node.p2p.allowed_namespaces.iter().map(nodes).chain(ranges).collect()
 }
 
 fn from(peers: Vec<NetworkPolicyPeer>, port: u16) -> NetworkPolicyIngressRule {

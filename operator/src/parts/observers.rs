@@ -108,6 +108,7 @@ fn document(tier: &TierContext, number: u16, peers: &[PeerPlace]) -> Result<Stri
         log_level: tier.settings.log_level,
         keep_blocks: template.storage.keep_blocks,
         sync_after_blocks: template.state_sync.after_blocks.or(Some(SYNC_AFTER_BLOCKS)),
+        advertised: None,
     })
 }
 

@@ -30,10 +30,16 @@ pub fn identity(node: &NodeContext, pem: &str) -> Secret {
     once(node.metadata_kept(&name), [(names::FILE_IDENTITY, pem)].into())
 }
 
-/// The certificate of a node.
+/// The certificate of a node, and the authorities of other members if there are any.
 #[must_use]
-pub fn node_tls(node: &NodeContext, certificate: &CertificatePem) -> Secret {
-    tls(node.metadata(&names::tls_secret(&node.name)), certificate)
+pub fn node_tls(node: &NodeContext, certificate: &CertificatePem, members: &str) -> Secret {
+    let mut secret = tls(node.metadata(&names::tls_secret(&node.name)), certificate);
+    if !members.is_empty()
+        && let Some(data) = secret.data.as_mut()
+    {
+        data.insert(names::FILE_MEMBERS.to_string(), ByteString(members.as_bytes().to_vec()));
+    }
+    secret
 }
 
 /// The client certificate for the users of a network.

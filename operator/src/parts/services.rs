@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use althing_crds::gateway::GatewayService;
 use althing_crds::names;
+use althing_crds::peers::Expose;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -22,6 +23,32 @@ pub fn p2p(node: &NodeContext) -> Service {
         ..spec(labels::node_selector(&node.name), vec![port(names::PORT_NAME_P2P, names::PORT_P2P)])
     };
     service(node.metadata(&names::p2p_service(&node.name)), spec)
+}
+
+/// The Service by which nodes outside of the cluster reach this one, ready or not. Addresses of callers are kept, because
+/// the policy goes by them.
+#[must_use]
+pub fn p2p_external(node: &NodeContext, expose: &Expose) -> Service {
+    let spec = ServiceSpec {
+        type_: Some(expose.kind.as_str().to_string()),
+        external_traffic_policy: Some("Local".to_string()),
+        publish_not_ready_addresses: Some(true),
+        ..spec(labels::node_selector(&node.name), vec![port(names::PORT_NAME_P2P, names::PORT_P2P)])
+    };
+    let mut metadata = node.metadata(&names::p2p_external_service(&node.name));
+    metadata.annotations = (!expose.annotations.is_empty()).then(|| expose.annotations.clone());
+    service(metadata, spec)
+}
+
+/// The address that a load balancer has given to such a Service.
+#[must_use]
+pub fn external_address(service: &Service) -> Option<String> {
+    let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?;
+    let host = ingress.hostname.clone().or_else(|| {
+        let ip = ingress.ip.as_ref()?;
+        Some(if ip.contains(':') { format!("[{ip}]") } else { ip.clone() })
+    })?;
+    Some(format!("{host}:{}", names::PORT_P2P))
 }
 
 /// The Service for clients of this node.

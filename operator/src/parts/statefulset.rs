@@ -132,10 +132,11 @@ fn config_volume(node: &NodeContext) -> Volume {
         items: Some(vec![file(names::FILE_CONFIG, names::FILE_CONFIG.to_string())]),
         optional: None,
     };
-    let certificate = ["ca.crt", "tls.crt", "tls.key"].map(|key| file(key, format!("tls/{key}")));
+    let members = (!node.p2p.trusted_authorities.is_empty()).then_some(names::FILE_MEMBERS);
+    let certificate = ["ca.crt", "tls.crt", "tls.key"].into_iter().chain(members);
     let sources = vec![
         VolumeProjection { config_map: Some(config), ..VolumeProjection::default() },
-        secret(names::tls_secret(&node.name), certificate.into()),
+        secret(names::tls_secret(&node.name), certificate.map(|key| file(key, format!("tls/{key}"))).collect()),
         secret(
             node.identity_secret.clone(),
             vec![file(names::FILE_IDENTITY, format!("identity/{}", names::FILE_IDENTITY))],

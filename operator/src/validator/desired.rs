@@ -38,7 +38,11 @@ pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desir
         let name = names::ca_secret(&observed.node.spec.network);
         return Ok(Desired::Waiting(format!("waiting for the certificate authority (Secret {name})")));
     }
-    let node = node_context(observed, peers, installation)?;
+    if let Some(why) = lacks_members(observed) {
+        return Ok(Desired::Waiting(why));
+    }
+    let mut node = node_context(observed, peers, installation)?;
+    node.outside = outside(observed, &node.peers);
     let mut children = Vec::new();
     match node.access.mode {
         NetworkPolicyMode::Managed => children.push(Child::of(&networkpolicies::node(&node))?),
@@ -47,6 +51,9 @@ pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desir
     children.push(Child::of(&serviceaccount::service_account(&node))?);
     children.push(Child::of(&configmaps::node_config(&node).map_err(refused(&node))?)?);
     children.push(Child::of(&services::p2p(&node))?);
+    if let Some(expose) = &node.p2p.expose {
+        children.push(Child::of(&services::p2p_external(&node, expose))?);
+    }
     children.push(Child::of(&services::node_rpc(&node))?);
     children.push(Child::of(&statefulset::statefulset(&node, &template_hash(&node)?))?);
     Ok(Desired::Children(children))
@@ -80,7 +87,9 @@ fn peers(observed: &Observed) -> (Vec<PeerPlace>, Vec<String>) {
     let namespace = observed.node.namespace().unwrap_or_default();
     let group = &observed.node.spec.group;
     // A node of a running chain starts with those that are there.
-    let starts = |group: &&ConsensusGroup| group.status.as_ref().is_none_or(|status| status.genesis_hash.is_none());
+    let starts = |group: &&ConsensusGroup| {
+        group.spec.external.is_none() && group.status.as_ref().is_none_or(|status| status.genesis_hash.is_none())
+    };
     let group_of_new_chain = observed.group.as_ref().filter(starts);
     let wanted = group_of_new_chain.map_or(0, |group| u32::try_from(group.spec.replicas).unwrap_or(0));
     let mut missing: Vec<String> = (0..wanted).map(|number| names::node(group, number)).collect();
@@ -99,15 +108,39 @@ fn peers(observed: &Observed) -> (Vec<PeerPlace>, Vec<String>) {
     (places, missing)
 }
 
+/// Where nodes of other members are, those that are not of this group.
+fn outside(observed: &Observed, own: &[PeerPlace]) -> Vec<PeerPlace> {
+    let external = observed.group.as_ref().and_then(|group| group.spec.external.as_ref());
+    let named = external.map(|external| external.peers.as_slice()).unwrap_or_default();
+    let places = named.iter().filter(|peer| own.iter().all(|place| place.identity != peer.identity));
+    places.map(|peer| PeerPlace { identity: peer.identity.clone(), address: peer.address.clone() }).collect()
+}
+
+/// Why the pod could not be given the authorities of other members that its spec names.
+fn lacks_members(observed: &Observed) -> Option<String> {
+    let kept = observed.tls.as_ref().and_then(|secret| certificates::text(secret, names::FILE_MEMBERS));
+    match &observed.members {
+        Err(unusable) if kept.is_none() => {
+            Some(format!("waiting for trustedAuthorities: ConfigMap {}: {}", unusable.config_map, unusable.why))
+        }
+        Ok(_) | Err(_) => None,
+    }
+}
+
 /// The node's certificate, if it has to be issued now.
 pub fn certificate(observed: &Observed, installation: &Installation, now_s: u64) -> Result<Option<Secret>, Error> {
     let Some(authority) = &observed.authority else { return Ok(None) };
     let id = spiffe_id(observed)?;
-    if observed.tls.as_ref().is_some_and(|secret| certificates::is_current(secret, &id, &authority.issuer, now_s)) {
+    let kept = observed.tls.as_ref().and_then(|secret| certificates::text(secret, names::FILE_MEMBERS));
+    let kept = kept.unwrap_or_default();
+    // Authorities that cannot be read now go on being trusted as they were.
+    let members = observed.members.as_ref().unwrap_or(&kept);
+    let is_current = |secret: &Secret| certificates::is_current(secret, &id, &authority.issuer, now_s);
+    if *members == kept && observed.tls.as_ref().is_some_and(is_current) {
         return Ok(None);
     }
     let pem = certificates::issue(&authority.issuer, &id, now_s, certificates::NODE_S)?;
-    Ok(Some(secrets::node_tls(&node_context(observed, Vec::new(), installation)?, &pem)))
+    Ok(Some(secrets::node_tls(&node_context(observed, Vec::new(), installation)?, &pem, members)))
 }
 
 fn spiffe_id(observed: &Observed) -> Result<SpiffeId, Error> {

@@ -98,6 +98,8 @@ pub fn observed() -> Observed {
         }),
         tls: None,
         authority: None,
+        members: Ok(String::new()),
+        external_address: None,
         pod: Some(pod("demo-main-0")),
         connection: None,
         answer: Answer::Says(Box::new(says())),

@@ -79,7 +79,15 @@ async fn advance(
     prune(context, owner, &children).await?;
     grant::answer(context, observed).await?;
     genesis::give(context, observed).await?;
-    Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
+    let waits_for_address = observed.node.spec.p2p.expose.is_some() && observed.external_address.is_none();
+    Ok(match written {
+        0 if waits_for_address => {
+            let service = names::p2p_external_service(&owner.name);
+            Progress::Waiting(format!("waiting for a load balancer to give Service {service} an address"))
+        }
+        0 => Progress::Unchanged,
+        _ => Progress::Applied,
+    })
 }
 
 fn taken(what: &str) -> Refusal {

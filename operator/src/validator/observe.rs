@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use althing_crds::names;
 use althing_crds::{ConsensusGroup, ValidatorNode, ValidatorNodeStatus};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::{genesis, keys, proto};
 
 use crate::authorities::Authority;
+use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::Facts;
 use crate::chain::nodes::{Node, Target};
@@ -17,6 +18,7 @@ use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Owner, Standing, standing};
+use crate::parts::services;
 use crate::references::{self, Missing};
 
 /// What was read.
@@ -37,6 +39,10 @@ pub struct Observed {
     pub tls: Option<Secret>,
     /// The network's authority.
     pub authority: Option<Authority>,
+    /// The authorities of other members.
+    pub members: Result<String, Unusable>,
+    /// Where nodes outside of the cluster reach it, if the spec asks for that and it is known.
+    pub external_address: Option<String>,
     /// Its pod.
     pub pod: Option<Pod>,
     /// Its node, if there is a pod to call.
@@ -152,7 +158,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
     let awaits_authority = has_network && recorded_authority.is_none();
     let certificate = names::tls_secret(&owner.name);
-    let (identity, tls, authority, claim) = tokio::try_join!(
+    let (identity, tls, authority, claim, members, external_address) = tokio::try_join!(
         identity(context, &node, &owner),
         context.certificate(&owner, &certificate),
         async {
@@ -163,6 +169,8 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
             context.shared.authorities.get(client, &namespace, &node.spec.network).await
         },
         claim(context, &node, &owner),
+        bundles::read(context, &namespace, &node.spec.p2p.trusted_authorities),
+        external_address(context, &node, &owner),
     )?;
     let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
     let group = context.group(&namespace, &node.spec.group);
@@ -210,6 +218,8 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         claim,
         tls,
         authority,
+        members,
+        external_address,
         pod,
         missing,
         chain,
@@ -254,6 +264,19 @@ async fn identity(context: &Context, node: &ValidatorNode, owner: &Owner) -> Res
         }
         Err(error) => IdentityRead::Invalid(format!("Secret {name}: {error}")),
     })
+}
+
+/// Where nodes outside of the cluster reach it: as its Service says, else as was known before.
+async fn external_address(context: &Context, node: &ValidatorNode, owner: &Owner) -> Result<Option<String>, Error> {
+    if node.spec.p2p.expose.is_none() {
+        return Ok(None);
+    }
+    let name = names::p2p_external_service(&owner.name);
+    let api: Api<Service> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let found = api.get_opt(&name).await.map_err(Error::read(format!("Service {}/{name}", owner.namespace)))?;
+    let found = found.filter(|service| standing(&service.metadata, owner) == Standing::Ours);
+    let before = node.status.as_ref().and_then(|status| status.p2p_address.clone());
+    Ok(found.as_ref().and_then(services::external_address).or(before))
 }
 
 /// The claim: live until it is written down, because whether it is there decides about things that are made once.

@@ -69,6 +69,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ValidatorNo
         power: observed.power().and_then(|power| i64::try_from(power).ok()).or(before.power),
         version: said.map(|said| said.version.clone()).or(before.version),
         volume_used: said.and_then(volume::used).map(str::to_string).or(before.volume_used),
+        p2p_address: observed.external_address.clone(),
         identity: before.identity,
         claim_uid: before.claim_uid,
         children_hash: observed.children_hash.clone(),

@@ -158,6 +158,7 @@ impl<D: Dialer> Service<Uri> for TlsDialer<D> {
 
 fn client_config(material: &TlsMaterial, expected: Expected) -> Result<ClientConfig, TlsError> {
     let verifier = PeerVerifier::new(expected, &material.roots, &material.provider)?;
+    let verifier = verifier.with_members(material.members.as_ref())?;
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&material.provider))
         .with_protocol_versions(&[&TLS13])
         .map_err(|source| TlsError::Setup { source })?

@@ -1,4 +1,4 @@
-//! What one process presents and trusts, read from three PEM files and checked before it is used.
+//! What one process presents and trusts, read from PEM files and checked before it is used.
 
 use std::{
     fs, io,
@@ -29,7 +29,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// What the two sides speak inside TLS.
 pub(super) const ALPN: &[u8] = b"h2";
 
-/// The three files: `tls.crt`, `tls.key`, `ca.crt`.
+/// The files: `tls.crt`, `tls.key`, `ca.crt`, and `members.crt` where there are other members.
 #[derive(Clone)]
 pub struct TlsPem {
     /// The leaf, followed by intermediates if there are any.
@@ -38,6 +38,8 @@ pub struct TlsPem {
     pub key: Zeroizing<Vec<u8>>,
     /// Every authority that is trusted; more than one while an authority is replaced.
     pub authorities: Vec<u8>,
+    /// The authorities of other members of the chain, whose word counts for nodes alone; empty where there are none.
+    pub members: Vec<u8>,
 }
 
 /// Why TLS files cannot be used.
@@ -60,7 +62,7 @@ pub enum TlsError {
     /// A certificate or key has a wrong form.
     #[error("failed to use {file}: {source}")]
     Form {
-        /// `tls.crt`, `tls.key` or `ca.crt`.
+        /// `tls.crt`, `tls.key`, `ca.crt` or `members.crt`.
         file: &'static str,
         /// What is wrong.
         source: PkiError,
@@ -87,20 +89,25 @@ pub struct TlsMaterial {
     facts: LeafFacts,
     digest: [u8; 32],
     pub(super) roots: Arc<RootCertStore>,
+    pub(super) members: Option<Arc<RootCertStore>>,
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) provider: Arc<CryptoProvider>,
+    /// For calls: whom the own authorities name.
     pub(super) server: Arc<ServerConfig>,
+    /// For peers: also nodes that other members name.
+    pub(super) peer_server: Arc<ServerConfig>,
 }
 
 impl TlsPem {
-    /// Reads the three files of a directory. Where the kubelet swaps a whole generation of files by one link
-    /// (`..data`), all three come from the same generation.
+    /// Reads the files of a directory. Where the kubelet swaps a whole generation of files by one link (`..data`), all
+    /// come from the same generation.
     pub fn read(directory: &Path) -> Result<Self, TlsError> {
         let generation = fs::canonicalize(directory.join("..data")).unwrap_or_else(|_| directory.to_owned());
         Ok(Self {
             certificate: read(&generation.join("tls.crt"))?,
             key: Zeroizing::new(read(&generation.join("tls.key"))?),
             authorities: read(&generation.join("ca.crt"))?,
+            members: read_if_there(&generation.join("members.crt"))?,
         })
     }
 
@@ -110,12 +117,13 @@ impl TlsPem {
             certificate: issued.certificate_pem.clone().into_bytes(),
             key: Zeroizing::new(issued.key_pem.as_bytes().to_vec()),
             authorities: authorities_pem.as_bytes().to_vec(),
+            members: Vec::new(),
         }
     }
 
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut state = Sha256::new();
-        for part in [&self.certificate, &*self.key, &self.authorities] {
+        for part in [&self.certificate, &*self.key, &self.authorities, &self.members] {
             state.update(Sha256::digest(part));
         }
         state.finalize().into()
@@ -127,7 +135,6 @@ impl TlsMaterial {
     /// at least one authority is trusted. Whether the certificate has expired is for the peers to say.
     pub fn from_pem(pem: &TlsPem) -> Result<Self, TlsError> {
         let form = |file| move |source| TlsError::Form { file, source };
-        let setup = |source| TlsError::Setup { source };
         let chain = certificates(&pem.certificate).map_err(form("tls.crt"))?;
         let leaf = chain.first().ok_or(PkiError::Certificate { reason: "no certificate in the file".to_owned() });
         let facts = leaf.and_then(LeafFacts::from_der).map_err(form("tls.crt"))?;
@@ -141,16 +148,15 @@ impl TlsMaterial {
             other => TlsError::Setup { source: other },
         })?;
         let certified = Arc::new(certified);
-        let verifier = PeerVerifier::for_clients(facts.id.chain_id(), &roots, &provider)?;
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(setup)?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::new(SingleKey::new(Arc::clone(&certified))));
-        server.alpn_protocols = vec![ALPN.to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        Ok(Self { facts, digest: pem.digest(), roots, certified, provider, server: Arc::new(server) })
+        let members = (!pem.members.is_empty()).then(|| roots_from_pem(&pem.members).map(Arc::new));
+        let members = members.transpose().map_err(form("members.crt"))?;
+        let verifier = || PeerVerifier::for_clients(facts.id.chain_id(), &roots, &provider);
+        let server = Arc::new(server_config(verifier()?, &certified, &provider)?);
+        let peer_server = match &members {
+            None => Arc::clone(&server),
+            Some(_) => Arc::new(server_config(verifier()?.with_members(members.as_ref())?, &certified, &provider)?),
+        };
+        Ok(Self { digest: pem.digest(), facts, roots, members, certified, provider, server, peer_server })
     }
 
     /// Who this process is, until when the certificate counts, and its fingerprint.
@@ -161,6 +167,22 @@ impl TlsMaterial {
     pub(super) const fn digest(&self) -> [u8; 32] {
         self.digest
     }
+}
+
+fn server_config(
+    verifier: PeerVerifier,
+    certified: &Arc<CertifiedKey>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<ServerConfig, TlsError> {
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|source| TlsError::Setup { source })?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleKey::new(Arc::clone(certified))));
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    Ok(server)
 }
 
 /// Trust anchors from a bundle of PEM certificates; at least one.
@@ -179,6 +201,13 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, P
     CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| PkiError::Certificate { reason: error.to_string() })
+}
+
+fn read_if_there(path: &Path) -> Result<Vec<u8>, TlsError> {
+    match read(path) {
+        Err(TlsError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

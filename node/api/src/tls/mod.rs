@@ -14,7 +14,7 @@ mod verify;
 pub use client::{Dialer, RelayDialer, TcpDialer, TlsDialer, secure};
 pub use edge::{ClientCertificates, EdgeStore};
 pub use material::{TlsError, TlsMaterial, TlsPem};
-pub use server::{AcceptLimits, PeerInfo, TlsConnection, incoming};
+pub use server::{AcceptLimits, PeerInfo, TlsConnection, incoming, incoming_peers};
 pub use store::{Reload, TlsStore};
 pub use verify::{Expected, PeerMismatch};
 

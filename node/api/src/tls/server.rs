@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -20,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::TlsStore;
+use super::{TlsMaterial, TlsStore};
 use crate::{pki::LeafFacts, roles::SpiffeId};
 
 /// Pause after the system refused to accept (no file descriptors, no memory).
@@ -69,12 +70,33 @@ pub fn incoming(
     store: Arc<TlsStore>,
     limits: AcceptLimits,
 ) -> impl Stream<Item = io::Result<TlsConnection>> {
+    secured(listener, store, limits, |material| Arc::clone(&material.server))
+}
+
+/// The same for the listener of peers, to which also nodes that other members name may connect.
+pub fn incoming_peers(
+    listener: TcpListener,
+    store: Arc<TlsStore>,
+    limits: AcceptLimits,
+) -> impl Stream<Item = io::Result<TlsConnection>> {
+    secured(listener, store, limits, |material| Arc::clone(&material.peer_server))
+}
+
+/// Which part of what is in use a listener takes.
+type Config = fn(&TlsMaterial) -> Arc<ServerConfig>;
+
+fn secured(
+    listener: TcpListener,
+    store: Arc<TlsStore>,
+    limits: AcceptLimits,
+    config: Config,
+) -> impl Stream<Item = io::Result<TlsConnection>> {
     let connections = Arc::new(Semaphore::new(limits.connections_max));
     stream::unfold(listener, |listener| async { Some((accept(&listener).await, listener)) })
         .map(move |(tcp, address)| {
             let (store, connections) = (Arc::clone(&store), Arc::clone(&connections));
             async move {
-                let result = timeout(limits.handshake_timeout, handshake(tcp, address, &store)).await;
+                let result = timeout(limits.handshake_timeout, handshake(tcp, address, config(&store.current()))).await;
                 admit(result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), address, connections)
             }
         })
@@ -97,10 +119,9 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 async fn handshake(
     tcp: TcpStream,
     address: SocketAddr,
-    store: &TlsStore,
+    server: Arc<ServerConfig>,
 ) -> io::Result<(TlsStream<TcpStream>, PeerInfo)> {
     tcp.set_nodelay(true)?;
-    let server = Arc::clone(&store.current().server);
     let stream = TlsAcceptor::from(server).accept(tcp).await?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let leaf = certificates.first().ok_or_else(|| io::Error::other("the peer has no certificate"))?;

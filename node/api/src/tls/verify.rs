@@ -45,6 +45,14 @@ pub struct PeerMismatch {
     pub expected: String,
 }
 
+/// The certificate is good, and its authority may not name somebody of this role.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+#[error("the authority of another member names {found}: it may name nodes only")]
+pub struct MemberOverreach {
+    /// Whom the certificate names.
+    pub found: SpiffeId,
+}
+
 /// The certificate is good and names the right peer, with another key than that peer has signed for.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 #[error("the certificate of {peer} has another key than its peer record names")]
@@ -109,8 +117,17 @@ pub(super) struct PeerVerifier {
     expected: Expected,
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
+    members: Option<Members>,
     provider: Arc<CryptoProvider>,
     presence: Presence,
+}
+
+/// The authorities of other members of the chain. Their word counts for nodes alone: an operator or client that one of them
+/// names is nobody here.
+#[derive(Debug)]
+struct Members {
+    roots: Arc<RootCertStore>,
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 /// Whether a client must show a certificate. A certificate that is shown must be good in any case.
@@ -141,16 +158,40 @@ impl PeerVerifier {
         roots: &Arc<RootCertStore>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, TlsError> {
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
-            .build()
-            .map_err(|error| TlsError::Setup { source: Error::General(error.to_string()) })?;
         Ok(Self {
             expected,
             roots: Arc::clone(roots),
-            clients,
+            clients: client_verifier(roots, provider)?,
+            members: None,
             provider: Arc::clone(provider),
             presence: Presence::Required,
         })
+    }
+
+    /// The same that also takes nodes which one of these authorities names.
+    pub(super) fn with_members(self, roots: Option<&Arc<RootCertStore>>) -> Result<Self, TlsError> {
+        let members = roots.map(|roots| {
+            let clients = client_verifier(roots, &self.provider)?;
+            Ok(Members { roots: Arc::clone(roots), clients })
+        });
+        Ok(Self { members: members.transpose()?, ..self })
+    }
+
+    /// The members' authorities, if the own ones do not know who has issued the certificate.
+    fn members_after<T>(&self, own: Result<T, Error>) -> Result<Asked<'_, T>, Error> {
+        match (own, &self.members) {
+            (Ok(verified), _) => Ok(Asked::Own(verified)),
+            (Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)), Some(members)) => {
+                Ok(Asked::Members(members))
+            }
+            (Err(error), Some(_) | None) => Err(error),
+        }
+    }
+
+    fn check_is_node(certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        let other = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(error)));
+        let found = LeafFacts::from_der(certificate).map_err(|error| other(Arc::new(error)))?.id;
+        if found.role().is_node() { Ok(()) } else { Err(other(Arc::new(MemberOverreach { found }))) }
     }
 
     fn check_id(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
@@ -159,6 +200,23 @@ impl PeerVerifier {
         self.expected.check(&facts.id).map_err(|error| other(Arc::new(error)))?;
         self.expected.check_key(&facts).map_err(|error| other(Arc::new(error)))
     }
+}
+
+/// Whose authorities decide about a certificate.
+enum Asked<'a, T> {
+    /// The own ones have.
+    Own(T),
+    /// Those of other members have to.
+    Members(&'a Members),
+}
+
+fn client_verifier(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| TlsError::Setup { source: Error::General(error.to_string()) })
 }
 
 impl ServerCertVerifier for PeerVerifier {
@@ -172,7 +230,14 @@ impl ServerCertVerifier for PeerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        let verify = |roots| verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms);
+        match self.members_after(verify(&self.roots))? {
+            Asked::Own(()) => {}
+            Asked::Members(members) => {
+                verify(&members.roots)?;
+                Self::check_is_node(end_entity)?;
+            }
+        }
         self.check_id(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -215,7 +280,14 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.clients.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = match self.members_after(self.clients.verify_client_cert(end_entity, intermediates, now))? {
+            Asked::Own(verified) => verified,
+            Asked::Members(members) => {
+                let verified = members.clients.verify_client_cert(end_entity, intermediates, now)?;
+                Self::check_is_node(end_entity)?;
+                verified
+            }
+        };
         self.check_id(end_entity)?;
         Ok(verified)
     }

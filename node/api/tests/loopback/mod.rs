@@ -3,14 +3,14 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use node_api::{
     authorize::AuthorizeLayer,
     client::{Client, ClientError, ClientOptions},
     pki::{CertificateAuthority, Validity},
     proto::{self, node_server::NodeServer},
     roles::{Role, SpiffeId},
-    tls::{AcceptLimits, Expected, PeerInfo, TlsPem, TlsStore, incoming},
+    tls::{AcceptLimits, Expected, PeerInfo, TlsConnection, TlsPem, TlsStore, incoming, incoming_peers},
     trace::TRACEPARENT,
 };
 use node_core::types::{ChainId, Identity};
@@ -78,17 +78,26 @@ impl TestServer {
     }
 
     pub async fn start_with(store: Arc<TlsStore>, limits: AcceptLimits) -> Self {
+        Self::serve(|listener| incoming(listener, store, limits).boxed()).await
+    }
+
+    /// As the listener of peers does.
+    pub async fn start_for_peers(store: Arc<TlsStore>) -> Self {
+        Self::serve(|listener| incoming_peers(listener, store, AcceptLimits::default()).boxed()).await
+    }
+
+    async fn serve(secure: impl FnOnce(TcpListener) -> BoxStream<'static, std::io::Result<TlsConnection>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (reporter, health) = tonic_health::server::health_reporter();
-        let connections = incoming(listener, store, limits);
+        let connections = secure(listener);
         let task = tokio::spawn(async move {
             let _kept = reporter;
             Server::builder()
                 .layer(AuthorizeLayer)
                 .add_service(NodeServer::new(WhoAmI))
                 .add_service(health)
-                .serve_with_incoming(connections.boxed())
+                .serve_with_incoming(connections)
                 .await
                 .expect("serves until it is dropped");
         });

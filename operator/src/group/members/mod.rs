@@ -47,6 +47,8 @@ pub struct View<'a> {
     pub replicas: u32,
     /// Numbers that the spec retires: no voter shall have them any more.
     pub retired: &'a BTreeSet<u32>,
+    /// The chain lives elsewhere: it may have any number of voters from here, and others may vote them out.
+    pub is_external: bool,
     /// Numbers of the voters that the chain has, ascending.
     pub numbers: &'a [u32],
     /// Identities of their nodes and of the newcomer's, as far as they are known.
@@ -93,28 +95,44 @@ pub fn decide(view: &View<'_>) -> Move {
 
 fn begin(view: &View<'_>) -> Move {
     let wanted = usize::try_from(view.replicas).unwrap_or(usize::MAX);
+    if let Some(number) = voted_out(view) {
+        let has_to_come_back = wanted >= view.numbers.len() && !view.retired.contains(&number);
+        return if has_to_come_back {
+            Move::Begin(Change { number, direction: Direction::Join, replaces: None, proposed_until: None })
+        } else {
+            Move::Finish(without(view.numbers, number))
+        };
+    }
     let (direction, replaces) = match (wanted.cmp(&view.numbers.len()), retired(view)) {
         (Ordering::Equal, None) => return Move::Nothing,
         (Ordering::Equal, Some(former)) => (Direction::Join, Some(former)),
         (Ordering::Greater, _) => (Direction::Join, None),
         (Ordering::Less, _) => (Direction::Leave, None),
     };
-    if view.numbers.len() == 1 || wanted == 1 {
+    if !view.is_external && (view.numbers.len() == 1 || wanted == 1) {
         let has = view.numbers.len();
         return Move::Refuse(format!(
             "replicas is {wanted}, the chain has {has}: a change of voters must move less than a third of the power, so a chain of one voter stays one; set replicas back to {has} and retire nobody"
         ));
     }
-    let Some(facts) = view.facts else { return Move::Wait(unknown()) };
     let is_free = |number: &u32| !view.numbers.contains(number) && !view.retired.contains(number);
-    let number = match direction {
-        Direction::Join => (0..).find(is_free),
-        Direction::Leave => retired(view).or_else(|| leaves(view, facts)),
+    let number = match (direction, view.facts) {
+        // Its node is how this group comes to know a chain that lives elsewhere.
+        (Direction::Join, facts) if facts.is_some() || view.is_external => (0..).find(is_free),
+        (Direction::Join | Direction::Leave, None) | (Direction::Join, Some(_)) => return Move::Wait(unknown()),
+        (Direction::Leave, Some(facts)) => retired(view).or_else(|| leaves(view, facts)),
     };
     match number {
         Some(number) => Move::Begin(Change { number, direction, replaces, proposed_until: None }),
         None => Move::Nothing,
     }
+}
+
+/// A voter that the governance of a chain which lives elsewhere has voted out.
+fn voted_out(view: &View<'_>) -> Option<u32> {
+    let facts = view.facts.filter(|_| view.is_external)?;
+    let votes = |number: &u32| view.identities.get(number).is_none_or(|identity| facts.voters.contains_key(identity));
+    view.numbers.iter().find(|number| !votes(number)).copied()
 }
 
 /// The voter that is to go by name: the first that does not sign, else the first.

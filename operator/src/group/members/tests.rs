@@ -25,9 +25,19 @@ fn chain(voters: u32, silent: &[u32]) -> Chain {
 
 impl Chain {
     fn next(&self, replicas: u32, change: Option<&Change>) -> Move {
+        self.next_as(false, replicas, change)
+    }
+
+    /// The same where the chain lives elsewhere.
+    fn next_outside(&self, replicas: u32, change: Option<&Change>) -> Move {
+        self.next_as(true, replicas, change)
+    }
+
+    fn next_as(&self, is_external: bool, replicas: u32, change: Option<&Change>) -> Move {
         decide(&View {
             replicas,
             retired: &self.retired,
+            is_external,
             numbers: &self.numbers,
             identities: &self.identities,
             change,
@@ -171,6 +181,7 @@ fn without_facts_or_a_synced_newcomer_nothing_happens() {
     let view = |change, newcomer_lacks, facts| View {
         replicas: 5,
         retired: &seen.retired,
+        is_external: false,
         numbers: &seen.numbers,
         identities: &seen.identities,
         change,
@@ -191,6 +202,64 @@ fn a_chain_of_one_voter_stays_one() {
     let mut named = chain(1, &[]);
     named.retired = [0].into();
     assert!(matches!(named.next(1, None), Move::Refuse(_)));
+}
+
+/// Four voters elsewhere, and one node `n0` of this group.
+fn elsewhere(own: &[u32]) -> Chain {
+    let mut seen = chain(4, &[]);
+    for number in own {
+        let voter = VoterFact { power: 1, is_signing: true, session: None };
+        seen.facts.voters.insert(format!("n{number}"), voter);
+        seen.facts.total_power += 1;
+        seen.facts.signing_power += 1;
+    }
+    seen.numbers = own.to_vec();
+    seen.identities = (0..4).map(|number| (number, format!("n{number}"))).collect();
+    seen
+}
+
+#[test]
+fn a_group_of_a_chain_that_lives_elsewhere_has_any_number_of_voters() {
+    let joins = |number| change(number, Direction::Join, None);
+    assert_eq!(elsewhere(&[]).next_outside(1, None), Move::Begin(joins(0)));
+    assert_eq!(elsewhere(&[]).next_outside(1, Some(&joins(0))), Move::Propose);
+    assert_eq!(elsewhere(&[0]).next_outside(1, None), Move::Nothing);
+    assert_eq!(elsewhere(&[0]).next_outside(2, None), Move::Begin(joins(1)));
+    assert_eq!(elsewhere(&[0]).next_outside(0, None), Move::Begin(change(0, Direction::Leave, None)));
+    assert_eq!(elsewhere(&[0]).next_outside(0, Some(&change(0, Direction::Leave, None))), Move::Propose);
+    assert_eq!(elsewhere(&[]).next_outside(0, None), Move::Nothing);
+}
+
+#[test]
+fn the_first_node_of_a_group_starts_before_the_chain_is_known_and_nothing_is_proposed_until_it_is() {
+    let seen = elsewhere(&[]);
+    let begun = change(0, Direction::Join, None);
+    let blind = |change| View {
+        replicas: 1,
+        retired: &seen.retired,
+        is_external: true,
+        numbers: &[],
+        identities: &seen.identities,
+        change,
+        newcomer_lacks: None,
+        facts: None,
+    };
+    assert_eq!(decide(&blind(None)), Move::Begin(begun.clone()));
+    assert!(matches!(decide(&blind(Some(&begun))), Move::Wait(_)));
+    let leaving = View { replicas: 0, numbers: &[0], ..blind(None) };
+    assert!(matches!(decide(&leaving), Move::Wait(_)), "who leaves is asked of the chain");
+}
+
+#[test]
+fn a_voter_that_others_have_voted_out_is_a_newcomer_again_unless_it_shall_go() {
+    let mut voted_out = elsewhere(&[]);
+    voted_out.numbers = vec![0];
+    assert_eq!(voted_out.next_outside(1, None), Move::Begin(change(0, Direction::Join, None)));
+    assert_eq!(voted_out.next_outside(0, None), Move::Finish(vec![]));
+    let retired = seen_with(&voted_out, 0);
+    assert_eq!(retired.next_outside(1, None), Move::Finish(vec![]), "the next number takes its place");
+    voted_out.identities.clear();
+    assert_eq!(voted_out.next_outside(1, None), Move::Nothing, "nobody knows who it is");
 }
 
 /// The same chain with this voter retired.

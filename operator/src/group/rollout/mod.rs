@@ -1,5 +1,7 @@
 //! Which voter may be restarted now, decided from what its pods run and what the chain can bear. Pure.
 
+pub mod turns;
+
 use std::time::Duration;
 
 use crate::budget::Budget;
@@ -138,7 +140,7 @@ fn go_on(members: &[Member], begun: &Begun, facts: Option<&Facts>) -> Move {
     let Some(facts) = facts else { return wait("too few voters answer to know who signs".to_string()) };
     match begun.after_height {
         None => Move::Seen(facts.height),
-        Some(after) if pod.is_ready && has_proved(member, facts, after) => Move::Finish,
+        Some(after) if pod.is_ready && (has_proved(member, facts, after) || is_no_voter(member, facts)) => Move::Finish,
         Some(_) => wait(format!("waiting for {} to sign again", member.name)),
     }
 }
@@ -156,6 +158,11 @@ fn has_proved(member: &Member, facts: &Facts, after: u64) -> bool {
     let is_signing = facts.voters.get(identity).is_some_and(|voter| voter.is_signing);
     let newest = facts.last_precommits.get(identity).copied().unwrap_or(0);
     is_signing && newest > after.saturating_add(PROOF_DISTANCE)
+}
+
+/// It has no vote yet, or not any more: there is nothing to prove.
+fn is_no_voter(member: &Member, facts: &Facts) -> bool {
+    member.identity.as_ref().is_some_and(|identity| !facts.voters.contains_key(identity))
 }
 
 fn begin(members: &[Member], facts: Option<&Facts>) -> Move {

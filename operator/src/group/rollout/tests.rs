@@ -69,6 +69,19 @@ fn only_precommits_that_the_new_pod_must_have_made_end_a_restart() {
 }
 
 #[test]
+fn a_node_that_has_no_vote_yet_is_restarted_without_proof_and_only_while_the_chain_is_known() {
+    let mut newcomer = vec![member(9, false)];
+    assert_eq!(decide(&newcomer, None, Some(&facts(&[]))), Move::Begin(0));
+    assert!(matches!(decide(&newcomer, None, None), Move::Wait(_)));
+    newcomer[0] = member(9, true);
+    pod(&mut newcomer, 0).uid = "new".to_string();
+    let seen = Begun { after_height: Some(99), ..begun(9) };
+    assert_eq!(decide(&newcomer, Some(&seen), Some(&facts(&[]))), Move::Finish);
+    pod(&mut newcomer, 0).is_ready = false;
+    assert!(matches!(decide(&newcomer, Some(&seen), Some(&facts(&[]))), Move::Wait(_)), "it has to start");
+}
+
+#[test]
 fn nothing_is_restarted_beyond_the_fault_budget_or_without_facts() {
     assert!(matches!(decide(&members([false, false, false, true]), None, Some(&facts(&[3]))), Move::Wait(_)));
     assert!(matches!(decide(&members([false; 4]), None, None), Move::Wait(_)));
