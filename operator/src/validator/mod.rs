@@ -11,6 +11,7 @@ pub mod fixtures;
 mod genesis;
 mod grant;
 mod made_once;
+mod renewal;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -79,7 +80,8 @@ async fn advance(
     prune(context, owner, &children).await?;
     grant::answer(context, observed).await?;
     genesis::give(context, observed).await?;
-    Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
+    let is_renewed = renewal::advance(context, owner, observed, &children).await?;
+    Ok(if written > 0 || is_renewed { Progress::Applied } else { Progress::Unchanged })
 }
 
 fn taken(what: &str) -> Refusal {
