@@ -33,7 +33,7 @@ const PARALLEL: usize = 6;
 /// Cases beside the stops, outside the campaign.
 const SAMPLE: usize = 18;
 /// Leaves that children follow, outside the campaign.
-const SAMPLE_LEAVES: usize = 8;
+const SAMPLE_LEAVES: usize = 6;
 /// Where leaves are tried that nobody may change.
 const REFUSALS: &str = "refusals";
 /// After this time no further case of the sample is begun; every stop is run all the same.

@@ -110,7 +110,8 @@ impl Stage {
             let written = match api.get_opt(&name).await? {
                 None => api.create(&PostParams::default(), &wanted).await,
                 Some(mut present) => {
-                    present.data["spec"] = object["spec"].clone();
+                    let fields = present.data.as_object_mut().context("an object has fields")?;
+                    fields.insert("spec".to_string(), object["spec"].clone());
                     api.replace(&name, &PostParams::default(), &present).await
                 }
             };

@@ -8,6 +8,12 @@ use serde_json::{Value, json};
 use super::Stage;
 use crate::leaves::{LeafCase, Moment, Shall};
 
+/// Where an object is tried.
+struct Place<'a> {
+    namespace: &'a str,
+    name: String,
+}
+
 impl Stage {
     /// Tries to set, change and unset a leaf that the API server keeps, on objects of this name.
     ///
@@ -17,30 +23,32 @@ impl Stage {
         match case.shall {
             Shall::BeKept(message) => {
                 if let Some(unset) = &case.unset {
-                    let object = format!("{name}-without");
-                    self.try_to(namespace, &object, unset).await?.context("without the leaf")?;
-                    self.refused(namespace, &object, &case.set, Moment::Set, message).await?;
+                    let without = Place { namespace, name: format!("{name}-without") };
+                    self.try_to(&without, unset).await?.context("without the leaf")?;
+                    self.refused(&without, &case.set, Moment::Set, message).await?;
                 }
-                let object = format!("{name}-with");
-                self.try_to(namespace, &object, &case.set).await?.context("with the leaf")?;
-                self.refused(namespace, &object, &case.change, Moment::Change, message).await?;
+                let with = Place { namespace, name: format!("{name}-with") };
+                self.try_to(&with, &case.set).await?.context("with the leaf")?;
+                self.refused(&with, &case.change, Moment::Change, message).await?;
                 match &case.unset {
-                    Some(unset) => self.refused(namespace, &object, unset, Moment::Unset, message).await,
+                    Some(unset) => self.refused(&with, unset, Moment::Unset, message).await,
                     None => Ok(()),
                 }
             }
             Shall::BeRefused(message) => {
                 let unset = case.unset.as_ref().context("a leaf that is refused is optional")?;
-                self.try_to(namespace, name, unset).await?.context("without the leaf")?;
-                self.refused(namespace, name, &case.set, Moment::Set, message).await?;
-                self.refused(namespace, &format!("{name}-new"), &case.set, Moment::Set, message).await
+                let without = Place { namespace, name: name.to_string() };
+                self.try_to(&without, unset).await?.context("without the leaf")?;
+                self.refused(&without, &case.set, Moment::Set, message).await?;
+                let new = Place { namespace, name: format!("{name}-new") };
+                self.refused(&new, &case.set, Moment::Set, message).await
             }
             Shall::BeFollowed { .. } => bail!("{} is followed by children", case.leaf),
         }
     }
 
-    async fn refused(&self, namespace: &str, name: &str, object: &Value, at: Moment, message: &str) -> Result<()> {
-        match self.try_to(namespace, name, object).await? {
+    async fn refused(&self, place: &Place<'_>, object: &Value, at: Moment, message: &str) -> Result<()> {
+        match self.try_to(place, object).await? {
             Ok(()) => bail!("@{}: it is not refused", at.as_str()),
             Err(error) => {
                 let said = error.to_string();
@@ -51,13 +59,13 @@ impl Stage {
     }
 
     /// Applies an object under another name; the inner answer is that of the API server.
-    async fn try_to(&self, namespace: &str, name: &str, object: &Value) -> Result<Result<(), kube::Error>> {
+    async fn try_to(&self, place: &Place<'_>, object: &Value) -> Result<Result<(), kube::Error>> {
         let mut object = object.clone();
         let kind = object.get("kind").and_then(Value::as_str).context("an object has a kind")?.to_string();
         let metadata = object.get_mut("metadata").context("an object has metadata")?;
-        *metadata = json!({ "name": name });
-        let api: Api<DynamicObject> = crate::network::kind_api(self.client.clone(), namespace, &kind);
+        *metadata = json!({ "name": place.name });
+        let api: Api<DynamicObject> = crate::network::kind_api(self.client.clone(), place.namespace, &kind);
         let params = PatchParams::apply("a-person").force();
-        Ok(api.patch(name, &params, &Patch::Apply(&object)).await.map(drop))
+        Ok(api.patch(&place.name, &params, &Patch::Apply(&object)).await.map(drop))
     }
 }

@@ -39,7 +39,7 @@ impl Stage {
         self.quiet(namespace).await?;
         self.wait_allowance(namespace, (4, 4, 1)).await.context("before the pause")?;
 
-        self.annotate(namespace, "ConsensusGroup", GROUP, names::ANNOTATION_PAUSE, Some("true")).await?;
+        self.set_pause(namespace, Some("true")).await?;
         eventually("the group says that it is paused", SECONDS_MAX, || async {
             let group = kind_api(self.client.clone(), namespace, "ConsensusGroup").get(GROUP).await?;
             let reconciling = condition(&group, "Reconciling");
@@ -58,7 +58,7 @@ impl Stage {
         ensure!(self.pods(namespace).await? == before, "a pod was made anew, or a voter has come, during the pause");
 
         self.ask(namespace, json!({ "groups": with_replicas(&groups, 4) })).await?;
-        self.annotate(namespace, "ConsensusGroup", GROUP, names::ANNOTATION_PAUSE, None).await?;
+        self.set_pause(namespace, None).await?;
         eventually("every voter is restarted after the pause", SECONDS_MAX, || async {
             let now = self.pods(namespace).await?;
             let same = before.iter().filter(|(pod, uid)| now.get(*pod) == Some(uid)).count();
@@ -98,10 +98,10 @@ impl Stage {
         Ok(())
     }
 
-    async fn annotate(&self, namespace: &str, kind: &str, name: &str, key: &str, value: Option<&str>) -> Result<()> {
-        let patch = json!({ "metadata": { "annotations": { key: value } } });
-        let api = kind_api(self.client.clone(), namespace, kind);
-        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    async fn set_pause(&self, namespace: &str, value: Option<&str>) -> Result<()> {
+        let patch = json!({ "metadata": { "annotations": { names::ANNOTATION_PAUSE: value } } });
+        let api = kind_api(self.client.clone(), namespace, "ConsensusGroup");
+        api.patch(GROUP, &PatchParams::default(), &Patch::Merge(&patch)).await?;
         Ok(())
     }
 
@@ -120,8 +120,8 @@ impl Stage {
 
 fn with_replicas(groups: &Value, replicas: u32) -> Value {
     let mut groups = groups.clone();
-    if let Some(group) = groups.get_mut(0) {
-        group["replicas"] = json!(replicas);
+    if let Some(group) = groups.get_mut(0).and_then(Value::as_object_mut) {
+        group.insert("replicas".to_string(), json!(replicas));
     }
     groups
 }
