@@ -36,7 +36,7 @@ pub struct Observers {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
     /// How their pods are made; what is unset is taken from `spec.node`. Their volumes live as long as their pods and
-    /// hold copies only, so `storage` may be changed, and `storage.fencing` means nothing here.
+    /// hold copies only, so `storage.size` may shrink too, and `storage.fencing` means nothing here.
     #[serde(default)]
     pub node: NodeTemplate,
 }

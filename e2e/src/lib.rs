@@ -6,6 +6,7 @@ pub mod dial;
 pub mod entrance;
 pub mod environment;
 pub mod invariants;
+pub mod leaves;
 pub mod load;
 pub mod metrics_document;
 pub mod network;

@@ -1,9 +1,10 @@
 //! Faults between the operator and the API server: every case must end in the state of a run without a fault, with as
-//! many creations and deletions, and then be quiet.
+//! many creations and deletions, and then be quiet. Leaves of specs: set, changed and unset on a running object, each
+//! must end in the state of an object that was made so, and then be quiet.
 //!
 //! `cargo test -p althing-e2e --test faults` runs a stop after every write of the create scenario and a sample of the
-//! other faults; ALTHING_FAULTS_SEED repeats a sample, ALTHING_FAULTS_CASE runs the cases whose name contains it,
-//! ALTHING_CAMPAIGN=1 runs all and goes on where it was interrupted (target/campaign.json).
+//! other faults and of the leaves; ALTHING_FAULTS_SEED repeats a sample, ALTHING_FAULTS_CASE runs the cases whose name
+//! contains it, ALTHING_CAMPAIGN=1 runs all and goes on where it was interrupted (target/campaign.json).
 
 #[path = "faults/cases.rs"]
 mod cases;
@@ -15,11 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use althing_e2e::environment::{Environment, Profile};
+use althing_e2e::leaves::Shall;
 use althing_e2e::stand_in::{Options, StandIn};
-use althing_e2e::trial::{Outcome, Stage, Trial};
+use althing_e2e::trial::{Outcome, Stage};
 use althing_operator::faults::Plan;
 use anyhow::{Context, Result, bail, ensure};
-use cases::Case;
+use cases::{Case, Work};
 use futures::StreamExt;
 use progress::Progress;
 use tokio::sync::Mutex;
@@ -30,6 +32,10 @@ const VOTERS: u32 = 4;
 const PARALLEL: usize = 6;
 /// Cases beside the stops, outside the campaign.
 const SAMPLE: usize = 18;
+/// Leaves that children follow, outside the campaign.
+const SAMPLE_LEAVES: usize = 6;
+/// Where leaves are tried that nobody may change.
+const REFUSALS: &str = "refusals";
 /// After this time no further case of the sample is begun; every stop is run all the same.
 const SAMPLE_TIME_MAX: Duration = Duration::from_secs(270);
 
@@ -68,7 +74,8 @@ async fn run_all(environment: &Environment) -> Result<()> {
     let options = Options { block_interval: Duration::from_millis(200) };
     let stand_in = StandIn::start(&stage.client, options);
     let (reference, writes) = reference(&stage).await?;
-    the_checker_is_proved(&stage, &reference).await?;
+    stage.make_namespace(REFUSALS).await?;
+    the_checkers_are_proved(&stage, &reference).await?;
     let selected = select(writes.len() as u64)?;
     let progress = Progress::read(&stage.environment.root)?;
     let selected: Vec<Case> = selected.into_iter().filter(|case| !progress.has_passed(&case.name)).collect();
@@ -84,11 +91,11 @@ async fn run_all(environment: &Environment) -> Result<()> {
                 }
                 let judged = judge(stage, reference, &case, number).await;
                 let outcome = match &judged {
-                    Ok(trial) => format!("ok ({:.0} s{})", trial.took.as_secs_f64(), unfired(trial)),
+                    Ok(passed) => format!("ok ({:.0} s{})", passed.took.as_secs_f64(), unfired(passed)),
                     Err(error) => format!("FAILED\n{error:#}\nrepeat: make faults CASE='{}'", case.name),
                 };
                 println!("case {} ... {outcome}", case.name);
-                let kept = progress.lock().await.record(&case.name, &judged.as_ref().map(|trial| trial.has_fired));
+                let kept = progress.lock().await.record(&case.name, &judged.as_ref().map(|passed| passed.has_fired));
                 if let Err(error) = kept {
                     eprintln!("faults: {error:#}");
                 }
@@ -105,8 +112,15 @@ async fn run_all(environment: &Environment) -> Result<()> {
     Ok(())
 }
 
-fn unfired(trial: &Trial) -> &'static str {
-    if trial.has_fired { "" } else { ", the fault did not come to pass" }
+/// A case that passed.
+struct Passed {
+    took: Duration,
+    /// What was to go wrong went wrong.
+    has_fired: bool,
+}
+
+fn unfired(passed: &Passed) -> &'static str {
+    if passed.has_fired { "" } else { ", the fault did not come to pass" }
 }
 
 /// Two runs without a fault are equal, or no difference would mean anything.
@@ -125,8 +139,35 @@ async fn reference(stage: &Stage) -> Result<(Outcome, Vec<String>)> {
     Ok((first.outcome, first.writes))
 }
 
+/// A faulty operator that must be caught at a leaf of networks.
+struct Proof {
+    namespace: &'static str,
+    leaf: &'static str,
+    plan: Plan,
+    /// What is said when it is caught.
+    words: &'static str,
+}
+
+/// Faulty operators are caught, or nothing that passes would mean anything.
+async fn the_checkers_are_proved(stage: &Stage, reference: &Outcome) -> Result<()> {
+    let never_deletes = Proof {
+        namespace: "proof-keeps",
+        leaf: "BlockchainNetwork/networkPolicy.mode",
+        plan: Plan { never_deletes: true, ..Plan::default() },
+        words: "unlike a fresh object: NetworkPolicy/",
+    };
+    let omits = Proof {
+        namespace: "proof-omits",
+        leaf: "BlockchainNetwork/node.priorityClassName",
+        plan: Plan { omits: Some("/spec/template/spec/priorityClassName".to_string()), ..Plan::default() },
+        words: "the leaf changes nothing anywhere",
+    };
+    tokio::try_join!(remaking_is_caught(stage, reference), is_caught(stage, &never_deletes), is_caught(stage, &omits))?;
+    Ok(())
+}
+
 /// An operator that makes anew what exists already is caught when it stops between a creation and its record.
-async fn the_checker_is_proved(stage: &Stage, reference: &Outcome) -> Result<()> {
+async fn remaking_is_caught(stage: &Stage, reference: &Outcome) -> Result<()> {
     let plan = Plan { stop_after: Some("/persistentvolumeclaims".to_string()), remakes: true, ..Plan::default() };
     let caught = match stage.create("proof", VOTERS, &plan).await {
         Ok(trial) => trial.outcome.differences(reference),
@@ -138,38 +179,75 @@ async fn the_checker_is_proved(stage: &Stage, reference: &Outcome) -> Result<()>
     Ok(())
 }
 
-async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -> Result<Trial> {
-    let namespace = format!("trial-{number}");
-    let trial = stage.create(&namespace, VOTERS, &case.plan).await;
-    let trial = trial.with_context(|| format!("plan {}", serde_json::to_string(&case.plan).unwrap_or_default()));
-    let trial = trial.with_context(|| format!("see {}", stage.log(&namespace).display()))?;
-    let differences = trial.outcome.differences(reference);
-    if differences.is_empty() {
-        return Ok(trial);
+async fn is_caught(stage: &Stage, proof: &Proof) -> Result<()> {
+    let Proof { namespace, leaf, plan, words } = proof;
+    let case = althing_e2e::leaves::cases()?.into_iter().find(|case| case.leaf == *leaf);
+    let case = case.with_context(|| format!("there is no leaf {leaf}"))?;
+    match stage.follow(namespace, &case, plan).await {
+        Err(error) if format!("{error:#}").contains(words) => {
+            println!("a faulty operator is caught: {leaf} {error:#}");
+            Ok(())
+        }
+        Err(error) => Err(error.context(format!("not caught in these words: {words}"))),
+        Ok(()) => bail!("a faulty operator was not caught at {leaf}"),
     }
-    bail!("{}\nsee {}", differences.join("\n"), stage.log(&namespace).display())
+}
+
+async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -> Result<Passed> {
+    let (begin, namespace) = (Instant::now(), format!("trial-{number}"));
+    let judged = match &case.work {
+        Work::Create(plan) => create(stage, reference, plan, &namespace).await,
+        Work::Pause => stage.pause(&namespace).await.map(|()| true),
+        Work::Leaf(leaf) => match leaf.shall {
+            Shall::BeFollowed { .. } => stage.follow(&namespace, leaf, &Plan::default()).await.map(|()| true),
+            Shall::BeKept(_) | Shall::BeRefused(_) => stage.keep(REFUSALS, &namespace, leaf).await.map(|()| true),
+        },
+    };
+    let log = stage.log(&namespace);
+    let judged = if log.exists() { judged.with_context(|| format!("see {}", log.display())) } else { judged };
+    Ok(Passed { has_fired: judged?, took: begin.elapsed() })
+}
+
+/// Whether the fault came to pass.
+async fn create(stage: &Stage, reference: &Outcome, plan: &Plan, namespace: &str) -> Result<bool> {
+    let trial = stage.create(namespace, VOTERS, plan).await;
+    let trial = trial.with_context(|| format!("plan {}", serde_json::to_string(plan).unwrap_or_default()))?;
+    let differences = trial.outcome.differences(reference);
+    ensure!(differences.is_empty(), "{}", differences.join("\n"));
+    Ok(trial.has_fired)
 }
 
 /// The cases of this run.
 fn select(writes: u64) -> Result<Vec<Case>> {
-    let mut stops = cases::stops(writes);
+    let stops = cases::stops(writes);
     let others = cases::others(writes);
+    let (followed, kept) = cases::leaves()?;
     if let Ok(wanted) = std::env::var("ALTHING_FAULTS_CASE") {
-        let selected: Vec<Case> = stops.into_iter().chain(others).filter(|case| case.name.contains(&wanted)).collect();
+        let all = stops.into_iter().chain(others).chain(followed).chain(kept).chain([cases::paused()]);
+        let selected: Vec<Case> = all.filter(|case| case.name.contains(&wanted)).collect();
         ensure!(!selected.is_empty(), "no case has {wanted} in its name");
         return Ok(selected);
     }
     if std::env::var_os("ALTHING_CAMPAIGN").is_some() {
-        stops.extend(others);
-        return Ok(stops);
+        return Ok(stops.into_iter().chain(others).chain(followed).chain(kept).chain([cases::paused()]).collect());
     }
     let seed = match std::env::var("ALTHING_FAULTS_SEED") {
         Ok(text) => text.parse().context("ALTHING_FAULTS_SEED is a number")?,
         Err(_) => cases::seed_of_today(),
     };
-    println!("sample of {SAMPLE} of {} other cases, seed {seed} (ALTHING_FAULTS_SEED={seed} repeats it)", others.len());
-    stops.extend(cases::sample(others, SAMPLE, seed));
-    Ok(stops)
+    println!(
+        "sample of {SAMPLE} of {} other faults and {SAMPLE_LEAVES} of {} leaves, seed {seed} (ALTHING_FAULTS_SEED={seed} \
+         repeats it)",
+        others.len(),
+        followed.len()
+    );
+    // The longest first.
+    let mut selected = cases::sample(followed, SAMPLE_LEAVES, seed);
+    selected.push(cases::paused());
+    selected.extend(stops);
+    selected.extend(cases::sample(others, SAMPLE, seed));
+    selected.extend(kept);
+    Ok(selected)
 }
 
 /// How many cases of each sort passed.

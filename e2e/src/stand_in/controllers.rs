@@ -8,7 +8,7 @@ use althing_crds::names;
 use anyhow::Result;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -23,7 +23,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::chains::Chains;
-use super::kubelet::Kubelet;
+use super::kubelet::{self, Kubelet};
+use super::tiers;
 
 /// Calls to the API server at the same time.
 const CALLS_MAX: usize = 48;
@@ -91,6 +92,7 @@ enum Seen {
     Pod(watcher::Event<Pod>),
     Budget(watcher::Event<PodDisruptionBudget>),
     Claim(watcher::Event<PersistentVolumeClaim>),
+    Deployment(watcher::Event<Deployment>),
 }
 
 struct World {
@@ -118,7 +120,8 @@ impl World {
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Set)).boxed(),
             watcher(Api::all(client.clone()), pods).default_backoff().filter_map(some(Seen::Pod)).boxed(),
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Budget)).boxed(),
-            watcher(Api::all(client), ours).default_backoff().filter_map(some(Seen::Claim)).boxed(),
+            watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Claim)).boxed(),
+            watcher(Api::all(client), ours).default_backoff().filter_map(some(Seen::Deployment)).boxed(),
         ];
         let mut seen = futures::stream::select_all(seen);
         let mut pace = interval(Duration::from_millis(50));
@@ -138,6 +141,9 @@ impl World {
     fn take(&mut self, seen: Seen) {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         match seen {
+            Seen::Set(Apply(set) | InitApply(set)) if tiers::is_tier(&set) => {
+                self.begin(tiers::serve_set(self.client.clone(), set));
+            }
             Seen::Set(Apply(set) | InitApply(set)) => {
                 let at = key(&set);
                 self.sets.insert(at.clone(), set);
@@ -159,9 +165,12 @@ impl World {
             }
             Seen::Budget(Delete(budget)) => drop(self.budgets.remove(&key(&budget))),
             Seen::Claim(Apply(claim) | InitApply(claim)) => self.claim(&claim),
-            Seen::Claim(Delete(_)) => {}
+            Seen::Deployment(Apply(deployment) | InitApply(deployment)) => {
+                self.begin(tiers::serve_deployment(self.client.clone(), deployment));
+            }
+            Seen::Claim(Delete(_)) | Seen::Deployment(Delete(_)) => {}
             Seen::Set(Init | InitDone) | Seen::Pod(Init | InitDone) | Seen::Budget(Init | InitDone) => {}
-            Seen::Claim(Init | InitDone) => {}
+            Seen::Claim(Init | InitDone) | Seen::Deployment(Init | InitDone) => {}
         }
     }
 
@@ -199,6 +208,9 @@ impl World {
         let kubelet = Arc::clone(&self.kubelet);
         self.dirty.insert(pod.namespace().unwrap_or_default());
         self.pods.insert(key(&pod), pod.clone());
+        if kubelet::is_silent(&pod) {
+            kubelet.forget(&pod.uid().unwrap_or_default());
+        }
         if pod.metadata.deletion_timestamp.is_some() {
             self.begin(async move { kubelet.finish(&pod).await });
         } else if phase.as_deref() != Some("Running") {
@@ -206,16 +218,26 @@ impl World {
         }
     }
 
-    /// The protection controller: a claim that nobody mounts may go.
+    /// The volume controllers: a claim has the volume that it asks for, and one that nobody mounts may go.
     fn claim(&mut self, claim: &PersistentVolumeClaim) {
-        if claim.metadata.deletion_timestamp.is_none() {
+        let is_going = claim.metadata.deletion_timestamp.is_some();
+        let asked = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.clone()).unwrap_or_default();
+        let held = claim.status.as_ref().and_then(|status| status.capacity.clone()).unwrap_or_default();
+        if !is_going && held == asked {
             return;
         }
         let (client, (namespace, name)) = (self.client.clone(), key(claim));
         self.begin(async move {
             let api: Api<PersistentVolumeClaim> = Api::namespaced(client, &namespace);
-            let patch = json!({ "metadata": { "finalizers": null } });
-            match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            let params = PatchParams::default();
+            let written = if is_going {
+                let patch = json!({ "metadata": { "finalizers": null } });
+                api.patch(&name, &params, &Patch::Merge(&patch)).await
+            } else {
+                let patch = json!({ "status": { "phase": "Bound", "capacity": asked } });
+                api.patch_status(&name, &params, &Patch::Merge(&patch)).await
+            };
+            match written {
                 Ok(_) => Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 Err(error) => Err(error.into()),

@@ -26,6 +26,14 @@ const START_MAX: Duration = Duration::from_secs(180);
 /// An image whose name contains this cannot be pulled.
 const MISSING_IMAGE: &str = "missing";
 
+/// On a pod: its process is cut off from the others, and the pod stays ready all the same.
+pub const ANNOTATION_SILENT: &str = "stand-in.althing.dev/silent";
+
+/// The process of this pod is cut off.
+pub fn is_silent(pod: &Pod) -> bool {
+    pod.annotations().contains_key(ANNOTATION_SILENT)
+}
+
 /// What all kubelets share.
 pub struct Kubelet {
     client: Client,

@@ -9,6 +9,8 @@ mod chains;
 mod controllers;
 mod kubelet;
 mod node;
+mod tiers;
 
 pub use chains::Chains;
 pub use controllers::{Options, StandIn};
+pub use kubelet::ANNOTATION_SILENT;

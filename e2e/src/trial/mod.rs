@@ -1,8 +1,11 @@
 //! Trials of the real operator against a real API server and the stand-in: one namespace and one operator process for
 //! each, with or without a fault; what it left behind and how often it made and deleted things is the result.
 
+mod follow;
+mod keep;
 mod ledger;
 mod operator;
+mod pause;
 mod snapshot;
 
 use std::collections::BTreeMap;
@@ -87,7 +90,7 @@ impl Stage {
         Ok(Self { environment, client, ledger: Ledger::default() })
     }
 
-    /// Makes the resource definitions and a StorageClass known.
+    /// Makes the resource definitions, a StorageClass and two PriorityClasses known.
     ///
     /// # Errors
     /// When the API server refuses them.
@@ -100,8 +103,12 @@ kind: StorageClass
 metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
 provisioner: kubernetes.io/no-provisioner
 volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true
 ";
         self.environment.kubectl_call(&["apply", "-f", "-"]).input(class).stdout().await?;
+        for name in crate::leaves::NAMES {
+            self.environment.kubectl(&["create", "priorityclass", name, "--value", "1000"]).await?;
+        }
         self.environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
         Ok(())
     }
@@ -113,15 +120,14 @@ volumeBindingMode: WaitForFirstConsumer
     /// When the goal is not reached, or it does not become quiet.
     pub async fn create(&self, namespace: &str, voters: u32, plan: &Plan) -> Result<Trial> {
         let begin = Instant::now();
-        let object = serde_json::from_value(serde_json::json!({ "metadata": { "name": namespace } }))?;
-        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &object).await?;
+        self.make_namespace(namespace).await?;
         let log = self.log(namespace);
         let start = Start::trial(namespace, plan, &log, PAUSES_PERCENT);
         let mut operator = Operator::start(&self.environment, &start).await?;
         let manifest = manifest("alpha", voters);
         let apply = ["apply", "--namespace", namespace, "-f", "-"];
         self.environment.kubectl_call(&apply).input(manifest).stdout().await?;
-        let mut has_stopped = false;
+        let (mut has_stopped, next) = (false, plan.of_the_next());
         // The fault may come to pass only after the goal was reached.
         let settled = async {
             self.goal(namespace, voters).await?;
@@ -136,7 +142,7 @@ volumeBindingMode: WaitForFirstConsumer
                     ensure!(code == Some(STOPPED) && !has_stopped, "the operator ended with {code:?}");
                     has_stopped = true;
                     self.free_lease(namespace).await?;
-                    let second = Start { plan: plan.remakes.then_some(&REMAKES), ..start };
+                    let second = Start { plan: Some(&next), ..start };
                     operator = Operator::start(&self.environment, &second).await?;
                 }
             }
@@ -149,6 +155,16 @@ volumeBindingMode: WaitForFirstConsumer
             has_fired: text.contains("fault injected"),
             took: begin.elapsed(),
         })
+    }
+
+    /// Makes the namespace of a trial.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub async fn make_namespace(&self, namespace: &str) -> Result<()> {
+        let object = serde_json::from_value(serde_json::json!({ "metadata": { "name": namespace } }))?;
+        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &object).await?;
+        Ok(())
     }
 
     /// Where the operator of a trial writes what it does.
@@ -211,10 +227,6 @@ volumeBindingMode: WaitForFirstConsumer
         }
     }
 }
-
-/// The plan of a second process of the faulty operator.
-static REMAKES: Plan =
-    Plan { stop_after_write: None, stop_after: None, writes: None, events: None, old_list: None, remakes: true };
 
 /// A network of so many voters.
 pub fn manifest(name: &str, voters: u32) -> String {

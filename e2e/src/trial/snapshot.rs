@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
+use node_api::pki::EntranceFacts;
 use serde_json::Value;
 
 use super::ledger::KINDS;
@@ -20,6 +22,8 @@ const LEFT_OUT: &[&str] = &[
     "lastTransitionTime",
     "clusterIP",
     "clusterIPs",
+    "nodePort",
+    "healthCheckNodePort",
     "height",
     "blockAge",
     "observedAt",
@@ -53,9 +57,10 @@ fn reduce(value: &mut Value, is_secret: bool, namespace: &str) {
             fields.retain(|name, _| !LEFT_OUT.contains(&name.as_str()));
             for (name, field) in fields.iter_mut() {
                 if is_secret && name == "data" {
-                    // Of a Secret only the names of its entries are compared.
-                    for entry in field.as_object_mut().into_iter().flatten() {
-                        *entry.1 = Value::String("<secret>".to_string());
+                    // Of a Secret only the names of its entries are compared, and for whom its certificates are.
+                    for (_, entry) in field.as_object_mut().into_iter().flatten() {
+                        let hosts = entry.as_str().and_then(host_names).unwrap_or_default().join(", ");
+                        *entry = Value::String(plain(&format!("<secret> {hosts}"), namespace));
                     }
                 } else {
                     reduce(field, is_secret, namespace);
@@ -66,6 +71,12 @@ fn reduce(value: &mut Value, is_secret: bool, namespace: &str) {
         Value::String(text) => *text = plain(text, namespace),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// The names of hosts in an entry that is a certificate.
+fn host_names(entry: &str) -> Option<Vec<String>> {
+    let text = String::from_utf8(BASE64_STANDARD.decode(entry).ok()?).ok()?;
+    Some(EntranceFacts::from_pem(&text).ok()?.names)
 }
 
 /// Keys, hashes and UIDs give way to one word, and so does the namespace.

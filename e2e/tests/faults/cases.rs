@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use althing_operator::faults::{EventFault, EventFaultKind, Plan, WriteFault};
+use althing_e2e::leaves::{LeafCase, Shall};
+use althing_operator::faults::{EventFault, EventFaultKind, FirstLists, FirstListsKind, Plan, WriteFault};
+use anyhow::Result;
 
 /// Events of watches that may be touched: more than one run receives.
 const EVENTS_MAX: u64 = 240;
@@ -11,22 +13,56 @@ const LISTS_MAX: u64 = 24;
 /// Writes of one storm.
 const STORM: u64 = 5;
 
+/// What the operator watches.
+const WATCHED: [&str; 14] = [
+    "blockchainnetworks",
+    "configmaps",
+    "consensusgroups",
+    "deployments",
+    "horizontalpodautoscalers",
+    "ingresses",
+    "networkpolicies",
+    "persistentvolumeclaims",
+    "poddisruptionbudgets",
+    "pods",
+    "serviceaccounts",
+    "services",
+    "statefulsets",
+    "validatornodes",
+];
+
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Its name; the part before `@` is its sort.
+    /// Its name; the part before `@`, or the kind whose spec it is about, is its sort.
     pub name: String,
-    /// What goes wrong.
-    pub plan: Plan,
+    /// What is done.
+    pub work: Work,
     /// It belongs to a sample and waits for the next one when the time is over.
     pub may_be_left_out: bool,
+}
+
+/// What is done in a case.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// A network is made while this goes wrong.
+    Create(Plan),
+    /// A leaf of a spec is set, changed and unset.
+    Leaf(Box<LeafCase>),
+    /// A group is paused while one of its voters falls silent.
+    Pause,
+}
+
+/// A paused group.
+pub fn paused() -> Case {
+    Case { name: "pause/budget-follows-who-signs".to_string(), work: Work::Pause, may_be_left_out: false }
 }
 
 /// The process ends after each of the writes.
 pub fn stops(writes: u64) -> Vec<Case> {
     let stop = |write: u64| Case {
         name: format!("create/stop@{write}"),
-        plan: Plan { stop_after_write: Some(write), ..Plan::default() },
+        work: Work::Create(Plan { stop_after_write: Some(write), ..Plan::default() }),
         may_be_left_out: false,
     };
     (1..=writes).map(stop).collect()
@@ -35,7 +71,9 @@ pub fn stops(writes: u64) -> Vec<Case> {
 /// Everything else.
 pub fn others(writes: u64) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |name: String, plan: Plan| cases.push(Case { name, plan, may_be_left_out: false });
+    let mut add = |name: String, plan: Plan| {
+        cases.push(Case { name, work: Work::Create(plan), may_be_left_out: false });
+    };
     for from in 1..=writes {
         for (status, count, is_executed) in
             [(409, 1, false), (429, STORM, false), (500, STORM, false), (503, STORM, false), (504, 1, true)]
@@ -61,7 +99,28 @@ pub fn others(writes: u64) -> Vec<Case> {
             Plan { old_list: Some(12 + at % 4), events: Some(lost), ..Plan::default() },
         );
     }
+    // The process that knows nothing yet is once the first one, and once the one that finds half of everything there.
+    for resource in WATCHED {
+        for (word, kind) in [("late", FirstListsKind::Late), ("refused", FirstListsKind::Refused)] {
+            let first_lists = Some(FirstLists { resource: resource.to_string(), kind });
+            let stop_after_write = Some(writes / 2);
+            add(format!("create/{word}-list@{resource}"), Plan { first_lists, stop_after_write, ..Plan::default() });
+        }
+    }
     cases
+}
+
+/// Every leaf of the specs: those that children follow, and those that the API server lets nobody change.
+pub fn leaves() -> Result<(Vec<Case>, Vec<Case>)> {
+    let all = althing_e2e::leaves::cases()?.into_iter().map(|case| Case {
+        name: format!("spec/{}", case.leaf),
+        work: Work::Leaf(Box::new(case)),
+        may_be_left_out: false,
+    });
+    Ok(all.partition(|case| match &case.work {
+        Work::Leaf(case) => matches!(case.shall, Shall::BeFollowed { .. }),
+        Work::Create(_) | Work::Pause => false,
+    }))
 }
 
 /// Another seed every day.

@@ -63,7 +63,7 @@ impl Progress {
         let mut passed = Tally::new();
         let mut unfired = 0;
         for (name, has_fired) in &self.file.passed {
-            *passed.entry(name.split('@').next().unwrap_or(name).to_string()).or_default() += 1;
+            *passed.entry(sort(name).to_string()).or_default() += 1;
             unfired += usize::from(!has_fired);
         }
         let sorts: Vec<String> = passed.iter().map(|(sort, count)| format!("{sort} {count}")).collect();
@@ -75,4 +75,10 @@ impl Progress {
             self.file.failed.len()
         )
     }
+}
+
+/// The sort of a case: what stands before its place, or the kind whose spec it is about.
+fn sort(name: &str) -> &str {
+    let end = if name.starts_with("spec/") { name.rfind('/') } else { name.find('@') };
+    end.and_then(|end| name.get(..end)).unwrap_or(name)
 }

@@ -101,6 +101,45 @@ async fn a_light_client_follows_them(network: &Network) {
     assert_eq!(refused.code(), Some(tonic::Code::InvalidArgument));
 }
 
+/// The former key signs the change of keys, and nothing after it; what it had signed for later is worth nothing.
+async fn the_governance_changes_hands(network: &Network) {
+    let plan = network.devnet.plan();
+    let endpoint = plan.nodes[1].listen.grpc.to_string();
+    let connection = ["--endpoint", &endpoint, "--tls", path(&plan.client)];
+    let governance = |arguments: &[&str]| [&["tx", "governance"], arguments, &connection].concat().join("\n");
+    let call = async |arguments: String, input: &str| run(&arguments.split('\n').collect::<Vec<_>>(), input).await;
+    let show = async || {
+        let (code, shown, said) = call(governance(&["show", "--output", "json"]), "").await;
+        assert_eq!(code, 0, "{said}");
+        serde_json::from_str::<serde_json::Value>(&shown).expect("JSON")
+    };
+    let (former, new) = (path(&plan.governance).to_string(), plan.governance.with_file_name("new.pem"));
+    let (code, key, said) = run(&["keygen", path(&new)], "").await;
+    assert_eq!(code, 0, "{said}");
+    let (key, nonce) = (key.trim(), show().await["nonce"].as_u64().expect("a nonce"));
+    let change = ["parameters", "--block-interval-ms", "250"];
+    let later = (nonce + 1).to_string();
+    let (code, signed_before, said) =
+        call(governance(&[&change[..], &["--nonce", &later, "--key", &former]].concat()), "").await;
+    assert_eq!(code, 0, "{said}");
+
+    network.govern(&["keys", "--threshold", "1", "--governance-key", key], "").await;
+    assert_eq!(show().await["keys"], serde_json::json!([key]));
+    let submit = [&["tx", "submit", "-", "--timeout", "30"], &connection[..]].concat();
+    let (code, _, said) = run(&submit, &signed_before).await;
+    assert_eq!(code, 6, "signed before by the former key: {said}");
+    let (code, _, said) = call(governance(&[&change[..], &["--key", &former]].concat()), "").await;
+    assert_ne!(code, 0, "the former key signs nothing more: {said}");
+    let (code, signed, said) = call(governance(&[&change[..], &["--key", path(&new)]].concat()), "").await;
+    assert_eq!(code, 0, "{said}");
+    let (code, end, said) = run(&submit, &signed).await;
+    assert_eq!(code, 0, "{end}{said}");
+    until("the new key's change counts", || async {
+        (show().await["parameters"]["blockIntervalMs"] == 250).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
     let mut network = network_with_candidates(4, 1).await;
@@ -155,5 +194,6 @@ async fn a_fifth_validator_is_voted_in_signs_and_is_voted_out_again() {
     network.send(1, 0, 3).await;
     assert_eq!(ballot.conflicts(), vec![]);
     a_light_client_follows_them(&network).await;
+    the_governance_changes_hands(&network).await;
     network.devnet.stop().await.expect("the nodes stop");
 }

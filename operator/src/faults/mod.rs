@@ -5,11 +5,12 @@
 //! are refused or their answers lost, events of watches are dropped, doubled or held back, lists are old.
 
 mod events;
+mod lists;
 
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use axum::body::{Body as AnswerBody, Bytes, HttpBody};
@@ -20,11 +21,10 @@ use serde::{Deserialize, Serialize};
 use tower::{BoxError, Layer, Service, ServiceExt};
 
 pub use events::EventFaultKind;
+pub use lists::{FirstLists, FirstListsKind};
 
 /// Exit code of a process that a plan has ended.
 pub const STOPPED: i32 = 86;
-/// Longest answer that is held in memory.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Tries of the remaking client until the former object is gone.
 const REMAKE_TRIES_MAX: u32 = 40;
 
@@ -47,9 +47,32 @@ pub struct Plan {
     /// From this list on, an answer that was given before for the same list is given once more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_list: Option<u64>,
+    /// The first lists of one resource come late or not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_lists: Option<FirstLists>,
     /// A faulty operator: what exists already is deleted and made anew instead of being kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub remakes: bool,
+    /// A faulty operator: nothing is ever deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_deletes: bool,
+    /// A faulty operator: this part (JSON pointer) is missing in all that is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub omits: Option<String>,
+}
+
+impl Plan {
+    /// What goes wrong in the process that follows one that this plan has ended.
+    #[must_use]
+    pub fn of_the_next(&self) -> Self {
+        Self {
+            first_lists: self.first_lists.clone(),
+            remakes: self.remakes,
+            never_deletes: self.never_deletes,
+            omits: self.omits.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Writes that fail.
@@ -90,6 +113,7 @@ pub struct Counts {
     writes: AtomicU64,
     events: AtomicU64,
     lists: AtomicU64,
+    first_lists: AtomicU64,
     answers: Mutex<HashMap<String, Bytes>>,
 }
 
@@ -175,7 +199,7 @@ where
                     let answer = inner.send(request).await?;
                     Ok(answer.map(|body| events::changed(body, plan.events.clone(), counts)))
                 }
-                Sort::List => list(&inner, &plan, &counts, request).await,
+                Sort::List => lists::list(&inner, &plan, &counts, request).await,
                 Sort::Other => inner.send(request).await,
             }
         })
@@ -228,6 +252,14 @@ where
         }
         return Ok(refusal(fault.status));
     }
+    if plan.never_deletes && request.method() == Method::DELETE {
+        tracing::warn!(number, %what, "fault injected: not deleted");
+        return Ok(Response::new(AnswerBody::from(r#"{"kind":"Status","apiVersion":"v1","status":"Success"}"#)));
+    }
+    let request = match &plan.omits {
+        Some(pointer) => without(request, pointer).await?,
+        None => request,
+    };
     let answer = if plan.remakes { remade(inner, request).await? } else { inner.send(request).await? };
     let is_last = plan.stop_after.as_ref().is_some_and(|end| what.ends_with(end.as_str()));
     if plan.stop_after_write == Some(number) || is_last {
@@ -235,6 +267,22 @@ where
         std::process::exit(STOPPED);
     }
     Ok(answer)
+}
+
+/// The same request without this part of its body.
+async fn without(request: Request<Body>, pointer: &str) -> Result<Request<Body>, BoxError> {
+    let (mut parts, body) = request.into_parts();
+    let bytes = body.collect_bytes().await?;
+    let Ok(mut object) = serde_json::from_slice::<serde_json::Value>(&bytes) else {
+        return Ok(Request::from_parts(parts, Body::from(bytes)));
+    };
+    let (above, name) = pointer.rsplit_once('/').unwrap_or_default();
+    let removed = object.pointer_mut(above).and_then(|place| place.as_object_mut()?.remove(name));
+    if removed.is_some() {
+        tracing::warn!(pointer, "fault injected: omitted");
+    }
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Ok(Request::from_parts(parts, Body::from(serde_json::to_vec(&object)?)))
 }
 
 fn is_hit(fault: &WriteFault, number: u64) -> bool {
@@ -256,37 +304,6 @@ fn refusal(code: u16) -> Response<AnswerBody> {
     let mut answer = Response::new(AnswerBody::from(status.to_string()));
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer
-}
-
-/// Answers a list with what was answered to the same request before, from the planned one on.
-async fn list<S, B>(
-    inner: &Inner<S>,
-    plan: &Plan,
-    counts: &Counts,
-    request: Request<Body>,
-) -> Result<Response<AnswerBody>, BoxError>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let Some(from) = plan.old_list else { return inner.send(request).await };
-    let number = next(&counts.lists);
-    let key = request.uri().to_string();
-    let answer = inner.send(request).await?;
-    let (parts, body) = answer.into_parts();
-    let bytes = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await?;
-    let mut answers = counts.answers.lock().unwrap_or_else(PoisonError::into_inner);
-    let chosen = match answers.get(&key) {
-        Some(old) if number == from => {
-            tracing::warn!(number, list = %key, "fault injected: old list");
-            old.clone()
-        }
-        _ => bytes.clone(),
-    };
-    // The oldest answer is the one that is furthest from the truth.
-    answers.entry(key).or_insert(bytes);
-    Ok(Response::from_parts(parts, AnswerBody::from(chosen)))
 }
 
 /// The client of a faulty operator: on `AlreadyExists` it deletes what is there and makes it anew.

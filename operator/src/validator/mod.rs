@@ -11,6 +11,7 @@ pub mod fixtures;
 mod genesis;
 mod grant;
 mod made_once;
+mod renewal;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -79,15 +80,16 @@ async fn advance(
     prune(context, owner, &children).await?;
     grant::answer(context, observed).await?;
     genesis::give(context, observed).await?;
+    let is_renewed = renewal::advance(context, owner, observed, &children).await?;
     let waits_for_address = observed.node.spec.p2p.expose.is_some() && observed.external_address.is_none();
-    Ok(match written {
-        0 if waits_for_address => {
-            let service = names::p2p_external_service(&owner.name);
-            Progress::Waiting(format!("waiting for a load balancer to give Service {service} an address"))
-        }
-        0 => Progress::Unchanged,
-        _ => Progress::Applied,
-    })
+    if written > 0 || is_renewed {
+        return Ok(Progress::Applied);
+    }
+    if waits_for_address {
+        let service = names::p2p_external_service(&owner.name);
+        return Ok(Progress::Waiting(format!("waiting for a load balancer to give Service {service} an address")));
+    }
+    Ok(Progress::Unchanged)
 }
 
 fn taken(what: &str) -> Refusal {

@@ -1,0 +1,127 @@
+//! A paused group: nothing is restarted, nobody joins, and its disruption budget goes on following who signs.
+
+use std::collections::BTreeMap;
+
+use althing_crds::names;
+use althing_operator::faults::Plan;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use super::operator::{Operator, Start};
+use super::{PAUSES_PERCENT, Stage, manifest};
+use crate::network::{condition, eventually, kind_api};
+use crate::stand_in::ANNOTATION_SILENT;
+
+const GROUP: &str = "alpha-main";
+/// Longest wait for one thing to come to pass.
+const SECONDS_MAX: u64 = 60;
+
+/// What a disruption budget says: pods that it counts, healthy ones, and how many may go.
+type Allowance = (i32, i32, i32);
+
+impl Stage {
+    /// Pauses a group of four voters, asks for another image and another voter, and silences one of the four.
+    ///
+    /// # Errors
+    /// When more may go than the chain can bear, when something is restarted, or when it does not go on after the pause.
+    pub async fn pause(&self, namespace: &str) -> Result<()> {
+        self.make_namespace(namespace).await?;
+        let (log, plan) = (self.log(namespace), Plan::default());
+        let operator =
+            Operator::start(&self.environment, &Start::trial(namespace, &plan, &log, PAUSES_PERCENT)).await?;
+        let apply = ["apply", "--namespace", namespace, "-f", "-"];
+        self.environment.kubectl_call(&apply).input(manifest("alpha", 4)).stdout().await?;
+        self.goal(namespace, 4).await?;
+        self.quiet(namespace).await?;
+        self.wait_allowance(namespace, (4, 4, 1)).await.context("before the pause")?;
+
+        self.set_pause(namespace, Some("true")).await?;
+        eventually("the group says that it is paused", SECONDS_MAX, || async {
+            let group = kind_api(self.client.clone(), namespace, "ConsensusGroup").get(GROUP).await?;
+            let reconciling = condition(&group, "Reconciling");
+            ensure!(reconciling.reason == "Paused", "{reconciling:?}");
+            Ok(())
+        })
+        .await?;
+        let before = self.pods(namespace).await?;
+        self.ask(namespace, json!({ "node": { "image": "docker.io/althing/node:two" } })).await?;
+        let groups = self.groups(namespace).await?;
+        self.ask(namespace, json!({ "groups": with_replicas(&groups, 5) })).await?;
+        self.silence(namespace, "alpha-main-2-0").await?;
+        // The silent voter's pod is ready: it must not stand in for one that signs.
+        self.wait_allowance(namespace, (3, 3, 0)).await.context("a voter is silent")?;
+        self.quiet(namespace).await?;
+        ensure!(self.pods(namespace).await? == before, "a pod was made anew, or a voter has come, during the pause");
+
+        self.ask(namespace, json!({ "groups": with_replicas(&groups, 4) })).await?;
+        self.set_pause(namespace, None).await?;
+        eventually("every voter is restarted after the pause", SECONDS_MAX, || async {
+            let now = self.pods(namespace).await?;
+            let same = before.iter().filter(|(pod, uid)| now.get(*pod) == Some(uid)).count();
+            ensure!(now.len() == 4 && same == 0, "{same} of {} are as before", now.len());
+            Ok(())
+        })
+        .await?;
+        self.goal(namespace, 4).await?;
+        self.wait_allowance(namespace, (4, 4, 1)).await.context("after the pause")?;
+        operator.stop().await
+    }
+
+    /// UIDs of the voters' pods by name.
+    async fn pods(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pods = api.list(&ListParams::default().labels(names::LABEL_NODE)).await?;
+        Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())
+    }
+
+    async fn wait_allowance(&self, namespace: &str, expected: Allowance) -> Result<()> {
+        let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), namespace);
+        eventually("the disruption budget follows", SECONDS_MAX, || async {
+            let status = api.get(GROUP).await?.status.context("it has no status yet")?;
+            let number = |number: Option<i32>| number.unwrap_or(-1);
+            let said =
+                (number(status.expected_pods), number(status.current_healthy), number(status.disruptions_allowed));
+            ensure!(said == expected, "counted, healthy, allowed: {said:?} instead of {expected:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn silence(&self, namespace: &str, pod: &str) -> Result<()> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({ "metadata": { "annotations": { ANNOTATION_SILENT: "true" } } });
+        api.patch(pod, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    async fn set_pause(&self, namespace: &str, value: Option<&str>) -> Result<()> {
+        let patch = json!({ "metadata": { "annotations": { names::ANNOTATION_PAUSE: value } } });
+        let api = kind_api(self.client.clone(), namespace, "ConsensusGroup");
+        api.patch(GROUP, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+
+    async fn groups(&self, namespace: &str) -> Result<Value> {
+        let network = kind_api(self.client.clone(), namespace, "BlockchainNetwork").get("alpha").await?;
+        Ok(network.data.pointer("/spec/groups").context("a network has groups")?.clone())
+    }
+
+    /// Changes the spec of the network.
+    async fn ask(&self, namespace: &str, spec: Value) -> Result<()> {
+        let api = kind_api(self.client.clone(), namespace, "BlockchainNetwork");
+        api.patch("alpha", &PatchParams::default(), &Patch::Merge(&json!({ "spec": spec }))).await?;
+        Ok(())
+    }
+}
+
+fn with_replicas(groups: &Value, replicas: u32) -> Value {
+    let mut groups = groups.clone();
+    if let Some(group) = groups.get_mut(0).and_then(Value::as_object_mut) {
+        group.insert("replicas".to_string(), json!(replicas));
+    }
+    groups
+}

@@ -1,0 +1,102 @@
+//! Changes lists: old answers, late ones and none at all.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use axum::body::{Body as AnswerBody, Bytes, HttpBody};
+use http::{Request, Response};
+use kube::client::Body;
+use serde::{Deserialize, Serialize};
+use tower::{BoxError, Service};
+
+use super::{Counts, Inner, Plan, next, refusal};
+
+/// Longest answer that is held in memory.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How late a late list is.
+const LATE: Duration = Duration::from_secs(4);
+/// How many first lists are refused.
+const REFUSED_LISTS: u64 = 3;
+
+/// The first lists of one resource come late or not at all: until then nothing of it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FirstLists {
+    /// Last part of the path, for example `pods`.
+    pub resource: String,
+    /// What happens to them.
+    pub kind: FirstListsKind,
+}
+
+impl FirstLists {
+    fn concerns(&self, path: &str) -> bool {
+        path.rsplit('/').next() == Some(self.resource.as_str())
+    }
+}
+
+/// What happens to the first lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FirstListsKind {
+    /// The first one is answered seconds later.
+    Late,
+    /// The first ones are refused.
+    Refused,
+}
+
+/// Answers a list with what was answered to the same request before, from the planned one on.
+pub(super) async fn list<S, B>(
+    inner: &Inner<S>,
+    plan: &Plan,
+    counts: &Counts,
+    request: Request<Body>,
+) -> Result<Response<AnswerBody>, BoxError>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if let Some(fault) = plan.first_lists.as_ref().filter(|fault| fault.concerns(request.uri().path())) {
+        let number = next(&counts.first_lists);
+        match fault.kind {
+            FirstListsKind::Late if number == 1 => {
+                tracing::warn!(number, resource = %fault.resource, "fault injected: late list");
+                tokio::time::sleep(LATE).await;
+            }
+            FirstListsKind::Refused if number <= REFUSED_LISTS => {
+                tracing::warn!(number, resource = %fault.resource, "fault injected: refused list");
+                return Ok(refusal(503));
+            }
+            FirstListsKind::Late | FirstListsKind::Refused => {}
+        }
+    }
+    let Some(from) = plan.old_list else { return inner.send(request).await };
+    let number = next(&counts.lists);
+    let key = request.uri().to_string();
+    let answer = inner.send(request).await?;
+    let (parts, body) = answer.into_parts();
+    let bytes = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await?;
+    let mut answers = counts.answers.lock().unwrap_or_else(PoisonError::into_inner);
+    let chosen = match answers.get(&key) {
+        Some(old) if number == from => {
+            tracing::warn!(number, list = %key, "fault injected: old list");
+            old.clone()
+        }
+        _ => bytes.clone(),
+    };
+    // The oldest answer is the one that is furthest from the truth.
+    answers.entry(key).or_insert(bytes);
+    Ok(Response::from_parts(parts, AnswerBody::from(chosen)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_known_by_the_end_of_its_path() {
+        let fault = FirstLists { resource: "pods".to_string(), kind: FirstListsKind::Late };
+        assert!(fault.concerns("/api/v1/namespaces/a/pods"));
+        assert!(!fault.concerns("/api/v1/namespaces/pods/services"));
+    }
+}
