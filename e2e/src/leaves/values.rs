@@ -19,6 +19,7 @@ pub(super) const BY_HAND: &[(&str, &str, &str)] = &[
     ("jwksUrl", "https://issuer.example:9443/keys", "https://issuer.example/keys"),
     ("redis.url", "redis://redis.example:6379/0", "redis://redis.example:6380/1"),
     ("trustedProxies", "[10.0.0.0/8]", "[10.0.0.0/8, 192.168.0.0/16]"),
+    ("p2p.allowedCidrs", "[10.0.0.0/8]", "[192.168.0.0/16]"),
     ("clientCidrs", "[10.0.0.0/8]", "[192.168.0.0/16]"),
     ("corsOrigins", "['https://app.example']", "['*']"),
     ("autoscaling.minReplicas", "1", "2"),

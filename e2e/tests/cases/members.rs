@@ -92,10 +92,10 @@ fn group(name: &str, hash: &str, peers: &str) -> Result<Value> {
 fn joining(scene: &Scene, guest: &Network, home: &Network, groups: &[Value]) -> Result<String> {
     let mut network: Value = serde_yaml::from_str(&manifest(scene, &guest.name, 1))?;
     let mut groups = groups.to_vec();
-    for group in &mut groups {
-        group["p2p"] = json!({"allowedNamespaces": [home.namespace]});
+    for group in groups.iter_mut().filter_map(Value::as_object_mut) {
+        group.insert("p2p".to_string(), json!({"allowedNamespaces": [home.namespace]}));
     }
-    network["spec"]["groups"] = Value::from(groups);
+    *network.pointer_mut("/spec/groups").context("the manifest has groups")? = Value::from(groups);
     Ok(network.to_string())
 }
 
