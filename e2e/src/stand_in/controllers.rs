@@ -146,8 +146,9 @@ impl World {
             }
             Seen::Set(Apply(set) | InitApply(set)) => {
                 let at = key(&set);
-                self.sets.insert(at.clone(), set);
+                self.sets.insert(at.clone(), set.clone());
                 self.make_pod(&at);
+                self.begin(tiers::see_set(self.client.clone(), set));
             }
             Seen::Set(Delete(set)) => drop(self.sets.remove(&key(&set))),
             Seen::Pod(Apply(pod) | InitApply(pod)) => self.pod(pod),

@@ -7,11 +7,19 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The pods of this StatefulSet are those of a tier, and not a node of a group.
 pub fn is_tier(set: &StatefulSet) -> bool {
     !set.labels().contains_key(names::LABEL_NODE)
+}
+
+/// Says that the next pod of a node will be of the newest template; nothing when that was said.
+pub async fn see_set(client: Client, set: StatefulSet) -> Result<()> {
+    if set.status.as_ref().and_then(|status| status.observed_generation) == set.metadata.generation {
+        return Ok(());
+    }
+    say(client, &set, json!({ "observedGeneration": set.metadata.generation, "replicas": 1 })).await
 }
 
 /// Says that all pods of an observers' StatefulSet are ready; nothing when that was said.
@@ -23,7 +31,7 @@ pub async fn serve_set(client: Client, set: StatefulSet) -> Result<()> {
     if (seen, ready) == (set.metadata.generation, Some(replicas)) {
         return Ok(());
     }
-    say(client, &set, replicas).await
+    say(client, &set, all_ready(set.metadata.generation, replicas)).await
 }
 
 /// The same for a gateway's Deployment.
@@ -35,10 +43,20 @@ pub async fn serve_deployment(client: Client, deployment: Deployment) -> Result<
     if (seen, ready) == (deployment.metadata.generation, Some(replicas)) {
         return Ok(());
     }
-    say(client, &deployment, replicas).await
+    say(client, &deployment, all_ready(deployment.metadata.generation, replicas)).await
 }
 
-async fn say<K>(client: Client, workload: &K, replicas: i32) -> Result<()>
+fn all_ready(generation: Option<i64>, replicas: i32) -> Value {
+    json!({
+        "observedGeneration": generation,
+        "replicas": replicas,
+        "readyReplicas": replicas,
+        "availableReplicas": replicas,
+        "updatedReplicas": replicas,
+    })
+}
+
+async fn say<K>(client: Client, workload: &K, status: Value) -> Result<()>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
         + Clone
@@ -46,13 +64,7 @@ where
         + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client, &workload.namespace().unwrap_or_default());
-    let patch = json!({ "metadata": { "uid": workload.uid() }, "status": {
-        "observedGeneration": workload.meta().generation,
-        "replicas": replicas,
-        "readyReplicas": replicas,
-        "availableReplicas": replicas,
-        "updatedReplicas": replicas,
-    } });
+    let patch = json!({ "metadata": { "uid": workload.uid() }, "status": status });
     match api.patch_status(&workload.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),

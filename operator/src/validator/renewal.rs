@@ -3,6 +3,7 @@
 
 use althing_crds::names;
 use althing_crds::validator::Role;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
@@ -20,6 +21,9 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &Observed, chil
         return Ok(false);
     }
     let (name, namespace) = (pod.name_any(), &owner.namespace);
+    if !is_template_seen(context, owner).await? {
+        return Ok(false);
+    }
     let preconditions = Preconditions { uid: pod.uid(), resource_version: pod.resource_version() };
     let params = EvictParams {
         delete_options: Some(DeleteParams::default().preconditions(preconditions)),
@@ -31,6 +35,18 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &Observed, chil
     let note = format!("{} is restarted: its spec has changed", owner.name);
     context.publish(&observed.node.object_ref(&()), &[Draft::normal("RestartBegun", note)]).await;
     Ok(true)
+}
+
+/// The controller of StatefulSets makes the next pod from the newest template, and not once more from the former one. Its
+/// word wakes the node.
+async fn is_template_seen(context: &Context, owner: &Owner) -> Result<bool, Error> {
+    let api: Api<StatefulSet> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let what = format!("StatefulSet {}/{}", owner.namespace, owner.name);
+    let set = api.get_opt(&owner.name).await.map_err(Error::read(what))?;
+    Ok(set.is_some_and(|set| {
+        let seen = set.status.and_then(|status| status.observed_generation);
+        seen.is_some() && seen == set.metadata.generation
+    }))
 }
 
 /// The pod is of the template that the StatefulSet has now.
