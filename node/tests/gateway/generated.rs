@@ -66,13 +66,13 @@ async fn no_request_that_the_document_allows_or_forbids_is_answered_with_an_erro
     let network = Network::start(4).await;
     let gateway = network.gateway(SECTION).await;
     // How long a caller waits is its own choice: with a very short time the answer is 504, as it asked.
-    run(&gateway, ".", "\"query.timeoutMs\" = 10000").await;
+    run(&gateway, ".", "\"query.timeoutMs\" = 3000").await;
     // With an account and a transaction that there are, the answers hold more.
     let path = "/api/v1/transactions?wait=final";
     let sent = gateway.post(path, "application/octet-stream", network.transfer_bytes(0, 0)).await;
     assert_eq!(sent.status, StatusCode::OK, "{:?}", sent.body);
     let (account, id) = (accounts::account(0), network.transfer(0, 0).id());
-    let present = format!("\"query.timeoutMs\" = 10000, \"path.account\" = \"{account}\", \"path.id\" = \"{id}\"");
+    let present = format!("\"query.timeoutMs\" = 3000, \"path.account\" = \"{account}\", \"path.id\" = \"{id}\"");
     run(&gateway, r"\{(account|id)\}", &present).await;
 
     let counted = counted(&gateway).await;

@@ -142,7 +142,7 @@ async fn counted_together_one_gateway_may_give_all_and_the_others_nothing_more()
     let redis = Redis::start(directory.path(), port, "secret", None).await;
     std::fs::write(directory.path().join("password"), "secret\n").expect("written");
     let more = format!(
-        ", redis: {{url: 'redis://127.0.0.1:{port}', passwordFile: '{}/password', timeoutMs: 10000}}",
+        ", redis: {{url: 'redis://127.0.0.1:{port}', passwordFile: '{}/password', timeoutMs: 1000}}",
         directory.path().display()
     );
     let three = Three::start(directory, &more).await;
@@ -181,7 +181,7 @@ async fn redis_is_reached_over_tls_with_an_authority_of_its_own_and_never_with_a
     let _redis = Redis::start(directory.path(), port, "secret", Some((&certificate, &key))).await;
     let limits = |authorities: &Path| {
         format!(
-            ", redis: {{url: 'rediss://localhost:{port}/1', passwordFile: '{}/password', caFile: '{}', timeoutMs: 10000}}",
+            ", redis: {{url: 'rediss://localhost:{port}/1', passwordFile: '{}/password', caFile: '{}', timeoutMs: 1000}}",
             directory.path().display(),
             authorities.display()
         )
