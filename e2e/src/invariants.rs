@@ -203,9 +203,14 @@ impl Observations {
         next_to_each_other.map(|((_, time), (_, next))| next.saturating_sub(*time)).max().unwrap_or(0)
     }
 
-    /// Highest height of a block that was seen, or that holds what was acknowledged.
+    /// Highest height of which a block was seen.
     pub fn height_max(&self) -> u64 {
-        self.hashes.keys().next_back().copied().unwrap_or(0).max(self.acknowledged_height)
+        self.hashes.keys().next_back().copied().unwrap_or(0)
+    }
+
+    /// Highest height of a block that was seen, or that holds what was acknowledged.
+    pub fn height_to_read(&self) -> u64 {
+        self.height_max().max(self.acknowledged_height)
     }
 
     /// The rules that were broken. `nodes` must all hold every acknowledged transaction; `silent_allowed` voters may

@@ -135,7 +135,7 @@ impl Watch {
     /// # Errors
     /// Every rule that was broken; or that nothing was seen.
     pub async fn report(mut self, silent_allowed: u64) -> Result<Counts> {
-        let target = lock(&self.seen).height_max();
+        let target = lock(&self.seen).height_to_read();
         let mut nodes = vec![];
         for voter in self.network.voters().await? {
             self.read_whole_chain(&voter.node, target)

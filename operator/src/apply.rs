@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -281,6 +281,18 @@ impl Writer {
         let patch = serde_json::json!({ "metadata": { "uid": pod.metadata.uid, "labels": { label: value } } });
         let params = PatchParams::default();
         self.write("Pod", "label", &what, api.patch_metadata(&name, &params, &Patch::Merge(&patch))).await?;
+        Ok(())
+    }
+
+    /// Evicts a pod by these preconditions. What a disruption budget forbids is a write that failed with 429.
+    pub async fn evict(&self, namespace: &str, name: &str, preconditions: Preconditions) -> Result<(), Error> {
+        let what = format!("Pod {namespace}/{name}");
+        let params = EvictParams {
+            delete_options: Some(DeleteParams::default().preconditions(preconditions)),
+            ..EvictParams::default()
+        };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        self.write("Pod", "evict", &what, api.evict(name, &params)).await?;
         Ok(())
     }
 

@@ -44,7 +44,8 @@ pub enum FirstListsKind {
     Refused,
 }
 
-/// Answers a list with what was answered to the same request before, from the planned one on.
+/// Makes the first lists of one resource late, or answers in their place; gives each later list what was answered to the
+/// same request before, at the planned one.
 pub(super) async fn list<S, B>(
     inner: &Inner<S>,
     plan: &Plan,

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use althing_crds::ConsensusGroupStatus;
 use althing_crds::group::Disruption;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, EvictParams, Preconditions};
+use kube::api::Preconditions;
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
@@ -131,7 +130,6 @@ fn member(voter: &Voter, installation: &Installation) -> Member {
 async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usize) -> Result<Progress, Error> {
     let (Some(begun), Some(voter)) = (begun(observed), observed.voters.get(index)) else { return Ok(Progress::Done) };
     let name = althing_crds::names::pod(&voter.name);
-    let what = format!("Pod {}/{name}", owner.namespace);
     let live = look_again(context, owner, observed, &voter.name).await?;
     if let Err(why) = confirm(&live.members, &begun, live.facts.as_ref()) {
         return Ok(Progress::Going(why));
@@ -147,13 +145,8 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
         return Ok(Progress::Going(format!("the pod of {} is gone", voter.name)));
     };
     let preconditions = Preconditions { uid: Some(begun.pod_uid.clone()), resource_version: Some(resource_version) };
-    let params = EvictParams {
-        delete_options: Some(DeleteParams::default().preconditions(preconditions)),
-        ..EvictParams::default()
-    };
-    let api: Api<Pod> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    match context.shared.writer.write("Pod", "evict", &what, api.evict(&name, &params)).await {
-        Ok(_) => Ok(Progress::Going(format!("the pod of {} is stopping", voter.name))),
+    match context.shared.writer.evict(&owner.namespace, &name, preconditions).await {
+        Ok(()) => Ok(Progress::Going(format!("the pod of {} is stopping", voter.name))),
         Err(Error::Write { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 429) => {
             Ok(Progress::Going(format!("the disruption budget does not let {} stop now", voter.name)))
         }

@@ -20,13 +20,9 @@ pub async fn source(context: &Context, namespace: &str, config_map: &str) -> Res
     let api: Api<ConfigMap> = Api::namespaced(context.shared.client.clone(), namespace);
     let found = api.get_opt(config_map).await.map_err(Error::read(format!("ConfigMap {namespace}/{config_map}")))?;
     let Some(map) = found else { return Ok(GenesisRead::Missing) };
-    let text = map.data.as_ref().and_then(|data| data.get(names::FILE_GENESIS));
-    let Some(text) = text else {
-        return Ok(GenesisRead::Invalid(format!("it has no entry {}", names::FILE_GENESIS)));
-    };
-    Ok(match genesis::from_json(text) {
-        Ok(genesis) => GenesisRead::Present(Box::new(genesis)),
-        Err(error) => GenesisRead::Invalid(error.to_string()),
+    Ok(match map.data.as_ref().and_then(|data| data.get(names::FILE_GENESIS)) {
+        Some(text) => GenesisRead::of(text),
+        None => GenesisRead::Invalid(format!("it has no entry {}", names::FILE_GENESIS)),
     })
 }
 

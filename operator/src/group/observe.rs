@@ -98,6 +98,16 @@ pub enum GenesisRead {
     Present(Box<Genesis>),
 }
 
+impl GenesisRead {
+    /// What this document holds.
+    pub fn of(text: &str) -> Self {
+        match genesis::from_json(text) {
+            Ok(genesis) => Self::Present(Box::new(genesis)),
+            Err(error) => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
 /// The governance Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GovernanceRead {
@@ -287,10 +297,7 @@ async fn genesis_read(context: &Context, group: &ConsensusGroup, owner: &Owner) 
         return Ok(GenesisRead::Foreign);
     }
     let text = map.data.as_ref().and_then(|data| data.get(names::FILE_GENESIS)).cloned().unwrap_or_default();
-    let read = match genesis::from_json(&text) {
-        Ok(genesis) => GenesisRead::Present(Box::new(genesis)),
-        Err(error) => GenesisRead::Invalid(error.to_string()),
-    };
+    let read = GenesisRead::of(&text);
     memory.put(&owner.uid, &name, at, (map.metadata.resource_version.unwrap_or_default(), read.clone()));
     Ok(read)
 }
@@ -348,8 +355,8 @@ fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
     }
     let count = match genesis {
         GenesisRead::Present(genesis) => {
-            if let Some(members) = group.status.as_ref().and_then(|status| status.members.as_ref()) {
-                return members.numbers.iter().filter_map(|number| u32::try_from(*number).ok()).collect();
+            if group.status.as_ref().is_some_and(|status| status.members.is_some()) {
+                return recorded_members(group);
             }
             u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0)
         }

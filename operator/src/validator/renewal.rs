@@ -5,7 +5,7 @@ use althing_crds::names;
 use althing_crds::validator::Role;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, EvictParams, Preconditions};
+use kube::api::Preconditions;
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::Observed;
@@ -20,18 +20,11 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &Observed, chil
     if pod.metadata.deletion_timestamp.is_some() || is_current(pod, children) {
         return Ok(false);
     }
-    let (name, namespace) = (pod.name_any(), &owner.namespace);
     if !is_template_seen(context, owner).await? {
         return Ok(false);
     }
     let preconditions = Preconditions { uid: pod.uid(), resource_version: pod.resource_version() };
-    let params = EvictParams {
-        delete_options: Some(DeleteParams::default().preconditions(preconditions)),
-        ..EvictParams::default()
-    };
-    let api: Api<Pod> = Api::namespaced(context.shared.client.clone(), namespace);
-    let what = format!("Pod {namespace}/{name}");
-    context.shared.writer.write("Pod", "evict", &what, api.evict(&name, &params)).await?;
+    context.shared.writer.evict(&owner.namespace, &pod.name_any(), preconditions).await?;
     let note = format!("{} is restarted: its spec has changed", owner.name);
     context.publish(&observed.node.object_ref(&()), &[Draft::normal("RestartBegun", note)]).await;
     Ok(true)

@@ -118,8 +118,9 @@ fn begin(view: &View<'_>) -> Move {
     let is_free = |number: &u32| !view.numbers.contains(number) && !view.retired.contains(number);
     let number = match (direction, view.facts) {
         // Its node is how this group comes to know a chain that lives elsewhere.
-        (Direction::Join, facts) if facts.is_some() || view.is_external => (0..).find(is_free),
-        (Direction::Join | Direction::Leave, None) | (Direction::Join, Some(_)) => return Move::Wait(unknown()),
+        (Direction::Join, None) if view.is_external => (0..).find(is_free),
+        (Direction::Join | Direction::Leave, None) => return Move::Wait(unknown()),
+        (Direction::Join, Some(_)) => (0..).find(is_free),
         (Direction::Leave, Some(facts)) => retired(view).or_else(|| leaves(view, facts)),
     };
     match number {
