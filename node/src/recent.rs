@@ -2,19 +2,21 @@
 
 use std::{collections::HashMap, hash::Hash};
 
+use ahash::RandomState;
+
 /// Two generations: what is used moves to the younger one; when that is full, the older one is forgotten. So an entry
 /// stays while it is used, at a constant cost for each use, and there are never more than twice the entries of one.
 #[derive(Debug)]
 pub struct Recent<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
     generation_max: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     /// Nothing yet.
     pub fn new(generation_max: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), generation_max }
+        Self { young: HashMap::default(), old: HashMap::default(), generation_max }
     }
 
     /// An entry, if it is still known.
@@ -29,8 +31,12 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
 
     /// Keeps an entry in place of what was known under its key.
     pub fn put(&mut self, key: K, value: V) {
+        if let Some(known) = self.young.get_mut(&key) {
+            *known = value;
+            return;
+        }
         self.old.remove(&key);
-        if self.young.len() >= self.generation_max && !self.young.contains_key(&key) {
+        if self.young.len() >= self.generation_max {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, value);
