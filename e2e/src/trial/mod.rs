@@ -71,46 +71,26 @@ pub struct Trial {
 }
 
 impl Stage {
-    /// Starts the ledger on this API server.
+    /// Makes this API server ready and starts the ledger on it. The ledger comes last: nothing can be watched before its
+    /// definition exists, and a watch that has to be tried again misses what is made and deleted meanwhile.
     ///
     /// # Errors
-    /// When there is no way to it.
+    /// When there is no way to it, or it refuses what trials need.
     pub async fn new(environment: Environment) -> Result<Self> {
         let client = environment.client().await?;
-        let ledger = Ledger::start(&client);
+        prepare(&environment).await?;
+        let ledger = Ledger::start(&client).await?;
         Ok(Self { environment, client, ledger })
     }
 
     /// A stage on which nothing is counted.
     ///
     /// # Errors
-    /// When there is no way to the API server.
+    /// When there is no way to the API server, or it refuses what trials need.
     pub async fn without_ledger(environment: Environment) -> Result<Self> {
         let client = environment.client().await?;
+        prepare(&environment).await?;
         Ok(Self { environment, client, ledger: Ledger::default() })
-    }
-
-    /// Makes the resource definitions, a StorageClass and two PriorityClasses known.
-    ///
-    /// # Errors
-    /// When the API server refuses them.
-    pub async fn prepare(&self) -> Result<()> {
-        let crds = self.environment.root.join("crds");
-        let crds = crds.to_string_lossy();
-        self.environment.kubectl(&["apply", "--server-side", "-f", &crds]).await?;
-        let class = "apiVersion: storage.k8s.io/v1
-kind: StorageClass
-metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
-provisioner: kubernetes.io/no-provisioner
-volumeBindingMode: WaitForFirstConsumer
-allowVolumeExpansion: true
-";
-        self.environment.kubectl_call(&["apply", "-f", "-"]).input(class).stdout().await?;
-        for name in crate::leaves::NAMES {
-            self.environment.kubectl(&["create", "priorityclass", name, "--value", "1000"]).await?;
-        }
-        self.environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
-        Ok(())
     }
 
     /// Runs the scenario `create`: a network of so many voters is applied and brought up by an operator with this plan.
@@ -226,6 +206,26 @@ allowVolumeExpansion: true
             before = after;
         }
     }
+}
+
+/// Makes the resource definitions, a StorageClass and two PriorityClasses known.
+async fn prepare(environment: &Environment) -> Result<()> {
+    let crds = environment.root.join("crds");
+    let crds = crds.to_string_lossy();
+    environment.kubectl(&["apply", "--server-side", "-f", &crds]).await?;
+    let class = "apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true
+";
+    environment.kubectl_call(&["apply", "-f", "-"]).input(class).stdout().await?;
+    for name in crate::leaves::NAMES {
+        environment.kubectl(&["create", "priorityclass", name, "--value", "1000"]).await?;
+    }
+    environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
+    Ok(())
 }
 
 /// A network of so many voters.
