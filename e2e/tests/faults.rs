@@ -206,6 +206,7 @@ async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -
     let judged = match &case.work {
         Work::Create(plan) => create(stage, reference, plan, &namespace).await,
         Work::Pause => stage.pause(&namespace).await.map(|()| true),
+        Work::Rename => stage.rename(&namespace).await.map(|()| true),
         Work::Leaf(leaf) => match leaf.shall {
             Shall::BeFollowed { .. } => stage.follow(&namespace, leaf, &Plan::default()).await.map(|()| true),
             Shall::BeKept(_) | Shall::BeRefused(_) => stage.keep(REFUSALS, &namespace, leaf).await.map(|()| true),
@@ -231,13 +232,13 @@ fn select(writes: u64) -> Result<Vec<Case>> {
     let others = cases::others(writes);
     let (followed, kept) = cases::leaves()?;
     if let Ok(wanted) = std::env::var("ALTHING_FAULTS_CASE") {
-        let all = stops.into_iter().chain(others).chain(followed).chain(kept).chain([cases::paused()]);
+        let all = stops.into_iter().chain(others).chain(followed).chain(kept).chain(cases::scenes());
         let selected: Vec<Case> = all.filter(|case| case.name.contains(&wanted)).collect();
         ensure!(!selected.is_empty(), "no case has {wanted} in its name");
         return Ok(selected);
     }
     if std::env::var_os("ALTHING_CAMPAIGN").is_some() {
-        return Ok(stops.into_iter().chain(others).chain(followed).chain(kept).chain([cases::paused()]).collect());
+        return Ok(stops.into_iter().chain(others).chain(followed).chain(kept).chain(cases::scenes()).collect());
     }
     let seed = match std::env::var("ALTHING_FAULTS_SEED") {
         Ok(text) => text.parse().context("ALTHING_FAULTS_SEED is a number")?,
@@ -251,7 +252,7 @@ fn select(writes: u64) -> Result<Vec<Case>> {
     );
     // The longest first.
     let mut selected = cases::sample(followed, SAMPLE_LEAVES, seed);
-    selected.push(cases::paused());
+    selected.extend(cases::scenes());
     selected.extend(stops);
     selected.extend(cases::sample(others, SAMPLE, seed));
     selected.extend(kept);

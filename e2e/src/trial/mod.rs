@@ -6,6 +6,7 @@ mod keep;
 mod ledger;
 mod operator;
 mod pause;
+mod rename;
 mod snapshot;
 
 use std::collections::BTreeMap;
@@ -110,7 +111,7 @@ impl Stage {
         let (mut has_stopped, next) = (false, plan.of_the_next());
         // The fault may come to pass only after the goal was reached.
         let settled = async {
-            self.goal(namespace, voters).await?;
+            self.goal(namespace, "alpha-main", voters).await?;
             self.quiet(namespace).await
         };
         tokio::pin!(settled);
@@ -162,15 +163,15 @@ impl Stage {
         }
     }
 
-    /// Everything is as the spec says and all voters sign.
-    async fn goal(&self, namespace: &str, voters: u32) -> Result<()> {
+    /// Everything of this group is as the spec says and all its voters sign.
+    async fn goal(&self, namespace: &str, group: &str, voters: u32) -> Result<()> {
         let end = Instant::now() + GOAL_MAX;
         let mut pace = interval(Duration::from_millis(200));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let api = kind_api(self.client.clone(), namespace, "ConsensusGroup");
         loop {
             pace.tick().await;
-            let (ready, signing) = match api.get_opt("alpha-main").await? {
+            let (ready, signing) = match api.get_opt(group).await? {
                 Some(group) => {
                     let signing = group.data.pointer("/status/signing").and_then(|it| it.as_str()).map(str::to_string);
                     (condition(&group, "Ready"), signing)
