@@ -79,7 +79,9 @@ pub struct BlockchainNetworkSpec {
         .message("retired needs identities that the operator makes: with identitySecrets nobody can take the place of a voter")
 )]
 pub struct NetworkGroup {
-    /// Name of the group within the network. The ConsensusGroup is called `<network>-<name>`.
+    /// Name of the group within the network. The ConsensusGroup is called `<network>-<name>`. Another name is another
+    /// group with nodes and a chain of its own: the former one is removed, its identities and volumes are kept under its
+    /// former name.
     #[schemars(length(min = 1, max = 20), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// How many voters: 1 for development, or 4 and more. Set here, this number holds and a scale of the ConsensusGroup

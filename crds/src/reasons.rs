@@ -113,6 +113,8 @@ reasons! {
     Pending,
     /// Children are being made or changed.
     ApplyingChildren,
+    /// The group that had this chain id before is not gone yet.
+    AwaitingChainId,
     /// The voters agree on a genesis.
     GenesisCeremony,
     /// Nodes are being started.

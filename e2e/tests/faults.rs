@@ -4,7 +4,8 @@
 //!
 //! `cargo test -p althing-e2e --test faults` runs a stop after every write of the create scenario and a sample of the
 //! other faults and of the leaves; ALTHING_FAULTS_SEED repeats a sample, ALTHING_FAULTS_CASE runs the cases whose name
-//! contains it, ALTHING_CAMPAIGN=1 runs all and goes on where it was interrupted (target/campaign.json).
+//! contains it, ALTHING_CAMPAIGN=1 runs all and goes on where it was interrupted (target/campaign.json). Trials mostly
+//! wait: ALTHING_FAULTS_PARALLEL says how many run at the same time.
 
 #[path = "faults/cases.rs"]
 mod cases;
@@ -28,7 +29,7 @@ use tokio::sync::Mutex;
 
 /// Voters of the scenario.
 const VOTERS: u32 = 4;
-/// Trials at the same time.
+/// Trials at the same time, unless another number is asked for.
 const PARALLEL: usize = 6;
 /// Cases beside the stops, outside the campaign.
 const SAMPLE: usize = 18;
@@ -70,7 +71,6 @@ async fn run() -> Result<()> {
 async fn run_all(environment: &Environment) -> Result<()> {
     let begin = Instant::now();
     let stage = Stage::new(environment.clone()).await?;
-    stage.prepare().await?;
     let options = Options { block_interval: Duration::from_millis(200) };
     let stand_in = StandIn::start(&stage.client, options);
     let (reference, writes) = reference(&stage).await?;
@@ -79,7 +79,8 @@ async fn run_all(environment: &Environment) -> Result<()> {
     let selected = select(writes.len() as u64)?;
     let progress = Progress::read(&stage.environment.root)?;
     let selected: Vec<Case> = selected.into_iter().filter(|case| !progress.has_passed(&case.name)).collect();
-    println!("running {} cases, {PARALLEL} at a time", selected.len());
+    let parallel = parallel()?;
+    println!("running {} cases, {parallel} at a time", selected.len());
     let progress = Arc::new(Mutex::new(progress));
     let failed: Vec<Option<String>> = futures::stream::iter(selected.into_iter().enumerate())
         .map(|(number, case)| {
@@ -102,7 +103,7 @@ async fn run_all(environment: &Environment) -> Result<()> {
                 judged.err().map(|_| case.name)
             }
         })
-        .buffer_unordered(PARALLEL)
+        .buffer_unordered(parallel)
         .collect()
         .await;
     stand_in.stop().await;
@@ -110,6 +111,13 @@ async fn run_all(environment: &Environment) -> Result<()> {
     println!("{} in {} s", progress.lock().await.summary(), begin.elapsed().as_secs());
     ensure!(failed.is_empty(), "{} cases failed: {}", failed.len(), failed.join(", "));
     Ok(())
+}
+
+fn parallel() -> Result<usize> {
+    let Ok(text) = std::env::var("ALTHING_FAULTS_PARALLEL") else { return Ok(PARALLEL) };
+    let number: usize = text.parse().context("ALTHING_FAULTS_PARALLEL is a number")?;
+    ensure!(number > 0, "ALTHING_FAULTS_PARALLEL is at least 1");
+    Ok(number)
 }
 
 /// A case that passed.
@@ -198,6 +206,7 @@ async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -
     let judged = match &case.work {
         Work::Create(plan) => create(stage, reference, plan, &namespace).await,
         Work::Pause => stage.pause(&namespace).await.map(|()| true),
+        Work::Rename => stage.rename(&namespace).await.map(|()| true),
         Work::Leaf(leaf) => match leaf.shall {
             Shall::BeFollowed { .. } => stage.follow(&namespace, leaf, &Plan::default()).await.map(|()| true),
             Shall::BeKept(_) | Shall::BeRefused(_) => stage.keep(REFUSALS, &namespace, leaf).await.map(|()| true),
@@ -223,13 +232,13 @@ fn select(writes: u64) -> Result<Vec<Case>> {
     let others = cases::others(writes);
     let (followed, kept) = cases::leaves()?;
     if let Ok(wanted) = std::env::var("ALTHING_FAULTS_CASE") {
-        let all = stops.into_iter().chain(others).chain(followed).chain(kept).chain([cases::paused()]);
+        let all = stops.into_iter().chain(others).chain(followed).chain(kept).chain(cases::scenes());
         let selected: Vec<Case> = all.filter(|case| case.name.contains(&wanted)).collect();
         ensure!(!selected.is_empty(), "no case has {wanted} in its name");
         return Ok(selected);
     }
     if std::env::var_os("ALTHING_CAMPAIGN").is_some() {
-        return Ok(stops.into_iter().chain(others).chain(followed).chain(kept).chain([cases::paused()]).collect());
+        return Ok(stops.into_iter().chain(others).chain(followed).chain(kept).chain(cases::scenes()).collect());
     }
     let seed = match std::env::var("ALTHING_FAULTS_SEED") {
         Ok(text) => text.parse().context("ALTHING_FAULTS_SEED is a number")?,
@@ -243,7 +252,7 @@ fn select(writes: u64) -> Result<Vec<Case>> {
     );
     // The longest first.
     let mut selected = cases::sample(followed, SAMPLE_LEAVES, seed);
-    selected.push(cases::paused());
+    selected.extend(cases::scenes());
     selected.extend(stops);
     selected.extend(cases::sample(others, SAMPLE, seed));
     selected.extend(kept);

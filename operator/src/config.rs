@@ -28,6 +28,9 @@ pub struct Config {
     /// Name of the leader lease.
     #[arg(long, env = "LEASE_NAME", default_value = "althing-operator")]
     pub lease_name: String,
+    /// How long the leader lease holds after its last change, in seconds: for tests on machines that hang.
+    #[arg(long, env = "LEASE_SECONDS", default_value_t = 10, hide = true, value_parser = clap::value_parser!(u64).range(10..=600))]
+    pub lease_seconds: u64,
     /// Image of a node whose spec names none.
     #[arg(long, env = "NODE_IMAGE", default_value = concat!("docker.io/althing/node:", env!("CARGO_PKG_VERSION")))]
     pub node_image: String,

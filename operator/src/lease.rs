@@ -2,7 +2,8 @@
 //!
 //! Nobody compares clocks of different machines: a candidate measures how long it has seen a lease unchanged, and the
 //! holder counts from before it sent its last renewal that was accepted. Every write carries the resourceVersion that
-//! was read, so two candidates never both succeed.
+//! was read, so two candidates never both succeed. A lease holds for as long as is written into it, so that processes that
+//! were told different durations do not take it from each other early.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::error::Error;
 use crate::http::Health;
 
-/// How long a lease holds after its last change.
-const DURATION: Duration = Duration::from_secs(10);
+/// Shortest time that a lease may hold after its last change.
+pub const DURATION_MIN: Duration = Duration::from_secs(10);
 /// The holder stops writing this long before its lease can be taken.
 const MARGIN: Duration = Duration::from_secs(3);
 /// Pause between two looks at the lease.
@@ -50,6 +52,7 @@ struct Seen {
     holder: Option<String>,
     resource_version: String,
     since: Instant,
+    holds: Duration,
 }
 
 /// What to do with the lease now.
@@ -61,13 +64,14 @@ enum Move {
     Wait,
 }
 
-/// Decides from what is seen; `seen.since` is when this resourceVersion was first seen here.
+/// Decides from what is seen; `seen.since` is when this resourceVersion was first seen here, `seen.holds` how long it is
+/// good from then on.
 fn decide(seen: Option<&Seen>, me: &str, now: Instant) -> Move {
     let Some(seen) = seen else { return Move::Create };
     match seen.holder.as_deref() {
         None | Some("") => Move::Take,
         Some(holder) if holder == me => Move::Renew,
-        Some(_) if now.saturating_duration_since(seen.since) >= DURATION => Move::Take,
+        Some(_) if now.saturating_duration_since(seen.since) >= seen.holds => Move::Take,
         Some(_) => Move::Wait,
     }
 }
@@ -77,13 +81,21 @@ pub struct Election {
     api: Api<Lease>,
     name: String,
     me: String,
+    duration: Duration,
     seen: Option<Seen>,
 }
 
 impl Election {
-    /// A candidate named `me`, which must be unique among all processes.
-    pub fn new(client: Client, namespace: &str, name: &str, me: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_string(), me: me.to_string(), seen: None }
+    /// A candidate named `me`, which must be unique among all processes, for the lease that the
+    /// configuration names.
+    pub fn new(client: Client, config: &Config, me: &str) -> Self {
+        Self {
+            api: Api::namespaced(client, &config.namespace),
+            name: config.lease_name.clone(),
+            me: me.to_string(),
+            duration: Duration::from_secs(config.lease_seconds).max(DURATION_MIN),
+            seen: None,
+        }
     }
 
     /// Keeps `leadership` up to date until `stop`, then gives the lease back. Returns an error when leadership was lost.
@@ -107,7 +119,7 @@ impl Election {
                 Ok(Ok(held)) => {
                     health.set_ready();
                     if held {
-                        leadership.set(started.checked_add(DURATION.saturating_sub(MARGIN)));
+                        leadership.set(started.checked_add(self.duration.saturating_sub(MARGIN)));
                         elected.send_if_modified(|elected| !std::mem::replace(elected, true));
                     }
                 }
@@ -156,8 +168,10 @@ impl Election {
         if self.seen.as_ref().is_some_and(|seen| seen.resource_version == resource_version) {
             return;
         }
-        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
-        self.seen = Some(Seen { holder, resource_version, since: now });
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.clone());
+        let holds = spec.map_or(DURATION_MIN, holds);
+        self.seen = Some(Seen { holder, resource_version, since: now, holds });
     }
 
     async fn replace(&self, lease: Option<Lease>, transitions: i32) -> Result<Lease, kube::Error> {
@@ -176,7 +190,7 @@ impl Election {
             metadata,
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.me.clone()),
-                lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+                lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
                 acquire_time: acquired.or_else(|| Some(now.clone())),
                 renew_time: Some(now),
                 lease_transitions: Some(spec.lease_transitions.unwrap_or(0).saturating_add(transitions)),
@@ -202,25 +216,43 @@ impl Election {
     }
 }
 
+/// How long a lease is good after its last change, as its holder wrote.
+fn holds(spec: &LeaseSpec) -> Duration {
+    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
+    Duration::from_secs(seconds).max(DURATION_MIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn seen(holder: Option<&str>, since: Instant) -> Seen {
-        Seen { holder: holder.map(str::to_string), resource_version: "1".to_string(), since }
+        Seen { holder: holder.map(str::to_string), resource_version: "1".to_string(), since, holds: DURATION_MIN }
     }
 
     #[test]
     fn a_lease_is_taken_only_when_it_is_free_or_was_seen_unchanged_for_its_whole_duration() {
         let start = Instant::now();
-        let early = start + DURATION - Duration::from_millis(1);
-        let late = start + DURATION;
+        let early = start + DURATION_MIN - Duration::from_millis(1);
+        let late = start + DURATION_MIN;
         assert_eq!(decide(None, "a", start), Move::Create);
         assert_eq!(decide(Some(&seen(None, start)), "a", start), Move::Take);
         assert_eq!(decide(Some(&seen(Some(""), start)), "a", start), Move::Take);
         assert_eq!(decide(Some(&seen(Some("a"), start)), "a", late), Move::Renew);
         assert_eq!(decide(Some(&seen(Some("b"), start)), "a", early), Move::Wait);
         assert_eq!(decide(Some(&seen(Some("b"), start)), "a", late), Move::Take);
+    }
+
+    #[test]
+    fn a_lease_is_good_for_as_long_as_its_holder_wrote() {
+        let spec = |seconds| LeaseSpec { lease_duration_seconds: seconds, ..LeaseSpec::default() };
+        assert_eq!(holds(&spec(Some(60))), Duration::from_secs(60));
+        assert_eq!(holds(&spec(Some(1))), DURATION_MIN);
+        assert_eq!(holds(&spec(None)), DURATION_MIN);
+        let start = Instant::now();
+        let long = Seen { holds: Duration::from_secs(60), ..seen(Some("b"), start) };
+        assert_eq!(decide(Some(&long), "a", start + DURATION_MIN), Move::Wait);
+        assert_eq!(decide(Some(&long), "a", start + Duration::from_secs(60)), Move::Take);
     }
 
     #[test]
@@ -236,6 +268,6 @@ mod tests {
     #[test]
     fn the_holder_stops_before_a_candidate_may_start() {
         assert!(MARGIN > REQUEST_TIMEOUT);
-        assert!(DURATION - MARGIN > PERIOD + REQUEST_TIMEOUT);
+        assert!(DURATION_MIN - MARGIN > PERIOD + REQUEST_TIMEOUT);
     }
 }

@@ -82,7 +82,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (elected, mut is_elected) = watch::channel(false);
     let leadership = Arc::new(Leadership::default());
     let holder = format!("{}_{:08x}", config.pod_name, rand::random::<u32>());
-    let election = Election::new(client.clone(), &config.namespace, &config.lease_name, &holder);
+    let election = Election::new(client.clone(), &config, &holder);
     let mut tasks: JoinSet<Result<(), RunError>> = JoinSet::new();
     tasks.spawn({
         let (health, metrics, stopped) = (Arc::clone(&health), Arc::clone(&metrics), stopped.clone());

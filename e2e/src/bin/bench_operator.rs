@@ -62,7 +62,6 @@ struct Bench {
 
 async fn measure(environment: &Environment, groups: u32) -> Result<Map<String, Value>> {
     let stage = Stage::without_ledger(environment.clone()).await?;
-    stage.prepare().await?;
     let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
     Api::<Namespace>::all(stage.client.clone()).create(&PostParams::default(), &namespace).await?;
     let stand_in = StandIn::start(&stage.client, Options { block_interval: Duration::from_secs(1) });
@@ -122,6 +121,7 @@ impl Bench {
             plan: None,
             log: &log,
             pauses_percent: 100,
+            lease_seconds: None,
             http_address,
             log_level: "info",
             kubeconfig: Some(&self.kubeconfig),

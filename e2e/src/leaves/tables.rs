@@ -64,7 +64,7 @@ pub(super) const EXEMPT: &[(&str, &str)] = &[
         "bundles of certificates, which only that case has; golden files show what they change",
     ),
     ("p2p.expose", "a load balancer, which nobody plays here; golden files show the Service and the address"),
-    ("groups[].name", "what a removed group leaves is collected by Kubernetes, which nobody plays here"),
+    ("groups[].name", "what a removed group leaves is collected by Kubernetes; a case of its own plays that: rename/"),
 ];
 
 const VOTERS: &str = "voters come and go by transactions of a chain, which the stand-in has not: the cluster cases \

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use node_core::types::{Genesis, Identity, VoterSet};
+use node_core::types::{Genesis, Hash, Identity, VoterSet};
 
 /// Newest heights over which precommits are counted, as real nodes do.
 const WINDOW: usize = 10;
 
-/// Namespace and chain id.
-type Key = (String, String);
+/// Namespace and genesis: a chain id may be used again.
+type Key = (String, Hash);
 
 struct Chain {
     voters: VoterSet,
@@ -47,7 +47,7 @@ impl Chains {
 
     /// A voter runs from now on.
     pub fn run(&self, namespace: &str, genesis: &Genesis, identity: Identity) {
-        let key = (namespace.to_string(), genesis.chain_id.as_str().to_string());
+        let key = (namespace.to_string(), genesis.hash());
         let mut chains = self.locked();
         let chain = chains.entry(key).or_insert_with(|| Chain {
             voters: genesis.voter_set().clone(),
@@ -61,16 +61,16 @@ impl Chains {
     }
 
     /// A voter does not run any more.
-    pub fn stop(&self, namespace: &str, chain_id: &str, identity: Identity) {
-        if let Some(chain) = self.locked().get_mut(&(namespace.to_string(), chain_id.to_string())) {
+    pub fn stop(&self, namespace: &str, identity: Identity) {
+        for (_, chain) in self.locked().iter_mut().filter(|((place, _), _)| place == namespace) {
             chain.running.remove(&identity);
         }
     }
 
     /// What is known of a chain that has started.
-    pub fn view(&self, namespace: &str, chain_id: &str) -> Option<View> {
+    pub fn view(&self, namespace: &str, genesis: &Genesis) -> Option<View> {
         let chains = self.locked();
-        let chain = chains.get(&(namespace.to_string(), chain_id.to_string()))?;
+        let chain = chains.get(&(namespace.to_string(), genesis.hash()))?;
         let voters = chain.voters.entries().iter().map(|entry| {
             let heights = chain.signed.iter().filter(|signers| signers.contains(&entry.identity)).count();
             let last = chain.last_precommits.get(&entry.identity).copied().unwrap_or(0);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use super::chains::Chains;
+use super::chains::{Chains, View};
 
 /// What outlives the process: the node's volume.
 pub struct Volume {
@@ -81,7 +81,7 @@ pub async fn serve(process: Process, address: SocketAddr, pem: &TlsPem, stop: Ca
             }
             () = stop.cancelled() => {}
         }
-        process.chains.stop(&process.namespace, process.chain_id.as_str(), process.identity);
+        process.chains.stop(&process.namespace, process.identity);
     });
     Ok(())
 }
@@ -99,6 +99,11 @@ impl Process {
         }
     }
 
+    fn view(&self) -> Option<View> {
+        let genesis = self.volume().genesis.clone()?;
+        self.chains.view(&self.namespace, &genesis)
+    }
+
     fn session_key(&self) -> SessionKey {
         SessionKey::new(self.volume().session.public())
     }
@@ -110,8 +115,8 @@ impl node_server::Node for Process {
         &self,
         _: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let view = self.chains.view(&self.namespace, self.chain_id.as_str());
         let session_key = self.session_key();
+        let view = self.view();
         let volume = self.volume();
         let view = view.filter(|_| volume.has_started);
         let state = match (&volume.genesis, volume.has_started) {
@@ -148,8 +153,7 @@ impl validators_server::Validators for Process {
         &self,
         _: Request<proto::GetValidatorsRequest>,
     ) -> Result<Response<proto::GetValidatorsResponse>, Status> {
-        let view = self.chains.view(&self.namespace, self.chain_id.as_str());
-        let view = view.ok_or_else(|| Status::failed_precondition("the chain has not started"))?;
+        let view = self.view().ok_or_else(|| Status::failed_precondition("the chain has not started"))?;
         let voters = view.voters.iter().map(|(entry, heights, last)| proto::Voter {
             identity: entry.identity.as_bytes().to_vec(),
             power: entry.power.get(),

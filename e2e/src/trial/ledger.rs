@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::{Context, Result};
 use futures::StreamExt;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
 
 /// Everything that the operator makes, and the pods that come of it.
 pub const KINDS: &[(&str, &str, &str)] = &[
@@ -30,6 +33,9 @@ pub const KINDS: &[(&str, &str, &str)] = &[
 
 /// Our own kinds: their status carries readings that are refreshed once a minute, so that they are compared instead.
 const OURS: &str = "althing.dev";
+
+/// How long it may take until every kind is watched.
+const WATCHED_MAX: Duration = Duration::from_secs(30);
 
 /// How often an object was made and deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,26 +78,39 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Starts watching; the watches run as long as the process.
-    pub fn start(client: &Client) -> Self {
+    /// Starts watching and waits until every kind is watched; the watches run as long as the process.
+    ///
+    /// # Errors
+    /// When a kind cannot be watched.
+    pub async fn start(client: &Client) -> Result<Self> {
         let ledger = Self::default();
+        let (watched, mut now_watched) = mpsc::channel(KINDS.len());
         for (group, version, kind) in KINDS {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
             let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client.clone(), &resource);
             let stream = watcher(api, watcher::Config::default()).default_backoff();
             let ledger = ledger.clone();
             let counts_changes = *group != OURS;
+            let watched = watched.clone();
             tokio::spawn(stream.for_each(move |event| {
                 match event {
                     Ok(Event::Apply(object) | Event::InitApply(object)) => ledger.seen(kind, &object, counts_changes),
                     Ok(Event::Delete(object)) => ledger.gone(kind, &object),
-                    // Our kinds are not there before their definitions are.
-                    Ok(Event::Init | Event::InitDone) | Err(_) => {}
+                    // Nobody listens any more when a list is read a second time.
+                    Ok(Event::InitDone) => drop(watched.try_send(*kind)),
+                    Ok(Event::Init) | Err(_) => {}
                 }
                 std::future::ready(())
             }));
         }
-        ledger
+        let all = async {
+            let mut waiting: BTreeSet<&str> = KINDS.iter().map(|(_, _, kind)| *kind).collect();
+            while !waiting.is_empty() {
+                waiting.remove(now_watched.recv().await.unwrap_or_default());
+            }
+        };
+        tokio::time::timeout(WATCHED_MAX, all).await.context("the API server does not let every kind be watched")?;
+        Ok(ledger)
     }
 
     fn with<T>(&self, namespace: &str, work: impl FnOnce(&mut Book) -> T) -> T {

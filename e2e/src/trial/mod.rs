@@ -6,6 +6,7 @@ mod keep;
 mod ledger;
 mod operator;
 mod pause;
+mod rename;
 mod snapshot;
 
 use std::collections::BTreeMap;
@@ -71,46 +72,26 @@ pub struct Trial {
 }
 
 impl Stage {
-    /// Starts the ledger on this API server.
+    /// Makes this API server ready and starts the ledger on it. The ledger comes last: nothing can be watched before its
+    /// definition exists, and a watch that has to be tried again misses what is made and deleted meanwhile.
     ///
     /// # Errors
-    /// When there is no way to it.
+    /// When there is no way to it, or it refuses what trials need.
     pub async fn new(environment: Environment) -> Result<Self> {
         let client = environment.client().await?;
-        let ledger = Ledger::start(&client);
+        prepare(&environment).await?;
+        let ledger = Ledger::start(&client).await?;
         Ok(Self { environment, client, ledger })
     }
 
     /// A stage on which nothing is counted.
     ///
     /// # Errors
-    /// When there is no way to the API server.
+    /// When there is no way to the API server, or it refuses what trials need.
     pub async fn without_ledger(environment: Environment) -> Result<Self> {
         let client = environment.client().await?;
+        prepare(&environment).await?;
         Ok(Self { environment, client, ledger: Ledger::default() })
-    }
-
-    /// Makes the resource definitions, a StorageClass and two PriorityClasses known.
-    ///
-    /// # Errors
-    /// When the API server refuses them.
-    pub async fn prepare(&self) -> Result<()> {
-        let crds = self.environment.root.join("crds");
-        let crds = crds.to_string_lossy();
-        self.environment.kubectl(&["apply", "--server-side", "-f", &crds]).await?;
-        let class = "apiVersion: storage.k8s.io/v1
-kind: StorageClass
-metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
-provisioner: kubernetes.io/no-provisioner
-volumeBindingMode: WaitForFirstConsumer
-allowVolumeExpansion: true
-";
-        self.environment.kubectl_call(&["apply", "-f", "-"]).input(class).stdout().await?;
-        for name in crate::leaves::NAMES {
-            self.environment.kubectl(&["create", "priorityclass", name, "--value", "1000"]).await?;
-        }
-        self.environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
-        Ok(())
     }
 
     /// Runs the scenario `create`: a network of so many voters is applied and brought up by an operator with this plan.
@@ -130,7 +111,7 @@ allowVolumeExpansion: true
         let (mut has_stopped, next) = (false, plan.of_the_next());
         // The fault may come to pass only after the goal was reached.
         let settled = async {
-            self.goal(namespace, voters).await?;
+            self.goal(namespace, "alpha-main", voters).await?;
             self.quiet(namespace).await
         };
         tokio::pin!(settled);
@@ -182,15 +163,15 @@ allowVolumeExpansion: true
         }
     }
 
-    /// Everything is as the spec says and all voters sign.
-    async fn goal(&self, namespace: &str, voters: u32) -> Result<()> {
+    /// Everything of this group is as the spec says and all its voters sign.
+    async fn goal(&self, namespace: &str, group: &str, voters: u32) -> Result<()> {
         let end = Instant::now() + GOAL_MAX;
         let mut pace = interval(Duration::from_millis(200));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let api = kind_api(self.client.clone(), namespace, "ConsensusGroup");
         loop {
             pace.tick().await;
-            let (ready, signing) = match api.get_opt("alpha-main").await? {
+            let (ready, signing) = match api.get_opt(group).await? {
                 Some(group) => {
                     let signing = group.data.pointer("/status/signing").and_then(|it| it.as_str()).map(str::to_string);
                     (condition(&group, "Ready"), signing)
@@ -226,6 +207,26 @@ allowVolumeExpansion: true
             before = after;
         }
     }
+}
+
+/// Makes the resource definitions, a StorageClass and two PriorityClasses known.
+async fn prepare(environment: &Environment) -> Result<()> {
+    let crds = environment.root.join("crds");
+    let crds = crds.to_string_lossy();
+    environment.kubectl(&["apply", "--server-side", "-f", &crds]).await?;
+    let class = "apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+allowVolumeExpansion: true
+";
+    environment.kubectl_call(&["apply", "-f", "-"]).input(class).stdout().await?;
+    for name in crate::leaves::NAMES {
+        environment.kubectl(&["create", "priorityclass", name, "--value", "1000"]).await?;
+    }
+    environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
+    Ok(())
 }
 
 /// A network of so many voters.

@@ -14,6 +14,10 @@ use crate::environment::Environment;
 /// Name of the lease in the trial's namespace.
 pub const LEASE: &str = "trial-operator";
 
+/// How long the lease of a trial holds, in seconds: a trial is not about failover, and a machine that hangs for less must
+/// not end its operator.
+const LEASE_SECONDS: u64 = 120;
+
 /// How a process is started.
 #[derive(Clone, Copy)]
 pub struct Start<'a> {
@@ -25,6 +29,8 @@ pub struct Start<'a> {
     pub log: &'a Path,
     /// Its pauses in percent.
     pub pauses_percent: u32,
+    /// How long its lease holds, in seconds; as in production when absent.
+    pub lease_seconds: Option<u64>,
     /// Where it shows its metrics.
     pub http_address: &'a str,
     /// What it logs.
@@ -41,6 +47,7 @@ impl<'a> Start<'a> {
             plan: Some(plan),
             log,
             pauses_percent,
+            lease_seconds: Some(LEASE_SECONDS),
             http_address: "127.0.0.1:0",
             log_level: "info,althing_operator=debug",
             kubeconfig: None,
@@ -60,7 +67,7 @@ impl Operator {
     /// # Errors
     /// When the program is missing.
     pub async fn start(environment: &Environment, start: &Start<'_>) -> Result<Self> {
-        let Start { namespace, plan, log, pauses_percent, http_address, log_level, kubeconfig } = *start;
+        let Start { namespace, plan, log, pauses_percent, lease_seconds, http_address, log_level, kubeconfig } = *start;
         if let Some(folder) = log.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
         }
@@ -77,6 +84,9 @@ impl Operator {
             .stdout(file.try_clone()?)
             .stderr(file)
             .kill_on_drop(true);
+        if let Some(seconds) = lease_seconds {
+            command.args(["--lease-seconds", &seconds.to_string()]);
+        }
         if let Some(plan) = plan {
             command.args(["--faults", &serde_json::to_string(plan)?]);
         }

@@ -35,7 +35,7 @@ impl Stage {
             Operator::start(&self.environment, &Start::trial(namespace, &plan, &log, PAUSES_PERCENT)).await?;
         let apply = ["apply", "--namespace", namespace, "-f", "-"];
         self.environment.kubectl_call(&apply).input(manifest("alpha", 4)).stdout().await?;
-        self.goal(namespace, 4).await?;
+        self.goal(namespace, GROUP, 4).await?;
         self.quiet(namespace).await?;
         self.wait_allowance(namespace, (4, 4, 1)).await.context("before the pause")?;
 
@@ -66,7 +66,7 @@ impl Stage {
             Ok(())
         })
         .await?;
-        self.goal(namespace, 4).await?;
+        self.goal(namespace, GROUP, 4).await?;
         self.wait_allowance(namespace, (4, 4, 1)).await.context("after the pause")?;
         operator.stop().await
     }
@@ -105,13 +105,13 @@ impl Stage {
         Ok(())
     }
 
-    async fn groups(&self, namespace: &str) -> Result<Value> {
+    pub(super) async fn groups(&self, namespace: &str) -> Result<Value> {
         let network = kind_api(self.client.clone(), namespace, "BlockchainNetwork").get("alpha").await?;
         Ok(network.data.pointer("/spec/groups").context("a network has groups")?.clone())
     }
 
     /// Changes the spec of the network.
-    async fn ask(&self, namespace: &str, spec: Value) -> Result<()> {
+    pub(super) async fn ask(&self, namespace: &str, spec: Value) -> Result<()> {
         let api = kind_api(self.client.clone(), namespace, "BlockchainNetwork");
         api.patch("alpha", &PatchParams::default(), &Patch::Merge(&json!({ "spec": spec }))).await?;
         Ok(())

@@ -51,11 +51,14 @@ pub enum Work {
     Leaf(Box<LeafCase>),
     /// A group is paused while one of its voters falls silent.
     Pause,
+    /// A group gets another name and keeps its chain id.
+    Rename,
 }
 
-/// A paused group.
-pub fn paused() -> Case {
-    Case { name: "pause/budget-follows-who-signs".to_string(), work: Work::Pause, may_be_left_out: false }
+/// What is no single fault and no single leaf.
+pub fn scenes() -> [Case; 2] {
+    [("pause/budget-follows-who-signs", Work::Pause), ("rename/the-new-group-waits-for-the-former-one", Work::Rename)]
+        .map(|(name, work)| Case { name: name.to_string(), work, may_be_left_out: false })
 }
 
 /// The process ends after each of the writes.
@@ -119,7 +122,7 @@ pub fn leaves() -> Result<(Vec<Case>, Vec<Case>)> {
     });
     Ok(all.partition(|case| match &case.work {
         Work::Leaf(case) => matches!(case.shall, Shall::BeFollowed { .. }),
-        Work::Create(_) | Work::Pause => false,
+        Work::Create(_) | Work::Pause | Work::Rename => false,
     }))
 }
 

@@ -53,7 +53,10 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
             protect(&context, &owner, &mut observed).await?;
             Progress::Paused
         }
-        Ok(()) => advance(&context, &owner, &mut observed).await?,
+        Ok(()) => match validate::awaited(&observed) {
+            Some(why) => Progress::Waiting(why),
+            None => advance(&context, &owner, &mut observed).await?,
+        },
     };
     write_status(&context, &observed, &progress).await
 }

@@ -23,6 +23,8 @@ pub enum Progress {
     Refused(Refusal),
     /// Nothing was done: the object is paused.
     Paused,
+    /// Nothing was done yet: a group that had the chain id before is on its way out.
+    Waiting(String),
     /// The voters do not all run one genesis yet.
     Ceremony(String),
     /// Voters are restarted one after the other.
@@ -224,6 +226,7 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             Reason::RestartingNodes,
             format!("{updated} of {} voters run what the spec says: {why}", observed.voters.len()),
         ),
+        Progress::Waiting(why) => say(ConditionStatus::True, Reason::AwaitingChainId, why.clone()),
         Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
         Progress::AwaitingGovernance(why) => say(ConditionStatus::True, Reason::AwaitingGovernance, why.clone()),
         Progress::Unchanged => match still_starting(observed) {

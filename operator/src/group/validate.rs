@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use althing_crds::chain::Parameters;
+use althing_crds::network::NetworkGroup;
 use althing_crds::peers::{External, ExternalGenesis};
-use althing_crds::{ConsensusGroup, Reason, names};
+use althing_crds::{BlockchainNetwork, ConsensusGroup, Reason, names};
 use kube::ResourceExt;
 use node_api::config::PeerAddress;
 use node_api::node_core::crypto::verify_genesis;
@@ -40,17 +41,45 @@ fn chain_id(observed: &Observed) -> Result<(), Refusal> {
             format!("chain id {id:?} must be at most 63 lower-case letters, digits and '-'"),
         ));
     }
-    let has_it_first = |other: &&ConsensusGroup| {
-        let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
-        theirs == *id && age_key(other) < age_key(&observed.group)
-    };
-    match observed.others.iter().find(has_it_first) {
+    let network = observed.network.as_ref();
+    match had_it_first(observed).find(|other| !is_going(other, network)) {
         Some(other) => Err(Refusal::new(
             Reason::ChainIdTaken,
             format!("ConsensusGroup {} of this namespace already has chain id {id}", other.name_any()),
         )),
         None => Ok(()),
     }
+}
+
+/// Other groups with the same chain id that had it before this one.
+fn had_it_first(observed: &Observed) -> impl Iterator<Item = &ConsensusGroup> {
+    observed.others.iter().filter(|other| {
+        let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
+        theirs == observed.chain_id && age_key(other) < age_key(&observed.group)
+    })
+}
+
+/// Why this group has to wait although its spec is good: a group that had the chain id before is on its way out. Nobody
+/// needs to help, so that this is no refusal.
+pub fn awaited(observed: &Observed) -> Option<String> {
+    let (id, former) = (&observed.chain_id, had_it_first(observed).next()?.name_any());
+    Some(format!(
+        "chain id {id} is that of ConsensusGroup {former} until that one is gone; this group begins another chain after \
+         that: to go on with the former one, give the group its former name again"
+    ))
+}
+
+/// This group is being deleted, or will be because its network does not name it any more.
+pub fn is_going(group: &ConsensusGroup, network: Option<&BlockchainNetwork>) -> bool {
+    let is_dropped = network.is_some_and(|network| {
+        let mut references = group.owner_references().iter();
+        let is_owned = references.any(|reference| {
+            reference.controller == Some(true) && Some(&reference.uid) == network.metadata.uid.as_ref()
+        });
+        let named = |spec: &NetworkGroup| names::group(&network.name_any(), &spec.name) == group.name_any();
+        is_owned && !network.spec.groups.iter().any(named)
+    });
+    group.metadata.deletion_timestamp.is_some() || is_dropped
 }
 
 fn age_key(group: &ConsensusGroup) -> (Option<String>, String) {
@@ -376,6 +405,29 @@ mod tests {
         assert_eq!(reason(&seen), Some(Reason::ChainIdTaken));
         other.metadata.name = Some("z-younger".to_string());
         seen.others = vec![other];
-        assert_eq!(reason(&seen), None);
+        assert_eq!((reason(&seen), awaited(&seen)), (None, None));
+    }
+
+    #[test]
+    fn a_renamed_group_waits_until_the_former_one_is_gone() {
+        let mut seen = observed();
+        let mut former = group();
+        former.metadata.name = Some("demo-former".to_string());
+        former.spec.chain.id = Some("demo-main".to_string());
+        let owner =
+            "{apiVersion: althing.dev/v1alpha1, kind: BlockchainNetwork, name: demo, uid: n-1, controller: true}";
+        former.metadata.owner_references = Some(vec![serde_yaml::from_str(owner).expect("a reference")]);
+        seen.others = vec![former.clone()];
+        assert_eq!(reason(&seen), None, "its network does not name it any more: it goes by itself");
+        let why = awaited(&seen).expect("it waits");
+        assert!(why.contains("chain id demo-main is that of ConsensusGroup demo-former until"), "{why}");
+        let network = seen.network.as_mut().expect("there");
+        network.spec.groups.push(serde_yaml::from_str("{name: former}").expect("a group"));
+        assert_eq!(reason(&seen), Some(Reason::ChainIdTaken), "its network names it");
+        former.metadata.deletion_timestamp = former.metadata.creation_timestamp.clone();
+        seen.others = vec![former];
+        assert_eq!((reason(&seen), awaited(&seen)), (None, Some(why)), "it is being deleted");
+        seen.others.clear();
+        assert_eq!(awaited(&seen), None);
     }
 }

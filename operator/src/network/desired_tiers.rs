@@ -109,12 +109,14 @@ pub fn children(observed: &Observed, tiers: &Contexts, identities: &[String]) ->
     }
     if let (Some(tier), Some(spec)) = (&tiers.gateway, &observed.network.spec.gateway) {
         let config = gateway_config(tiers, tier, spec).map_err(|error| refused(tier, &error))?;
+        let hash = gateway::config_hash(tier, spec, reads_from(tiers, tier).as_deref());
+        let hash = hash.map_err(|error| refused(tier, &error))?;
         shared(tier, &networkpolicies::gateway(tier, &gateway::outside_ports(spec)), &mut children)?;
         children.push(Child::of(&config)?);
         children.push(Child::of(&services::gateway(tier, &spec.service))?);
         children.push(Child::of(&services::gateway_pods(tier))?);
         children.push(Child::of(&services::gateway_voters(tier))?);
-        children.push(Child::of(&gateway::deployment(tier, spec, &gateway::config_hash(&config)))?);
+        children.push(Child::of(&gateway::deployment(tier, spec, &hash))?);
         if let Some(autoscaling) = &tier.autoscaling {
             children.push(Child::of(&autoscaler::autoscaler(tier, autoscaling, "Deployment"))?);
         }
@@ -127,9 +129,13 @@ pub fn children(observed: &Observed, tiers: &Contexts, identities: &[String]) ->
 
 /// The gateway's configuration: it reads from the observers of the same chain, if there are any.
 pub fn gateway_config(tiers: &Contexts, tier: &TierContext, spec: &Gateway) -> Result<ConfigMap, ConfigError> {
+    gateway::config(tier, spec, reads_from(tiers, tier).as_deref())
+}
+
+/// Where a gateway finds the observers of its chain.
+fn reads_from(tiers: &Contexts, tier: &TierContext) -> Option<String> {
     let of_this_chain = tiers.observers.as_ref().filter(|observers| observers.group == tier.group);
-    let reads_from = of_this_chain.map(|observers| observers.address(&observers.name, names::PORT_GRPC));
-    gateway::config(tier, spec, reads_from.as_deref())
+    of_this_chain.map(|observers| observers.address(&observers.name, names::PORT_GRPC))
 }
 
 fn observers_children(

@@ -148,6 +148,23 @@ fn what_the_gateway_would_refuse_is_refused_before_anything_is_written() {
     assert_eq!(validate::validate(&observed("  gateway: {}")), Ok(()));
 }
 
+#[test]
+fn a_renamed_group_is_not_kept_from_being_made_by_its_former_self() {
+    let mut renamed = observed("");
+    for group in &mut renamed.network.spec.groups {
+        (group.name, group.chain.id) = ("other".to_string(), Some("ledger".to_string()));
+    }
+    let mut former: ConsensusGroup = serde_yaml::from_str(GROUP).expect("a group");
+    former.spec.chain.id = Some("ledger".to_string());
+    (renamed.groups, renamed.others) = (vec![None], vec![former.clone()]);
+    let refusal = validate::validate(&renamed).expect_err("a group that somebody else made has the id");
+    assert_eq!(refusal.reason.as_str(), "ChainIdTaken");
+    let owner = "{apiVersion: althing.dev/v1alpha1, kind: BlockchainNetwork, name: demo, uid: u, controller: true}";
+    former.metadata.owner_references = Some(vec![serde_yaml::from_str(owner).expect("a reference")]);
+    renamed.others = vec![former];
+    assert_eq!(validate::validate(&renamed), Ok(()));
+}
+
 /// Ready, Reconciling, Available and what is said of the gateway.
 fn said(observed: &Observed) -> (ConditionStatus, String, ConditionStatus, String) {
     let now = Time("2026-01-01T00:00:00Z".parse().expect("a time"));

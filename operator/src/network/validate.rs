@@ -9,6 +9,7 @@ use node_api::node_core::types::ChainId;
 use super::desired_tiers;
 use super::observe::{AuthorityRead, Observed};
 use crate::group::genesis;
+use crate::group::validate::is_going;
 use crate::references;
 use crate::refusal::Refusal;
 
@@ -44,7 +45,8 @@ fn chains(observed: &Observed) -> Result<(), Refusal> {
         let other = observed.others.iter().find(|other| {
             let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
             let is_older = present.as_ref().is_none_or(|present| age_key(other) < age_key(present));
-            theirs == id && is_older
+            // A group that goes is waited for by the one that comes, and must not keep itself from being pruned.
+            theirs == id && is_older && !is_going(other, Some(network))
         });
         if let Some(other) = other {
             return Err(Refusal::new(

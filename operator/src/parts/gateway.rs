@@ -2,6 +2,7 @@
 
 use althing_crds::gateway::{Gateway, GatewayIssuer, GatewayRedis};
 use althing_crds::names;
+use althing_crds::template::LogLevel;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     ConfigMap, ConfigMapProjection, Container, KeyToPath, Lifecycle, LifecycleHandler, PodSpec, PodTemplateSpec, Probe,
@@ -71,18 +72,26 @@ pub fn host_names(tier: &TierContext, gateway: &Gateway) -> Vec<String> {
 /// # Errors
 /// When the configuration is one that the gateway would refuse.
 pub fn config(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> Result<ConfigMap, ConfigError> {
-    let data = [(names::FILE_CONFIG.to_string(), document(tier, gateway, reads_from)?)];
+    let text = document(tier, gateway, reads_from, tier.settings.log_level)?;
+    let data = [(names::FILE_CONFIG.to_string(), text)];
     Ok(ConfigMap { metadata: tier.metadata(&tier.name), data: Some(data.into()), ..ConfigMap::default() })
 }
 
-/// Hash of what gateways read only when they start.
-#[must_use]
-pub fn config_hash(config: &ConfigMap) -> String {
-    let text = config.data.as_ref().and_then(|data| data.get(names::FILE_CONFIG));
-    hex::encode(Sha256::digest(text.map_or("", String::as_str)))
+/// Hash of what gateways read only when they start: all but the log level, which a gateway follows while it runs.
+///
+/// # Errors
+/// When the configuration is one that the gateway would refuse.
+pub fn config_hash(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> Result<String, ConfigError> {
+    let text = document(tier, gateway, reads_from, LogLevel::default())?;
+    Ok(hex::encode(Sha256::digest(text)))
 }
 
-fn document(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> Result<String, ConfigError> {
+fn document(
+    tier: &TierContext,
+    gateway: &Gateway,
+    reads_from: Option<&str>,
+    log_level: LogLevel,
+) -> Result<String, ConfigError> {
     let network = &tier.network.name;
     let voters = tier.address(&names::gateway_voters_service(network), names::PORT_GRPC);
     let read: Vec<Value> = reads_from.iter().map(|address| json!({ "address": address })).collect();
@@ -111,7 +120,7 @@ fn document(tier: &TierContext, gateway: &Gateway, reads_from: Option<&str>) -> 
             "edge": format!("0.0.0.0:{}", names::PORT_GATEWAY),
             "http": format!("0.0.0.0:{}", names::PORT_HTTP),
         },
-        "logLevel": tier.settings.log_level.as_str(),
+        "logLevel": log_level.as_str(),
         "gateway": {
             "backends": { "submit": [{ "address": voters }], "read": read },
             "edge": { "tlsDirectory": path("edge"), "trustedProxies": gateway.trusted_proxies },

@@ -190,6 +190,7 @@ fn gateway_children(file: &str) -> Vec<serde_json::Value> {
     let tier = tier(names::COMPONENT_GATEWAY, settings, spec.autoscaling.clone());
     let reads_from = tier.address("demo-observers", names::PORT_GRPC);
     let config = gateway::config(&tier, &spec, Some(&reads_from)).expect("a configuration that a gateway takes");
+    let hash = gateway::config_hash(&tier, &spec, Some(&reads_from)).expect("a configuration that a gateway takes");
     let pem = CertificatePem { certificate: "CERT".into(), key: "KEY".into(), authorities: "CA".into() };
     let mut children = vec![
         value(&tier.service_account()),
@@ -202,7 +203,7 @@ fn gateway_children(file: &str) -> Vec<serde_json::Value> {
         value(&services::gateway_pods(&tier)),
         value(&services::gateway_voters(&tier)),
         value(&poddisruptionbudget::tier(&tier)),
-        value(&gateway::deployment(&tier, &spec, &gateway::config_hash(&config))),
+        value(&gateway::deployment(&tier, &spec, &hash)),
     ];
     let bounds = tier.autoscaling.as_ref();
     children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "Deployment"))));
@@ -240,6 +241,41 @@ fn observers_are_one_statefulset_with_an_identity_for_each_number() {
     let bounds = tier.autoscaling.as_ref();
     children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "StatefulSet"))));
     compare("observers.out.yaml", &children);
+}
+
+#[test]
+fn a_log_level_restarts_no_tier_and_other_settings_do() {
+    let observers_spec: Observers = input("observers.in.yaml");
+    let mut observers = tier(
+        names::COMPONENT_OBSERVERS,
+        NodeSettings::resolve(&observers_spec.node, "althing/node:1.2.3"),
+        observers_spec.autoscaling,
+    );
+    let spec: Gateway = input("gateway-full.in.yaml");
+    let settings = NodeSettings::resolve_gateway(&spec.pod.over(&NodeTemplate::default()), "althing/node:1.2.3");
+    let mut gateways = tier(names::COMPONENT_GATEWAY, settings, spec.autoscaling.clone());
+    let made = |observers: &TierContext, gateways: &TierContext| {
+        let files = (observers::config(observers, &[]), gateway::config(gateways, &spec, None));
+        let hashes = (observers::config_hash(observers, &[]), gateway::config_hash(gateways, &spec, None));
+        let set = observers::statefulset(observers, &hashes.0.expect("a configuration")).spec.map(|it| it.template);
+        let deployment = gateway::deployment(gateways, &spec, &hashes.1.expect("a configuration"));
+        (
+            (files.0.expect("a configuration"), files.1.expect("a configuration")),
+            (set, deployment.spec.map(|it| it.template)),
+        )
+    };
+    let (files, pods) = made(&observers, &gateways);
+    for tier in [&mut observers, &mut gateways] {
+        tier.settings.log_level = althing_crds::template::LogLevel::Error;
+    }
+    let (files_now, pods_now) = made(&observers, &gateways);
+    assert!(files_now.0 != files.0 && files_now.1 != files.1, "both are told");
+    assert_eq!(pods_now, pods);
+    for tier in [&mut observers, &mut gateways] {
+        tier.chain_id = "another".to_string();
+    }
+    let (_, pods_now) = made(&observers, &gateways);
+    assert!(pods_now.0 != pods.0 && pods_now.1 != pods.1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use althing_crds::names;
 use althing_crds::observers::OBSERVERS_MAX;
+use althing_crds::template::LogLevel;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use k8s_openapi::api::core::v1::{
@@ -69,19 +70,19 @@ pub fn identities(tier: &TierContext, all: &[(String, CertificatePem)]) -> Secre
 pub fn config(tier: &TierContext, peers: &[PeerPlace]) -> Result<ConfigMap, ConfigError> {
     let mut data = BTreeMap::new();
     for number in 0..OBSERVERS_MAX {
-        data.insert(config_key(number), document(tier, number, peers)?);
+        data.insert(config_key(number), document(tier, number, peers, tier.settings.log_level)?);
     }
     Ok(ConfigMap { metadata: tier.metadata(&tier.name), data: Some(data), ..ConfigMap::default() })
 }
 
-/// Hash of what a restart is needed for: neither peers, which tell each other of newcomers, nor numbers. An identity that was
-/// made anew needs one.
+/// Hash of what a restart is needed for: neither peers, which tell each other of newcomers, nor numbers, nor the log level,
+/// which a node follows while it runs. An identity that was made anew needs one.
 ///
 /// # Errors
 /// When the configuration is one that the node would refuse.
 pub fn config_hash(tier: &TierContext, identities: &[String]) -> Result<String, ConfigError> {
     let mut digest = Sha256::new();
-    digest.update(document(tier, 0, &[])?);
+    digest.update(document(tier, 0, &[], LogLevel::default())?);
     for identity in identities {
         digest.update(identity);
     }
@@ -96,7 +97,7 @@ fn folder(tier: &TierContext, number: u16) -> String {
     format!("{}-{number}", tier.name)
 }
 
-fn document(tier: &TierContext, number: u16, peers: &[PeerPlace]) -> Result<String, ConfigError> {
+fn document(tier: &TierContext, number: u16, peers: &[PeerPlace], log_level: LogLevel) -> Result<String, ConfigError> {
     let folder = format!("{}/{}", names::FOLDER_CONFIG, folder(tier, number));
     let template = &tier.settings.template;
     node_yaml(&NodeYaml {
@@ -105,7 +106,7 @@ fn document(tier: &TierContext, number: u16, peers: &[PeerPlace]) -> Result<Stri
         identity_folder: &folder,
         tls_folder: &format!("{folder}/tls"),
         peers,
-        log_level: tier.settings.log_level,
+        log_level,
         keep_blocks: template.storage.keep_blocks,
         sync_after_blocks: template.state_sync.after_blocks.or(Some(SYNC_AFTER_BLOCKS)),
         advertised: None,
