@@ -43,7 +43,7 @@ type benchReport struct {
 }
 
 func (a *althing) measure(ctx context.Context, r request) (*trial, error) {
-	if err := os.MkdirAll(a.data, directoryMode); err != nil {
+	if err := os.MkdirAll(a.data, 0o755); err != nil {
 		return nil, err
 	}
 	directory, err := os.MkdirTemp(a.data, nameAlthing+"-")

@@ -91,7 +91,7 @@ func (s *setting) measure(ctx context.Context, r request) (*trial, error) {
 	if err := s.corpus.grow(r.transactions()); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(s.directory, directoryMode); err != nil {
+	if err := os.MkdirAll(s.directory, 0o755); err != nil {
 		return nil, err
 	}
 	parent, err := filepath.Abs(s.directory)
