@@ -89,6 +89,10 @@ e2e: preflight-tests ## the cases on a local cluster; CASE=name runs one
 bench: ## four validators on this machine under load: 10,000 tx/s, then the most they sustain; ARGS=
 	@cargo build -q --release --workspace --bin althing-node && $(BIN_RELEASE)/althing-node bench $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: ## Althing and CometBFT in turns under the same load: target/bench/peers.json; ARGS=--quick: one rate each
+	@cargo build -q --release --workspace --bin althing-node && tools/bench-peers $(ARGS)
+
 .PHONY: cluster
 cluster: preflight ## the local Kubernetes cluster alone, kept running; NODES=n
 	@cargo build -q --profile ci --workspace --bin cluster && $(BIN_CI)/cluster up --nodes $(or $(NODES),4)
