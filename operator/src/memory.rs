@@ -26,6 +26,9 @@ pub const APPLIED_AGE_MAX: Duration = Duration::from_secs(10);
 pub const REFERENCE_AGE_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked for children that nobody wants although the wanted ones are the same as before.
 pub const PRUNED_AGE_MAX: Duration = Duration::from_secs(60);
+/// No memory of Secrets lets more of them be read anew than one in this time: with more than 300 certificates each is
+/// remembered for longer, 100 s where there are 1,000.
+pub const READ_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// What is known at one version of an object is read again after this all the same.
 pub const VERSION_AGE_MAX: Duration = Duration::from_secs(3_600);
 
@@ -59,10 +62,10 @@ impl Memories {
     /// Nothing yet; ages are pauses as this process makes them.
     pub fn new(config: &Config) -> Self {
         Self {
-            identities: Memory::new(config.pause(MADE_ONCE_AGE_MAX)),
-            certificates: Memory::new(config.pause(CERTIFICATE_AGE_MAX)),
-            governance: Memory::new(config.pause(MADE_ONCE_AGE_MAX)),
-            authorities: Memory::new(config.pause(MADE_ONCE_AGE_MAX)),
+            identities: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
+            certificates: Memory::paced(config.pause(CERTIFICATE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
+            governance: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
+            authorities: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
             bundles: Memory::new(config.pause(REFERENCE_AGE_MAX)),
             genesis: Memory::new(config.pause(VERSION_AGE_MAX)),
             no_genesis: Memory::new(config.pause(NO_GENESIS_AGE_MAX)),
@@ -77,6 +80,7 @@ impl Memories {
 /// Values by the UID or namespace of what they belong to and their name.
 pub struct Memory<T> {
     age_max: Duration,
+    read_pause: Duration,
     kept: Mutex<Kept<T>>,
 }
 
@@ -86,23 +90,34 @@ struct Kept<T> {
 }
 
 impl<T: Clone> Memory<T> {
-    /// Nothing yet.
+    /// Nothing yet; an entry is good for this long.
     pub fn new(age_max: Duration) -> Self {
-        Self { age_max, kept: Mutex::new(Kept { entries: HashMap::new(), swept: Instant::now() }) }
+        Self::paced(age_max, Duration::ZERO)
+    }
+
+    /// Nothing yet; an entry is good for `age`, and for longer if there are so many that more than one in `read_pause` would
+    /// have to be read anew.
+    pub fn paced(age: Duration, read_pause: Duration) -> Self {
+        let kept = Mutex::new(Kept { entries: HashMap::new(), swept: Instant::now() });
+        Self { age_max: age, read_pause, kept }
+    }
+
+    fn age_max(&self, entries: usize) -> Duration {
+        self.age_max.max(self.read_pause.saturating_mul(u32::try_from(entries).unwrap_or(u32::MAX)))
     }
 
     /// What is remembered and young enough.
     pub fn get(&self, of: &str, name: &str) -> Option<T> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, value) = kept.entries.get(&(of.to_string(), name.to_string()))?;
-        (at.elapsed() < self.age_max).then(|| value.clone())
+        (at.elapsed() < self.age_max(kept.entries.len())).then(|| value.clone())
     }
 
     /// Remembers what was read or written at `at`: a read that began before a write must not outlive it as younger.
     pub fn put(&self, of: &str, name: &str, at: Instant, value: T) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.swept.elapsed() > self.age_max {
-            let age_max = self.age_max;
+        let age_max = self.age_max(kept.entries.len());
+        if kept.swept.elapsed() > age_max {
             kept.entries.retain(|_, (at, _)| at.elapsed() < age_max);
             kept.swept = Instant::now();
         }
@@ -144,5 +159,18 @@ mod tests {
         assert_eq!(memory.len(), 2, "the old one is dropped");
         memory.forget("a", "young");
         assert_eq!(memory.get("a", "young"), None);
+    }
+
+    #[test]
+    fn many_entries_are_remembered_for_longer() {
+        let memory = Memory::paced(Duration::from_secs(10), Duration::from_secs(1));
+        let old = Instant::now().checked_sub(Duration::from_secs(11)).expect("the machine runs for longer");
+        for number in 0..10 {
+            memory.put("a", &number.to_string(), old, number);
+        }
+        assert_eq!(memory.get("a", "0"), None, "ten in ten seconds");
+        memory.put("a", "10", old, 10);
+        memory.put("a", "11", old, 11);
+        assert_eq!(memory.get("a", "0"), Some(0), "twelve are read anew in twelve seconds");
     }
 }
