@@ -47,6 +47,13 @@ pub struct Chain {
     pub governance: Option<Governance>,
 }
 
+impl Chain {
+    /// The chain's id; for a group that sets none, this name of the group.
+    pub fn id_or_name(&self, group: &str) -> String {
+        self.id.clone().unwrap_or_else(|| group.to_string())
+    }
+}
+
 /// How the voters of a chain agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Protocol {

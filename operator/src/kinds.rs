@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Servi
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use kube::core::ApiResource;
+use kube::{Resource, ResourceExt};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -176,6 +176,17 @@ pub enum Standing {
     Former,
     /// It is somebody else's.
     Foreign,
+}
+
+/// The object with this metadata is controlled by the one with this UID.
+pub fn is_controlled(meta: &ObjectMeta, uid: &str) -> bool {
+    let mut references = meta.owner_references.iter().flatten();
+    references.any(|reference| reference.controller == Some(true) && reference.uid == uid)
+}
+
+/// Orders objects by who was there first.
+pub fn age_key<K: ResourceExt>(object: &K) -> (Option<String>, String) {
+    (object.creation_timestamp().map(|time| time.0.to_string()), object.name_any())
 }
 
 /// Whose the object with this metadata is.

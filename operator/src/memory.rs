@@ -61,11 +61,12 @@ pub struct Memories {
 impl Memories {
     /// Nothing yet; ages are pauses as this process makes them.
     pub fn new(config: &Config) -> Self {
+        let read_pause = config.pause(READ_PAUSE_MIN);
         Self {
-            identities: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
-            certificates: Memory::paced(config.pause(CERTIFICATE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
-            governance: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
-            authorities: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), config.pause(READ_PAUSE_MIN)),
+            identities: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), read_pause),
+            certificates: Memory::paced(config.pause(CERTIFICATE_AGE_MAX), read_pause),
+            governance: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), read_pause),
+            authorities: Memory::paced(config.pause(MADE_ONCE_AGE_MAX), read_pause),
             bundles: Memory::new(config.pause(REFERENCE_AGE_MAX)),
             genesis: Memory::new(config.pause(VERSION_AGE_MAX)),
             no_genesis: Memory::new(config.pause(NO_GENESIS_AGE_MAX)),

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::context::Wakers;
-use crate::kinds::Kind;
+use crate::kinds::{Kind, is_controlled};
 
 /// An object that may not be decodable; one bad object does not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -47,13 +47,8 @@ impl Children {
     /// The metadata of all children of one kind that this object controls.
     pub fn owned_by(&self, kind: Kind, uid: &str) -> Vec<ObjectMeta> {
         let Some(store) = self.stores.get(&kind) else { return Vec::new() };
-        let controlled = |meta: &ObjectMeta| {
-            meta.owner_references
-                .iter()
-                .flatten()
-                .any(|reference| reference.controller == Some(true) && reference.uid == uid)
-        };
-        store.state().iter().filter(|found| controlled(&found.metadata)).map(|found| found.metadata.clone()).collect()
+        let state = store.state();
+        state.iter().map(|found| &found.metadata).filter(|meta| is_controlled(meta, uid)).cloned().collect()
     }
 }
 

@@ -30,7 +30,7 @@ use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events;
-use crate::kinds::{Child, Kind, Owner};
+use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::refusal::Refusal;
 use crate::validator::status::is_counted;
 use observe::Observed;
@@ -214,7 +214,7 @@ async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: 
             .nodes_of(&owner.namespace, &owner.name)
             .into_iter()
             .filter(|node| {
-                !is_wanted(Kind::ValidatorNode, &node.name_any()) && observe::is_controlled(node, &owner.uid)
+                !is_wanted(Kind::ValidatorNode, &node.name_any()) && is_controlled(&node.metadata, &owner.uid)
             })
             .map(|node| node.metadata)
             .collect();
@@ -234,7 +234,7 @@ async fn prune_former_voters(context: &Context, owner: &Owner, observed: &Observ
         let changes = members.change.as_ref().is_some_and(|change| change.number == number);
         let identity = node.status.as_ref().and_then(|status| status.identity.as_ref());
         let votes = identity.is_some_and(|identity| facts.voters.contains_key(identity));
-        !is_member && !changes && !votes && observe::is_controlled(node, &owner.uid)
+        !is_member && !changes && !votes && is_controlled(&node.metadata, &owner.uid)
     };
     let nodes = context.nodes_of(&owner.namespace, &owner.name);
     let written = observed.status().and_then(|status| status.members.as_ref());

@@ -230,7 +230,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         .and_then(|network| network.status.as_ref())
         .and_then(|status| status.certificate_authority_hash.clone());
     let authority = authority.filter(|found| recorded.as_ref().is_none_or(|hash| *hash == found.hash));
-    let chain_id = group.spec.chain.id.clone().unwrap_or_else(|| name.clone());
+    let chain_id = group.spec.chain.id_or_name(&name);
     let is_seen = group.status.as_ref().and_then(|status| status.observed_generation) == group.metadata.generation;
     let is_stalled = group
         .status
@@ -464,9 +464,4 @@ pub fn has_started(said: &proto::GetStatusResponse) -> bool {
         | proto::NodeState::Running
         | proto::NodeState::Halted => true,
     }
-}
-
-/// The object is controlled by the owner with this UID.
-pub fn is_controlled(node: &ValidatorNode, uid: &str) -> bool {
-    node.owner_references().iter().any(|reference| reference.controller == Some(true) && reference.uid == uid)
 }

@@ -12,6 +12,7 @@ use node_api::node_core::crypto::verify_genesis;
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 
 use super::observe::{GenesisRead, GovernanceRead, Observed};
+use crate::kinds::{age_key, is_controlled};
 use crate::references;
 use crate::refusal::Refusal;
 
@@ -54,8 +55,8 @@ fn chain_id(observed: &Observed) -> Result<(), Refusal> {
 /// Other groups with the same chain id that had it before this one.
 fn had_it_first(observed: &Observed) -> impl Iterator<Item = &ConsensusGroup> {
     observed.others.iter().filter(|other| {
-        let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
-        theirs == observed.chain_id && age_key(other) < age_key(&observed.group)
+        other.spec.chain.id_or_name(&other.name_any()) == observed.chain_id
+            && age_key(*other) < age_key(&observed.group)
     })
 }
 
@@ -72,19 +73,11 @@ pub fn awaited(observed: &Observed) -> Option<String> {
 /// This group is being deleted, or will be because its network does not name it any more.
 pub fn is_going(group: &ConsensusGroup, network: Option<&BlockchainNetwork>) -> bool {
     let is_dropped = network.is_some_and(|network| {
-        let mut references = group.owner_references().iter();
-        let is_owned = references.any(|reference| {
-            reference.controller == Some(true) && Some(&reference.uid) == network.metadata.uid.as_ref()
-        });
+        let is_owned = network.metadata.uid.as_ref().is_some_and(|uid| is_controlled(&group.metadata, uid));
         let named = |spec: &NetworkGroup| names::group(&network.name_any(), &spec.name) == group.name_any();
         is_owned && !network.spec.groups.iter().any(named)
     });
     group.metadata.deletion_timestamp.is_some() || is_dropped
-}
-
-fn age_key(group: &ConsensusGroup) -> (Option<String>, String) {
-    let created = group.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-    (created, group.name_any())
 }
 
 fn identity_secrets(group: &ConsensusGroup) -> Result<(), Refusal> {

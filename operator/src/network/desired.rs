@@ -102,7 +102,7 @@ pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> 
 fn ids(observed: &Observed, network: &NetworkContext) -> Result<Vec<(String, SpiffeId)>, Error> {
     let failed = |message: String| Error::Build { what: format!("client certificate of {}", network.name), message };
     let id = |group: &NetworkGroup| {
-        let chain = group.chain.id.clone().unwrap_or_else(|| names::group(&network.name, &group.name));
+        let chain = group.chain.id_or_name(&names::group(&network.name, &group.name));
         let chain = ChainId::new(chain).map_err(|error| failed(error.to_string()))?;
         let id = SpiffeId::new(&chain, Role::Client, CLIENT).map_err(|error| failed(error.to_string()))?;
         Ok((group.name.clone(), id))

@@ -71,7 +71,7 @@ fn context(
     Ok(TierContext {
         component,
         name: format!("{}-{component}", network.name),
-        chain_id: group.chain.id.clone().unwrap_or_else(|| group_name.clone()),
+        chain_id: group.chain.id_or_name(&group_name),
         group: group_name,
         settings,
         replicas: None,

@@ -25,7 +25,7 @@ use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::{self, Draft};
-use crate::kinds::{Child, Kind, Owner};
+use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::parts::secrets;
 use crate::refusal::Refusal;
 use crate::validator::now_s;
@@ -179,12 +179,8 @@ async fn prune(context: &Context, owner: &Owner, children: &[Child]) -> Result<(
         orphans.retain(|meta| !meta.name.as_deref().is_some_and(|name| is_wanted(kind, name)));
         context.shared.writer.prune(owner, kind, &orphans).await?;
     }
-    let is_controlled = |meta: &ObjectMeta| {
-        let references = meta.owner_references.iter().flatten();
-        references.into_iter().any(|reference| reference.controller == Some(true) && reference.uid == owner.uid)
-    };
     let groups: Vec<ObjectMeta> = context
-        .groups_where(&owner.namespace, |group| is_controlled(&group.metadata))
+        .groups_where(&owner.namespace, |group| is_controlled(&group.metadata, &owner.uid))
         .into_iter()
         .filter(|group| !is_wanted(Kind::ConsensusGroup, &group.name_any()))
         .map(|group| group.metadata)

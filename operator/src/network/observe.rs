@@ -70,16 +70,11 @@ pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Ob
     let names: Vec<String> = network.spec.groups.iter().map(|group| names::group(&owner.name, &group.name)).collect();
     let groups = names.iter().map(|name| context.group(&owner.namespace, name)).collect();
     // Of all groups of the namespace only those matter that have the id of one of these chains.
-    let ids: Vec<String> = network
-        .spec
-        .groups
-        .iter()
-        .zip(&names)
-        .map(|(group, name)| group.chain.id.clone().unwrap_or_else(|| name.clone()))
-        .collect();
+    let ids: Vec<String> =
+        network.spec.groups.iter().zip(&names).map(|(group, name)| group.chain.id_or_name(name)).collect();
     let others = context.groups_where(&owner.namespace, |group| {
         let name = group.name_any();
-        !names.contains(&name) && ids.contains(group.spec.chain.id.as_ref().unwrap_or(&name))
+        !names.contains(&name) && ids.contains(&group.spec.chain.id_or_name(&name))
     });
     let missing = missing(context, &owner, &network).await?;
     let tiers = tiers::read(context, &owner, &network).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use althing_crds::{ConsensusGroup, Reason, names};
+use althing_crds::{Reason, names};
 use kube::ResourceExt;
 use node_api::node_core::types::ChainId;
 
@@ -10,6 +10,7 @@ use super::desired_tiers;
 use super::observe::{AuthorityRead, Observed};
 use crate::group::genesis;
 use crate::group::validate::is_going;
+use crate::kinds::age_key;
 use crate::references;
 use crate::refusal::Refusal;
 
@@ -26,7 +27,7 @@ fn chains(observed: &Observed) -> Result<(), Refusal> {
     let network = &observed.network;
     let mut seen = BTreeSet::new();
     for (group, present) in network.spec.groups.iter().zip(&observed.groups) {
-        let id = group.chain.id.clone().unwrap_or_else(|| names::group(&network.name_any(), &group.name));
+        let id = group.chain.id_or_name(&names::group(&network.name_any(), &group.name));
         if ChainId::new(id.clone()).is_err() {
             return Err(Refusal::new(
                 Reason::InvalidSpec,
@@ -43,8 +44,8 @@ fn chains(observed: &Observed) -> Result<(), Refusal> {
             return Err(Refusal::new(Reason::ChainIdTaken, format!("two groups have chain id {id}")));
         }
         let other = observed.others.iter().find(|other| {
-            let theirs = other.spec.chain.id.clone().unwrap_or_else(|| other.name_any());
-            let is_older = present.as_ref().is_none_or(|present| age_key(other) < age_key(present));
+            let theirs = other.spec.chain.id_or_name(&other.name_any());
+            let is_older = present.as_ref().is_none_or(|present| age_key(*other) < age_key(present));
             // A group that goes is waited for by the one that comes, and must not keep itself from being pruned.
             theirs == id && is_older && !is_going(other, Some(network))
         });
@@ -56,11 +57,6 @@ fn chains(observed: &Observed) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-fn age_key(group: &ConsensusGroup) -> (Option<String>, String) {
-    let created = group.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-    (created, group.name_any())
 }
 
 fn identities(observed: &Observed) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@ use althing_crds::{Reason, ValidatorNode, names};
 use kube::ResourceExt;
 
 use super::observe::{ClaimSeen, IdentityRead, Observed};
+use crate::kinds::age_key;
 use crate::references;
 use crate::refusal::Refusal;
 
@@ -47,7 +48,7 @@ fn belongs_to_its_group(observed: &Observed) -> Result<(), Refusal> {
     let Some(group) = &observed.group else {
         return Err(Refusal::new(Reason::GroupMissing, format!("ConsensusGroup {} does not exist", spec.group)));
     };
-    let chain_id = group.spec.chain.id.clone().unwrap_or_else(|| group.name_any());
+    let chain_id = group.spec.chain.id_or_name(&group.name_any());
     if group.spec.network != spec.network || chain_id != spec.chain_id {
         return Err(Refusal::new(
             Reason::GroupMismatch,
@@ -99,7 +100,7 @@ fn identity(observed: &Observed) -> Result<Option<String>, Refusal> {
 fn is_nobody_elses(observed: &Observed, identity: &str) -> Result<(), Refusal> {
     let has_it_first = |other: &&ValidatorNode| {
         let recorded = other.status.as_ref().and_then(|status| status.identity.as_deref());
-        let is_older = observed.recorded_identity().is_none() || age_key(other) < age_key(&observed.node);
+        let is_older = observed.recorded_identity().is_none() || age_key(*other) < age_key(&observed.node);
         recorded == Some(identity) && is_older
     };
     match observed.others.iter().find(has_it_first) {
@@ -109,11 +110,6 @@ fn is_nobody_elses(observed: &Observed, identity: &str) -> Result<(), Refusal> {
         )),
         None => Ok(()),
     }
-}
-
-fn age_key(node: &ValidatorNode) -> (Option<String>, String) {
-    let created = node.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string());
-    (created, node.name_any())
 }
 
 fn claim(observed: &Observed) -> Result<Volume, Refusal> {
