@@ -17,6 +17,8 @@ use crate::network::{condition, eventually, kind_api};
 use crate::stand_in::ANNOTATION_SILENT;
 
 const GROUP: &str = "alpha-main";
+/// The image that is asked for during the pause.
+const IMAGE: &str = "docker.io/althing/node:two";
 /// Longest wait for one thing to come to pass.
 const SECONDS_MAX: u64 = 60;
 
@@ -48,9 +50,10 @@ impl Stage {
         })
         .await?;
         let before = self.pods(namespace).await?;
-        self.ask(namespace, json!({ "node": { "image": "docker.io/althing/node:two" } })).await?;
+        self.ask(namespace, json!({ "node": { "image": IMAGE } })).await?;
         let groups = self.groups(namespace).await?;
         self.ask(namespace, json!({ "groups": with_replicas(&groups, 5) })).await?;
+        self.wait_asked(namespace, 5).await?;
         self.silence(namespace, "alpha-main-2-0").await?;
         // The silent voter's pod is ready: it must not stand in for one that signs.
         self.wait_allowance(namespace, (3, 3, 0)).await.context("a voter is silent")?;
@@ -58,6 +61,8 @@ impl Stage {
         ensure!(self.pods(namespace).await? == before, "a pod was made anew, or a voter has come, during the pause");
 
         self.ask(namespace, json!({ "groups": with_replicas(&groups, 4) })).await?;
+        // Without a pause a fifth voter comes as soon as it is asked for.
+        self.wait_asked(namespace, 4).await?;
         self.set_pause(namespace, None).await?;
         eventually("every voter is restarted after the pause", SECONDS_MAX, || async {
             let now = self.pods(namespace).await?;
@@ -86,6 +91,18 @@ impl Stage {
             let said =
                 (number(status.expected_pods), number(status.current_healthy), number(status.disruptions_allowed));
             ensure!(said == expected, "counted, healthy, allowed: {said:?} instead of {expected:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The group has got the spec that was asked of its network.
+    async fn wait_asked(&self, namespace: &str, replicas: u32) -> Result<()> {
+        eventually("the group is asked for what its network says", SECONDS_MAX, || async {
+            let group = kind_api(self.client.clone(), namespace, "ConsensusGroup").get(GROUP).await?;
+            let asked = (group.data.pointer("/spec/replicas"), group.data.pointer("/spec/node/image"));
+            let wanted = (json!(replicas), json!(IMAGE));
+            ensure!(asked == (Some(&wanted.0), Some(&wanted.1)), "replicas and image: {asked:?}");
             Ok(())
         })
         .await
