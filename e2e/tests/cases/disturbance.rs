@@ -123,9 +123,7 @@ async fn kept(network: &Network) -> Result<Vec<String>> {
 
 /// One sender for each voter.
 pub async fn load_on_all(network: &Network, first_account: u32) -> Result<Load> {
-    let access = Access::operator(network).await?;
-    let nodes: Vec<String> = network.voters().await?.into_iter().map(|voter| voter.node).collect();
-    Ok(Load::start(network, &access, &nodes, first_account))
+    Ok(Load::start(network, &Access::operator(network).await?, first_account))
 }
 
 /// Waits until another pod of the same validator has the chain's newest blocks.
