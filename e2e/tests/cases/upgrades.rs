@@ -71,20 +71,42 @@ pub async fn impossible_resources_pause_and_are_rolled_back(scene: &Scene) -> Re
     Ok(())
 }
 
-/// A machine is drained while the image changes: together they never take more than one of four.
+/// The machine of the voter whose turn comes last is drained while the image changes: the two ask for the same budget at
+/// the same time, and together they never take more than one of four.
 pub async fn a_drain_and_a_rolling_change_share_one_budget(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let (watch, load) = watched_load(&network).await?;
+    let before = uids(&network).await?;
+    // A change goes from the highest number down.
+    let last = network.voters().await?.into_iter().next().context("a voter")?;
     set_image(&network, &scene.node_next).await?;
+    let waiting = eventually("the change has begun", 60, || async {
+        let waiting = unchanged(&before, &uids(&network).await?);
+        ensure!(waiting.len() < before.len(), "no voter is restarted");
+        Ok(waiting)
+    })
+    .await?;
+    ensure!(waiting.contains(&last.node) && waiting.len() > 1, "the change was over before the drain: {waiting:?}");
     let selector = format!("--pod-selector={}={}", althing_crds::names::LABEL_GROUP, network.group);
-    let drain = ["drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s", &selector];
-    scene.environment.kubectl_call(&drain).within(170).stdout().await.context("the drain makes progress")?;
+    let drain = ["drain", &last.host, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s", &selector];
+    let drained = scene.environment.kubectl_call(&drain).within(170).output().await?;
+    ensure!(drained.code == 0, "the drain makes no progress: {}", drained.stderr);
+    // Either the drain had to wait for the change, or it went first and the change has to wait for the voter.
+    let waiting = unchanged(&before, &uids(&network).await?);
+    let was_refused = drained.stderr.contains("disruption budget");
+    ensure!(was_refused || !waiting.is_empty(), "drain and change did not meet: {}", drained.stderr);
+    println!("    the drain was refused at first: {was_refused}; not yet changed after it: {waiting:?}");
     load.wait_more(20, 60).await.context("the chain goes on while one machine is drained")?;
-    scene.environment.kubectl(&["uncordon", "node2"]).await?;
+    scene.environment.kubectl(&["uncordon", &last.host]).await?;
     all_run(&network, &scene.node_next, 240).await?;
     watch.acknowledged(&load.stop().await);
     watch.report(1).await?;
     Ok(())
+}
+
+/// Names of the nodes whose pods are still the ones of before.
+fn unchanged(before: &[(String, String)], now: &[(String, String)]) -> Vec<String> {
+    before.iter().filter(|pod| now.contains(pod)).map(|(name, _)| name.clone()).collect()
 }
 
 async fn watched_load(network: &Network) -> Result<(Watch, Load)> {
@@ -105,20 +127,14 @@ async fn paused_and_rolled_back<'a>(
     let stalled = network.wait_condition("ConsensusGroup", &network.group, "Stalled=True", 90).await?;
     ensure!(stalled.reason == "RolloutPaused", "it is stalled for another reason: {stalled:?}");
     load.wait_more(MORE_WHILE_PAUSED, 60).await.context("the chain goes on while the rollout is paused")?;
-    let paused = uids(network).await?;
-    let changed: Vec<&String> = before
-        .iter()
-        .filter(|(name, uid)| !paused.iter().any(|(other, now)| other == name && now == uid))
-        .map(|(name, _)| name)
-        .collect();
-    ensure!(changed.len() == 1, "restarted before the pause: {changed:?}");
+    let kept = unchanged(before, &uids(network).await?);
+    ensure!(kept.len() == 3, "left alone before the pause: {kept:?}");
     back(network).await?;
     network.wait_condition("ConsensusGroup", &network.group, "Stalled=False", 90).await?;
     network.wait_condition("ConsensusGroup", &network.group, "Ready=True", 150).await?;
     network.wait_all_signing(4, 60).await?;
-    let after = uids(network).await?;
-    let kept = before.iter().filter(|pod| after.contains(pod)).count();
-    ensure!(kept == 3, "only {kept} of the three voters that were left alone are still the same");
+    let after = unchanged(before, &uids(network).await?);
+    ensure!(after == kept, "of {kept:?}, which were left alone, only {after:?} are still the same");
     Ok(())
 }
 
