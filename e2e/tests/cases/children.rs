@@ -25,6 +25,9 @@ const REMADE: &[(&str, &str)] = &[
     ("vnode", "alpha-main-2"),
 ];
 
+/// Kinds whose deletion ends a pod.
+const TAKES_A_POD_ALONG: &[&str] = &["statefulset", "vnode"];
+
 /// What stalls its owner: the child, the owner's kind and name.
 const MADE_ONCE: &[(&str, &str, &str, &str)] = &[
     ("secret", "alpha-main-3-identity", "ValidatorNode", "alpha-main-3"),
@@ -36,6 +39,7 @@ const MADE_ONCE: &[(&str, &str, &str, &str)] = &[
 pub async fn deleted_children_come_back(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let watch = Watch::start(&network).await?;
+    let pods: Vec<String> = network.voters().await?.into_iter().map(|voter| voter.uid).collect();
     for (kind, name) in REMADE {
         let before = uid(&network, kind, name).await?;
         network.kubectl(&["delete", kind, name, "--wait=false"]).await?;
@@ -45,6 +49,17 @@ pub async fn deleted_children_come_back(scene: &Scene) -> Result<()> {
             Ok(())
         })
         .await?;
+        if TAKES_A_POD_ALONG.contains(kind) {
+            let pod = format!("{name}-0");
+            eventually(&format!("pod/{pod} is another one"), 120, || async {
+                let now = uid(&network, "pod", &pod).await?;
+                ensure!(!pods.contains(&now), "it is still the old one");
+                Ok(())
+            })
+            .await?;
+        }
+        // What status says may be older than the deletion.
+        watch.wait_all_present(4, 120).await?;
         network.wait_all_signing(4, 120).await?;
     }
     watch.report(1).await?;
