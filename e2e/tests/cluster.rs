@@ -214,13 +214,15 @@ async fn run_one(case: &Case, scene: &Scene) -> Result<()> {
     }
 }
 
-/// A case that failed may have left machines cordoned or cut off; those after it shall not fail for that.
+/// A case that failed may have left machines cordoned, crashed or cut off; those after it shall not fail for that.
 async fn mend(scene: &Scene) {
     let environment = &scene.environment;
     let uncordon = environment.kubectl(&["uncordon", "--selector", "kubernetes.io/hostname"]).await.map(drop);
     let mut outcomes = vec![uncordon];
     for node in 2..=NODES {
-        outcomes.push(environment.cluster(&["node", "heal", &node.to_string()]).await.map(drop));
+        for repair in ["add", "heal"] {
+            outcomes.push(environment.cluster(&["node", repair, &node.to_string()]).await.map(drop));
+        }
     }
     for error in outcomes.into_iter().filter_map(Result::err) {
         println!("    {error:#}");

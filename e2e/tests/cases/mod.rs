@@ -61,6 +61,7 @@ pub fn all() -> Vec<Case> {
         case!(tokens::one_user_has_one_limit_through_three_gateways),
         case!(installation::networks_outlive_the_chart),
         case!(rights::no_right_is_given_that_is_not_used),
+        case!(disturbance::a_crashed_machine_comes_back_with_its_voter),
         case!(disturbance::a_partitioned_validator_never_signs_twice),
         case!(membership::a_voter_is_replaced_by_name),
         case!(disturbance::more_than_f_lost_voters_stop_the_chain_until_they_return),
