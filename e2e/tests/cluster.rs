@@ -61,11 +61,12 @@ impl Case {
 }
 
 impl Case {
-    /// All its namespaces: where a chain has a second member, that one has its own.
+    /// All its namespaces: a second member of a chain has its own, and so has a copy of a network.
     fn namespaces(&self) -> Vec<String> {
         let own = self.namespace();
         match self.name {
             "a_group_in_another_namespace_joins_a_chain" => vec![member_namespace(&own), own],
+            "a_network_restored_elsewhere_waits" => vec![copy_namespace(&own), own],
             _ => vec![own],
         }
     }
@@ -93,6 +94,11 @@ struct Report {
     passed: bool,
     /// Gaps between blocks, who was silent or away, what was acknowledged; nothing if no watch came to its end.
     watched: Option<Counts>,
+}
+
+/// The namespace of the copy of a case's network.
+pub fn copy_namespace(namespace: &str) -> String {
+    format!("{namespace}-copy")
 }
 
 async fn create_namespace(environment: &Environment, name: &str) -> Result<()> {

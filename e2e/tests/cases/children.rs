@@ -115,11 +115,11 @@ async fn uid_of_identity(network: &Network, node: &str) -> Result<String> {
     uid(network, "secret", &format!("{node}-identity")).await
 }
 
-/// The object as a person would keep it: without the fields that the API server gave it.
-fn without_server_fields(text: &str) -> Result<String> {
+/// The object as a person would keep it: without the fields that the API server gave it, and for any namespace.
+pub(super) fn without_server_fields(text: &str) -> Result<String> {
     let mut object: Value = serde_json::from_str(text)?;
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut).context("an object has metadata")?;
-    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+    for field in ["namespace", "uid", "resourceVersion", "creationTimestamp", "managedFields"] {
         metadata.remove(field);
     }
     Ok(object.to_string())

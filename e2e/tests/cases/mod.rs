@@ -44,6 +44,7 @@ pub fn all() -> Vec<Case> {
         case!(resume::a_deleted_network_resumes_its_chain),
         case!(disturbance::a_killed_validator_catches_up),
         case!(copies::a_copied_volume_never_signs),
+        case!(copies::a_network_restored_elsewhere_waits),
         case!(membership::voters_join_and_leave_by_kubectl_scale),
         case!(members::a_group_in_another_namespace_joins_a_chain),
         case!(volumes::volumes_grow_without_a_restart),
