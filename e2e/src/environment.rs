@@ -278,36 +278,35 @@ impl Environment {
     /// # Errors
     /// When helm fails or the operator does not become ready.
     pub async fn install_operator(&self, images: &Images, namespaces: &[String]) -> Result<()> {
+        self.install(images, &format!("watchNamespaces={{{}}}", namespaces.join(","))).await
+    }
+
+    /// The same for an operator that works in the whole cluster, and may use Secrets in these namespaces, which must exist.
+    ///
+    /// # Errors
+    /// When helm fails or the operator does not become ready.
+    pub async fn install_operator_everywhere(&self, images: &Images, namespaces: &[String]) -> Result<()> {
+        self.install(images, &format!("secretNamespaces={{{}}}", namespaces.join(","))).await
+    }
+
+    async fn install(&self, images: &Images, scope: &str) -> Result<()> {
         let (repository, tag) = images.operator.rsplit_once(':').context("an image has a tag")?;
-        let repository = format!("image.repository={repository}");
-        let tag = format!("image.tag={tag}");
         let (node_repository, node_tag) = images.node.rsplit_once(':').context("an image has a tag")?;
-        let node_repository = format!("nodeImage.repository={node_repository}");
-        let node_tag = format!("nodeImage.tag={node_tag}");
-        let watched = format!("watchNamespaces={{{}}}", namespaces.join(","));
-        self.helm(&[
-            "upgrade",
-            "--install",
-            "althing",
-            "charts/althing",
-            "--namespace",
-            OPERATOR_NAMESPACE,
-            "--create-namespace",
-            "--set",
-            &repository,
-            "--set",
-            &tag,
-            "--set",
-            &node_repository,
-            "--set",
-            &node_tag,
-            "--set",
-            &watched,
-            "--wait",
-            "--timeout",
-            "120s",
-        ])
-        .await?;
+        let values = [
+            format!("image.repository={repository}"),
+            format!("image.tag={tag}"),
+            format!("nodeImage.repository={node_repository}"),
+            format!("nodeImage.tag={node_tag}"),
+            scope.to_string(),
+        ];
+        let mut arguments =
+            vec!["upgrade", "--install", "althing", "charts/althing", "--namespace", OPERATOR_NAMESPACE];
+        arguments.push("--create-namespace");
+        for value in &values {
+            arguments.extend(["--set", value]);
+        }
+        arguments.extend(["--wait", "--timeout", "120s"]);
+        self.helm(&arguments).await?;
         Ok(())
     }
 
