@@ -126,11 +126,19 @@ pub async fn more_than_f_lost_voters_stop_the_chain_until_they_return(scene: &Sc
         scene.environment.cluster(&["node", "partition", voter.host.trim_start_matches("node")]).await?;
     }
     let said = outage_is_said(&network, &lost).await;
+    // Two are more than any other case allows: the watcher's own rule is shown what it must find.
+    let counted = eventually("the watcher counts two that are away", 60, || async {
+        let away = watch.counts().away_max;
+        ensure!(away == 2, "it has counted {away}");
+        Ok(())
+    })
+    .await;
     let during = kept(&network).await;
     for voter in &lost {
         scene.environment.cluster(&["node", "heal", voter.host.trim_start_matches("node")]).await?;
     }
     said?;
+    counted?;
     let during = during?;
     ensure!(before == during, "something was rebuilt: {before:?} became {during:?}");
     network.wait_all_signing(4, 150).await?;
