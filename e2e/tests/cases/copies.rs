@@ -83,8 +83,11 @@ pub async fn a_network_restored_elsewhere_waits(scene: &Scene) -> Result<()> {
     watch.wait_height(seen + 20, 90).await.context("the original goes on")?;
     let after = heights(&copy, &access).await?;
     ensure!(after == [height; 4], "the copy has come from {height} to {after:?}");
-    let available = condition(&copy.object("ConsensusGroup", &copy.group).await?, "Available");
+    let group = copy.object("ConsensusGroup", &copy.group).await?;
+    let (stalled, available) = (condition(&group, "Stalled"), condition(&group, "Available"));
     ensure!(available.status == "False" && available.reason == "QuorumLost", "the copy says {available:?}");
+    // A signer that waits also asks for a new key, which nobody can decide: it still waits.
+    ensure!(stalled.reason == "SignersWaiting", "the copy does not say any more that its signers wait: {stalled:?}");
     original.wait_all_signing(4, 60).await?;
     watch.report(0).await?;
     Ok(())
