@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use node_api::client::{Client, ClientOptions};
-use node_api::pki::{CertificateAuthority, Validity};
+use node_api::pki::{CertificateAuthority, LeafFacts, Validity};
 use node_api::roles::{Role, SpiffeId};
 use node_api::tls::{Expected, RelayDialer, TcpDialer, TlsDialer, TlsPem, TlsStore};
 use node_core::types::ChainId;
@@ -82,11 +82,24 @@ impl Access {
     /// # Errors
     /// When the pod has no address yet, or the cluster is not the local one.
     pub fn client(&self, network: &Network, voter: &Voter) -> Result<Client> {
+        Ok(Client::lazy(self.dialer(network, voter)?, ClientOptions::default()))
+    }
+
+    /// SHA-256 of the certificate that a voter's pod shows to who connects now.
+    ///
+    /// # Errors
+    /// When it does not let us in.
+    pub async fn shown_certificate(&self, network: &Network, voter: &Voter) -> Result<[u8; 32]> {
+        let stream = self.dialer(network, voter)?.connect().await?;
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        Ok(LeafFacts::from_der(certificates.first().context("a server shows a certificate")?)?.fingerprint)
+    }
+
+    fn dialer(&self, network: &Network, voter: &Voter) -> Result<TlsDialer<RelayDialer>> {
         ensure!(!voter.address.is_empty(), "pod {} has no address yet", voter.pod);
         let relay = network.environment.relay(&voter.host)?;
         let dialer = RelayDialer::new(relay, format!("{}:{GRPC_PORT}", voter.address));
-        let expected = Expected::any_server(&self.chain_id);
-        Ok(Client::lazy(TlsDialer::new(dialer, self.store.clone(), expected), ClientOptions::default()))
+        Ok(TlsDialer::new(dialer, self.store.clone(), Expected::any_server(&self.chain_id)))
     }
 }
 

@@ -1,11 +1,13 @@
 //! The cluster under test: brought up or taken as given, with images loaded and the operator installed.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::invariants::Counts;
 use crate::process::Call;
 
 /// Namespace of the operator.
@@ -69,6 +71,7 @@ pub struct Environment {
     judge: PathBuf,
     binaries: PathBuf,
     volumes: Vec<PathBuf>,
+    counts: Arc<Mutex<Option<Counts>>>,
 }
 
 /// The two images as the cluster knows them.
@@ -124,6 +127,7 @@ impl Environment {
             judge: file.bin.join("judge"),
             binaries,
             volumes: file.volumes,
+            counts: Arc::default(),
         })
     }
 
@@ -147,6 +151,7 @@ impl Environment {
             helm: PathBuf::from("helm"),
             judge: PathBuf::from("judge"),
             volumes: vec![],
+            counts: Arc::default(),
         };
         let names = environment.kubectl(&["config", "get-contexts", "-o", "name"]).await?;
         ensure!(names.lines().any(|name| name == context), "kubeconfig has no context {context}; it has:\n{names}");
@@ -273,36 +278,35 @@ impl Environment {
     /// # Errors
     /// When helm fails or the operator does not become ready.
     pub async fn install_operator(&self, images: &Images, namespaces: &[String]) -> Result<()> {
+        self.install(images, &format!("watchNamespaces={{{}}}", namespaces.join(","))).await
+    }
+
+    /// The same for an operator that works in the whole cluster, and may use Secrets in these namespaces, which must exist.
+    ///
+    /// # Errors
+    /// When helm fails or the operator does not become ready.
+    pub async fn install_operator_everywhere(&self, images: &Images, namespaces: &[String]) -> Result<()> {
+        self.install(images, &format!("secretNamespaces={{{}}}", namespaces.join(","))).await
+    }
+
+    async fn install(&self, images: &Images, scope: &str) -> Result<()> {
         let (repository, tag) = images.operator.rsplit_once(':').context("an image has a tag")?;
-        let repository = format!("image.repository={repository}");
-        let tag = format!("image.tag={tag}");
         let (node_repository, node_tag) = images.node.rsplit_once(':').context("an image has a tag")?;
-        let node_repository = format!("nodeImage.repository={node_repository}");
-        let node_tag = format!("nodeImage.tag={node_tag}");
-        let watched = format!("watchNamespaces={{{}}}", namespaces.join(","));
-        self.helm(&[
-            "upgrade",
-            "--install",
-            "althing",
-            "charts/althing",
-            "--namespace",
-            OPERATOR_NAMESPACE,
-            "--create-namespace",
-            "--set",
-            &repository,
-            "--set",
-            &tag,
-            "--set",
-            &node_repository,
-            "--set",
-            &node_tag,
-            "--set",
-            &watched,
-            "--wait",
-            "--timeout",
-            "120s",
-        ])
-        .await?;
+        let values = [
+            format!("image.repository={repository}"),
+            format!("image.tag={tag}"),
+            format!("nodeImage.repository={node_repository}"),
+            format!("nodeImage.tag={node_tag}"),
+            scope.to_string(),
+        ];
+        let mut arguments =
+            vec!["upgrade", "--install", "althing", "charts/althing", "--namespace", OPERATOR_NAMESPACE];
+        arguments.push("--create-namespace");
+        for value in &values {
+            arguments.extend(["--set", value]);
+        }
+        arguments.extend(["--wait", "--timeout", "120s"]);
+        self.helm(&arguments).await?;
         Ok(())
     }
 
@@ -314,6 +318,17 @@ impl Environment {
         let number: usize = host.trim_start_matches("node").parse().with_context(|| format!("{host:?} is no node"))?;
         let relay = number.checked_sub(1).and_then(|index| self.relays.get(index));
         Ok(relay.with_context(|| format!("{host} has no relay: the cluster is not the local one"))?)
+    }
+
+    /// Keeps what a watch saw for whoever reports on the case.
+    pub(crate) fn keep_counts(&self, counts: Counts) {
+        let mut kept = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(kept.map_or(counts, |before| before.with(counts)));
+    }
+
+    /// What all watches that ended since the last call saw, if there were any.
+    pub fn take_counts(&self) -> Option<Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether the files of volumes can be read here: on the local cluster.

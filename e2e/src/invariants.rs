@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::Serialize;
+
 /// A step of a round in which a validator signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -76,6 +78,13 @@ pub enum Violation {
         /// Voters that the case may take.
         allowed: u64,
     },
+    /// More pods of voters were stopping, not ready or missing at once than the case allows.
+    TooManyAway {
+        /// The voters.
+        away: BTreeSet<String>,
+        /// Voters that the case may take.
+        allowed: u64,
+    },
 }
 
 impl fmt::Display for Violation {
@@ -97,6 +106,9 @@ impl fmt::Display for Violation {
             Self::LostTransaction { id, node } => write!(formatter, "transaction {id} is missing on {node}"),
             Self::BudgetExceeded { silent, allowed } => {
                 write!(formatter, "{silent} voters were silent at once, the case allows {allowed}")
+            }
+            Self::TooManyAway { away, allowed } => {
+                write!(formatter, "the pods of {away:?} were away at once, the case allows {allowed}")
             }
         }
     }
@@ -127,11 +139,12 @@ pub struct Observations {
     acknowledged_height: u64,
     logs: Vec<SigningLog>,
     silent_max: u64,
+    away_most: BTreeSet<String>,
     times_ms: BTreeMap<u64, u64>,
 }
 
 /// How much was seen; a case whose figures are zero has watched nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Heights of which at least one block was seen.
     pub heights: usize,
@@ -143,8 +156,26 @@ pub struct Counts {
     pub logged: usize,
     /// Most voters that were silent at the same time.
     pub silent_max: u64,
+    /// Most voters whose pods were away at the same time.
+    pub away_max: usize,
     /// Longest time between two blocks, by the times in their headers; of every height that was seen with its successor.
     pub gap_max_ms: u64,
+}
+
+impl Counts {
+    /// What two watches of one case saw.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            heights: self.heights + other.heights,
+            messages: self.messages + other.messages,
+            acknowledged: self.acknowledged + other.acknowledged,
+            logged: self.logged + other.logged,
+            silent_max: self.silent_max.max(other.silent_max),
+            away_max: self.away_max.max(other.away_max),
+            gap_max_ms: self.gap_max_ms.max(other.gap_max_ms),
+        }
+    }
 }
 
 impl Observations {
@@ -185,6 +216,13 @@ impl Observations {
         self.silent_max = self.silent_max.max(voters);
     }
 
+    /// The pods of these voters are away at this moment.
+    pub fn away(&mut self, voters: BTreeSet<String>) {
+        if voters.len() > self.away_most.len() {
+            self.away_most = voters;
+        }
+    }
+
     /// How much was seen.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -193,6 +231,7 @@ impl Observations {
             acknowledged: self.acknowledged.len(),
             logged: self.logs.iter().flat_map(|log| log.messages.values()).map(BTreeSet::len).sum(),
             silent_max: self.silent_max,
+            away_max: self.away_most.len(),
             gap_max_ms: self.gap_max_ms(),
         }
     }
@@ -213,9 +252,9 @@ impl Observations {
         self.height_max().max(self.acknowledged_height)
     }
 
-    /// The rules that were broken. `nodes` must all hold every acknowledged transaction; `silent_allowed` voters may
-    /// have been silent at once.
-    pub fn violations(&self, nodes: &[String], silent_allowed: u64) -> Vec<Violation> {
+    /// The rules that were broken. `nodes` must all hold every acknowledged transaction; `away_allowed` voters may have
+    /// been silent at once, and the pods of as many away.
+    pub fn violations(&self, nodes: &[String], away_allowed: u64) -> Vec<Violation> {
         let mut found = vec![];
         for (height, hashes) in &self.hashes {
             if hashes.len() > 1 {
@@ -242,8 +281,11 @@ impl Observations {
                 }
             }
         }
-        if self.silent_max > silent_allowed {
-            found.push(Violation::BudgetExceeded { silent: self.silent_max, allowed: silent_allowed });
+        if self.silent_max > away_allowed {
+            found.push(Violation::BudgetExceeded { silent: self.silent_max, allowed: away_allowed });
+        }
+        if u64::try_from(self.away_most.len()).unwrap_or(u64::MAX) > away_allowed {
+            found.push(Violation::TooManyAway { away: self.away_most.clone(), allowed: away_allowed });
         }
         found
     }
@@ -291,10 +333,11 @@ mod tests {
         seen.acknowledged("t", 1);
         seen.signing_log(log(&[b"x"]));
         seen.silent(1);
+        seen.away(["one".into()].into());
         assert_eq!(seen.violations(&["one".into(), "two".into()], 1), vec![]);
         assert_eq!(
             seen.counts(),
-            Counts { heights: 1, messages: 1, acknowledged: 1, logged: 1, silent_max: 1, gap_max_ms: 0 }
+            Counts { heights: 1, messages: 1, acknowledged: 1, logged: 1, silent_max: 1, away_max: 1, gap_max_ms: 0 }
         );
     }
 
@@ -379,5 +422,25 @@ mod tests {
         let mut seen = Observations::default();
         seen.silent(2);
         assert_eq!(seen.violations(&[], 1), vec![Violation::BudgetExceeded { silent: 2, allowed: 1 }]);
+    }
+
+    #[test]
+    fn more_pods_away_than_allowed_are_found_although_nobody_was_silent_for_long() {
+        let mut seen = Observations::default();
+        let two: BTreeSet<String> = ["one".into(), "two".into()].into();
+        for away in [["one".into()].into(), two.clone(), BTreeSet::new()] {
+            seen.away(away);
+        }
+        assert_eq!(seen.violations(&[], 2), vec![]);
+        assert_eq!(seen.violations(&[], 1), vec![Violation::TooManyAway { away: two, allowed: 1 }]);
+    }
+
+    #[test]
+    fn the_figures_of_two_watches_are_sums_and_worst_values() {
+        let one = Counts { heights: 5, acknowledged: 1, away_max: 1, gap_max_ms: 700, ..Counts::default() };
+        let two = Counts { heights: 3, acknowledged: 4, silent_max: 2, gap_max_ms: 600, ..Counts::default() };
+        let both =
+            Counts { heights: 8, acknowledged: 5, silent_max: 2, away_max: 1, gap_max_ms: 700, ..Counts::default() };
+        assert_eq!(one.with(two), both);
     }
 }

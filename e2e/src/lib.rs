@@ -2,6 +2,7 @@
 //! everything below the API server with trials of the operator against it.
 
 pub mod arrivals;
+pub mod attendance;
 pub mod dial;
 pub mod entrance;
 pub mod environment;
@@ -11,6 +12,7 @@ pub mod load;
 pub mod metrics_document;
 pub mod network;
 pub mod process;
+mod roll;
 pub mod stand_in;
 pub mod trial;
 pub mod volumes;

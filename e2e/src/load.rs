@@ -1,5 +1,6 @@
 //! Load on a chain: signed transfers between development accounts, each one waited for until it is final.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dial::Access;
 use crate::network::{Network, eventually};
-use crate::watch::client_of;
 
 /// How many blocks a transfer may wait.
 const VALID_FOR: u64 = 200;
+/// Most senders of one load; test chains have twice as many accounts.
+const SENDERS_MAX: usize = 10;
 
 /// A transfer that was answered `Final`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,19 +107,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts one sender for each node. A sender whose node does not answer asks the next node, at the address that its
-    /// pod has then, for the same transaction: a resubmitted one is never executed twice.
-    pub fn start(network: &Network, access: &Access, nodes: &[String], first_account: u32) -> Self {
+    /// Starts one sender for each voter, also for those that come later. A sender whose node does not answer asks the next
+    /// node, at the address that its pod has then, for the same transaction: a resubmitted one is never executed twice.
+    pub fn start(network: &Network, access: &Access, first_account: u32) -> Self {
         let stop = CancellationToken::new();
         let finalised = Arc::new(Mutex::new(vec![]));
+        let first = Route { network: network.clone(), access: access.clone(), at: 0 };
         let mut senders = JoinSet::new();
-        for (index, _) in nodes.iter().enumerate() {
-            let route = Route { network: network.clone(), access: access.clone(), nodes: nodes.to_vec(), at: index };
-            let stop = stop.clone();
-            let finalised = finalised.clone();
-            let number = first_account + u32::try_from(index).unwrap_or(0);
-            senders.spawn(async move { send_until(stop, route, number, &finalised).await });
-        }
+        senders.spawn(keep_senders(stop.clone(), first, first_account, finalised.clone()));
         Self { stop, senders, finalised }
     }
 
@@ -147,19 +144,46 @@ impl Load {
     }
 }
 
-/// Where a sender sends to.
+/// Where a sender sends to: whoever of the present voters stands at this place.
+#[derive(Clone)]
 struct Route {
     network: Network,
     access: Access,
-    nodes: Vec<String>,
     at: usize,
 }
 
 impl Route {
     async fn client(&self) -> Result<Client> {
-        let node = self.nodes.get(self.at % self.nodes.len().max(1)).context("there are nodes")?;
-        client_of(&self.network, &self.access, node).await
+        let voters = self.network.voters().await?;
+        let voter = voters.get(self.at % voters.len().max(1)).context("there are voters")?;
+        self.access.client(&self.network, voter)
     }
+}
+
+/// One sender for each voter that was ever seen.
+async fn keep_senders(
+    stop: CancellationToken,
+    first: Route,
+    first_account: u32,
+    finalised: Arc<Mutex<Vec<Finalised>>>,
+) {
+    let mut senders = JoinSet::new();
+    let mut known = BTreeSet::new();
+    let mut pace = tokio::time::interval(Duration::from_secs(1));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => break }
+        let Ok(voters) = first.network.voters().await else { continue };
+        for (at, voter) in voters.into_iter().enumerate() {
+            if known.len() < SENDERS_MAX && known.insert(voter.node) {
+                let number = first_account + u32::try_from(senders.len()).unwrap_or(0);
+                let (stop, finalised) = (stop.clone(), finalised.clone());
+                let route = Route { at, ..first.clone() };
+                senders.spawn(async move { send_until(stop, route, number, &finalised).await });
+            }
+        }
+    }
+    while senders.join_next().await.is_some() {}
 }
 
 async fn send_until(stop: CancellationToken, mut route: Route, number: u32, finalised: &Mutex<Vec<Finalised>>) {

@@ -1,6 +1,6 @@
 //! A `BlockchainNetwork` under test: applying it, waiting on its status, finding its pods and dialling them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -245,6 +245,16 @@ impl Network {
             .collect();
         voters.sort_by_key(|(number, _)| *number);
         Ok(voters.into_iter().map(|(_, voter)| voter).collect())
+    }
+
+    /// Numbers of the nodes that vote as the group's status has them; nothing before the first change of the voters.
+    ///
+    /// # Errors
+    /// When the group is not there.
+    pub async fn voter_numbers(&self) -> Result<Option<BTreeSet<u32>>> {
+        let group = self.object("ConsensusGroup", &self.group).await?;
+        let numbers = group.data.pointer("/status/members/numbers").cloned();
+        Ok(numbers.map(serde_json::from_value).transpose()?)
     }
 
     /// Where the local cluster keeps the files of a claim.

@@ -1,26 +1,31 @@
 //! Watches a network during a case: every finalised block of every node, every vote any node received, who is silent,
-//! and what was acknowledged; at the end it reads the blocks once more from every node, then blocks and signing logs from
-//! the volumes.
+//! whose pods are away, and what was acknowledged; at the end it reads the blocks once more from every node, then blocks and
+//! signing logs from the volumes, also of voters that left.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use althing_crds::names;
 use anyhow::{Context, Result, bail, ensure};
 use node_api::client::Client;
 use node_api::proto::vote_event::Event;
 use node_api::proto::{self, VoteKind};
 use node_core::codec::Decode;
+use node_core::crypto::KeyPair;
 use node_core::types::{Block, Height};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::attendance::Attendance;
 use crate::dial::Access;
 use crate::invariants::{Counts, Observations, SignedMessage, Step};
 use crate::load::Finalised;
-use crate::network::{Network, Voter, eventually};
+use crate::network::{Network, eventually};
+use crate::roll::{Roll, roll_of};
 use crate::volumes;
 
 /// A voter without a precommit in so many newest heights is silent,
@@ -28,11 +33,15 @@ const SILENT_AFTER_HEIGHTS: u64 = 10;
 /// if they took this long at least: under load a chain makes as many within a second.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
+/// How long the API server may take to list the pods.
+const LISTED_MAX: Duration = Duration::from_secs(60);
+
 /// The watcher of one network.
 pub struct Watch {
     network: Network,
     access: Access,
     seen: Arc<Mutex<Observations>>,
+    attendance: Arc<Mutex<Attendance>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -41,38 +50,43 @@ impl Watch {
     /// Starts watching; ends with [`Watch::report`].
     ///
     /// # Errors
-    /// When the network's authority cannot be read.
+    /// When the network's authority or its pods cannot be read.
     pub async fn start(network: &Network) -> Result<Self> {
         let access = Access::operator(network).await?;
         let mut watch = Self {
             network: network.clone(),
             access,
             seen: Arc::default(),
+            attendance: Arc::default(),
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
-        for voter in network.voters().await? {
-            watch.follow(voter.node);
-        }
+        let (listed, is_listed) = oneshot::channel();
+        let follower = watch.follower(network, &watch.access, String::new());
+        let roll = Roll { follower, attendance: watch.attendance.clone(), listed: Some(listed) };
+        watch.tasks.spawn(roll.call());
+        timeout(LISTED_MAX, is_listed).await.context("the pods are not listed")??;
         watch.sample_silence();
         Ok(watch)
     }
 
-    /// Follows one node's blocks and votes, through restarts of its pod.
-    fn follow(&mut self, node: String) {
-        let (network, access) = (self.network.clone(), self.access.clone());
-        let (seen, stop) = (self.seen.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let mut pace = interval(Duration::from_millis(300));
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut next = 1;
-            loop {
-                tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => return }
-                let Ok(client) = client_of(&network, &access, &node).await else { continue };
-                let streams = follow_once(&client, &node, &mut next, &seen);
-                tokio::select! { _ = streams => {}, () = stop.cancelled() => return }
-            }
-        });
+    /// Also takes what the nodes of another network show, such as one that was restored from this one: for the rules the
+    /// two are one chain.
+    ///
+    /// # Errors
+    /// When its authority or its pods cannot be read.
+    pub async fn also_follow(&mut self, network: &Network) -> Result<()> {
+        let access = Access::operator(network).await?;
+        for voter in network.voters().await? {
+            let follower = self.follower(network, &access, format!("{}/", network.namespace));
+            self.tasks.spawn(follower.follow(voter.node));
+        }
+        Ok(())
+    }
+
+    fn follower(&self, network: &Network, access: &Access, prefix: String) -> Follower {
+        let (network, access) = (network.clone(), access.clone());
+        Follower { network, access, prefix, seen: self.seen.clone(), stop: self.stop.clone() }
     }
 
     fn sample_silence(&mut self) {
@@ -124,17 +138,30 @@ impl Watch {
         .await
     }
 
+    /// Waits until the pods of so many voters are ready.
+    ///
+    /// # Errors
+    /// When that takes longer than so many seconds.
+    pub async fn wait_all_present(&self, voters: usize, seconds: u64) -> Result<()> {
+        eventually(&format!("{voters} pods are ready"), seconds, || async {
+            let ready = roll_of(&self.attendance).ready();
+            ensure!(ready == voters, "{ready} are");
+            Ok(())
+        })
+        .await
+    }
+
     /// How much was seen so far.
     pub fn counts(&self) -> Counts {
         lock(&self.seen).counts()
     }
 
-    /// Ends the watch: reads every node's chain once more from its first block, then judges. `silent_allowed` voters may
-    /// have been silent at once.
+    /// Ends the watch: reads every node's chain once more from its first block, then judges. So many voters may have been
+    /// silent at once, and the pods of as many away.
     ///
     /// # Errors
     /// Every rule that was broken; or that nothing was seen.
-    pub async fn report(mut self, silent_allowed: u64) -> Result<Counts> {
+    pub async fn report(mut self, away_allowed: u64) -> Result<Counts> {
         let target = lock(&self.seen).height_to_read();
         let mut nodes = vec![];
         for voter in self.network.voters().await? {
@@ -146,21 +173,30 @@ impl Watch {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         if self.network.environment.has_volumes() {
+            self.read_volumes_of_who_left(&nodes).await?;
             nodes.extend(self.read_volumes().await?);
         }
         let seen = lock(&self.seen);
         let counts = seen.counts();
+        self.network.environment.keep_counts(counts);
         ensure!(counts.heights > 0, "the watcher saw no block");
         ensure!(counts.messages > 0, "the watcher saw no vote");
-        let violations = seen.violations(&nodes, silent_allowed);
+        ensure!(!roll_of(&self.attendance).known().is_empty(), "the watcher saw no pod that was ready");
+        let violations = seen.violations(&nodes, away_allowed);
         if !violations.is_empty() {
             let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
             bail!("{} safety rules broken:\n{}", violations.len(), lines.join("\n"));
         }
         println!(
             "    watched {} heights, {} signed messages ({} found in signing logs), {} acknowledged and none lost, at most \
-             {} silent, longest gap {} ms",
-            counts.heights, counts.messages, counts.logged, counts.acknowledged, counts.silent_max, counts.gap_max_ms
+             {} silent and {} away, longest gap {} ms",
+            counts.heights,
+            counts.messages,
+            counts.logged,
+            counts.acknowledged,
+            counts.silent_max,
+            counts.away_max,
+            counts.gap_max_ms
         );
         Ok(counts)
     }
@@ -171,7 +207,7 @@ impl Watch {
         eventually("a signing log on the volumes holds a vote", 30, || async {
             let mut names = vec![];
             for voter in self.network.voters().await? {
-                names.push(self.read_volume(&voter).await?);
+                names.push(self.read_volume(&voter.node, &voter.identity).await?);
             }
             ensure!(lock(&self.seen).counts().logged > 0, "the signing logs on the volumes are empty");
             Ok(names)
@@ -179,16 +215,29 @@ impl Watch {
         .await
     }
 
+    /// Reads the volumes of voters that were there and left: what they kept must fit, but they lack what came after them.
+    async fn read_volumes_of_who_left(&self, present: &[String]) -> Result<()> {
+        let known = roll_of(&self.attendance).known().clone();
+        let nodes = known.into_iter().map(|number| names::node(&self.network.group, number));
+        for node in nodes.filter(|node| !present.contains(node)) {
+            let secret = format!("{node}-identity");
+            let pem = self.network.secret_text(&secret, names::FILE_IDENTITY).await?;
+            let key: KeyPair = node_api::keys::from_pem(&pem)?;
+            self.read_volume(&node, &hex::encode(key.public())).await?;
+        }
+        Ok(())
+    }
+
     /// Compares a voter's volume with what was seen: its blocks, and what it signed at the height of its signing log.
     /// Returns the name under which its blocks are kept. Only after all streams have ended: what was seen before the
     /// reading must be in the log.
-    async fn read_volume(&self, voter: &Voter) -> Result<String> {
-        let claim = format!("{}-data", voter.node);
+    async fn read_volume(&self, node: &str, identity: &str) -> Result<String> {
+        let claim = format!("{node}-data");
         let name = format!("volume {claim}");
         eventually(&format!("{name} is read"), 20, || async {
             let folder = self.network.claim_folder(&claim).await?;
             volumes::read_blocks(&folder, |block| observe(&self.seen, &name, block))?;
-            let log = volumes::read_signing_log(&folder, &voter.identity)?;
+            let log = volumes::read_signing_log(&folder, identity)?;
             log.into_iter().for_each(|log| lock(&self.seen).signing_log(log));
             Ok(())
         })
@@ -215,7 +264,38 @@ impl Watch {
     }
 }
 
-fn lock(seen: &Mutex<Observations>) -> std::sync::MutexGuard<'_, Observations> {
+/// Follows the blocks and votes of nodes.
+#[derive(Clone)]
+pub(crate) struct Follower {
+    /// Whose nodes.
+    pub(crate) network: Network,
+    access: Access,
+    /// What stands before the names of its nodes.
+    prefix: String,
+    /// Where to what they show goes.
+    pub(crate) seen: Arc<Mutex<Observations>>,
+    /// Ends it.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Follower {
+    /// Follows one node through restarts of its pod, until the watch ends.
+    pub(crate) async fn follow(self, node: String) {
+        let mut pace = interval(Duration::from_millis(300));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let name = format!("{}{node}", self.prefix);
+        let mut next = 1;
+        loop {
+            tokio::select! { _ = pace.tick() => {}, () = self.stop.cancelled() => return }
+            let Ok(client) = client_of(&self.network, &self.access, &node).await else { continue };
+            let streams = follow_once(&client, &name, &mut next, &self.seen);
+            tokio::select! { _ = streams => {}, () = self.stop.cancelled() => return }
+        }
+    }
+}
+
+/// What was seen so far.
+pub(crate) fn lock(seen: &Mutex<Observations>) -> std::sync::MutexGuard<'_, Observations> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

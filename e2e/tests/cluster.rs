@@ -12,9 +12,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use althing_e2e::environment::{Environment, Images, OPERATOR_NAMESPACE, Profile};
+use althing_e2e::invariants::Counts;
 use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Serialize;
 
 /// Nodes of the local cluster: one voter each where nodes are lost.
 const NODES: u8 = 4;
@@ -59,11 +61,12 @@ impl Case {
 }
 
 impl Case {
-    /// All its namespaces: where a chain has a second member, that one has its own.
+    /// All its namespaces: a second member of a chain has its own, and so has a copy of a network.
     fn namespaces(&self) -> Vec<String> {
         let own = self.namespace();
         match self.name {
             "a_group_in_another_namespace_joins_a_chain" => vec![member_namespace(&own), own],
+            "a_network_restored_elsewhere_waits" => vec![copy_namespace(&own), own],
             _ => vec![own],
         }
     }
@@ -82,6 +85,20 @@ fn namespaces_of(cases: &[Case]) -> Vec<String> {
 /// The namespace of the second member of a case's chain.
 pub fn member_namespace(namespace: &str) -> String {
     format!("{namespace}-member")
+}
+
+/// What is kept of a case.
+#[derive(Serialize)]
+struct Report {
+    seconds: u64,
+    passed: bool,
+    /// Gaps between blocks, who was silent or away, what was acknowledged; nothing if no watch came to its end.
+    watched: Option<Counts>,
+}
+
+/// The namespace of the copy of a case's network.
+pub fn copy_namespace(namespace: &str) -> String {
+    format!("{namespace}-copy")
 }
 
 async fn create_namespace(environment: &Environment, name: &str) -> Result<()> {
@@ -144,7 +161,7 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
     }
     environment.install_operator(&images, &namespaces).await.context("the operator did not start")?;
     let client = environment.client().await?;
-    let mut seconds = BTreeMap::new();
+    let mut reports = BTreeMap::new();
     let mut failed = vec![];
     let count = selected.len();
     println!("running {count} cases");
@@ -163,7 +180,9 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
         };
         let outcome = run_one(&case, &scene).await;
         let took = begin.elapsed().as_secs();
-        seconds.insert(case.name, took);
+        let watched = environment.take_counts();
+        reports.insert(case.name, Report { seconds: took, passed: outcome.is_ok(), watched });
+        write_reports(&environment.root, &reports)?;
         match outcome {
             Ok(()) => println!("case {} ... ok ({took} s)", case.name),
             Err(error) => {
@@ -184,7 +203,6 @@ async fn run_all(environment: &Environment, selected: Vec<Case>) -> Result<()> {
             }
         }
     }
-    write_times(&environment.root, &seconds)?;
     println!("{} passed, {} failed", count.saturating_sub(failed.len()), failed.len());
     if !failed.is_empty() {
         // Once more at the end: of a long run people often have the last lines only.
@@ -202,13 +220,15 @@ async fn run_one(case: &Case, scene: &Scene) -> Result<()> {
     }
 }
 
-/// A case that failed may have left machines cordoned or cut off; those after it shall not fail for that.
+/// A case that failed may have left machines cordoned, crashed or cut off; those after it shall not fail for that.
 async fn mend(scene: &Scene) {
     let environment = &scene.environment;
     let uncordon = environment.kubectl(&["uncordon", "--selector", "kubernetes.io/hostname"]).await.map(drop);
     let mut outcomes = vec![uncordon];
     for node in 2..=NODES {
-        outcomes.push(environment.cluster(&["node", "heal", &node.to_string()]).await.map(drop));
+        for repair in ["add", "heal"] {
+            outcomes.push(environment.cluster(&["node", repair, &node.to_string()]).await.map(drop));
+        }
     }
     for error in outcomes.into_iter().filter_map(Result::err) {
         println!("    {error:#}");
@@ -264,7 +284,9 @@ async fn diagnose(scene: &Scene, namespace: &str) {
     eprintln!("diagnosis is in {}", folder.display());
 }
 
-fn write_times(root: &Path, seconds: &BTreeMap<&str, u64>) -> Result<()> {
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "case_seconds": seconds }))?;
+/// Writes `target/e2e.json`, after every case what is known so far.
+fn write_reports(root: &Path, reports: &BTreeMap<&str, Report>) -> Result<()> {
+    let seconds: BTreeMap<&str, u64> = reports.iter().map(|(name, report)| (*name, report.seconds)).collect();
+    let text = serde_json::to_string_pretty(&serde_json::json!({ "case_seconds": seconds, "cases": reports }))?;
     std::fs::write(root.join("target/e2e.json"), text).context("failed to write target/e2e.json")
 }

@@ -1,22 +1,25 @@
 //! Children that a person deletes: remade within seconds, or `Stalled` for what is made once.
 
-use althing_e2e::network::{Network, eventually};
+use althing_e2e::dial::Access;
+use althing_e2e::network::{Network, Voter, eventually};
 use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
+use node_api::pki::LeafFacts;
 use serde_json::Value;
 
-use super::disturbance::load_on_all;
+use super::disturbance::{load_on_all, starts};
 use super::running_alpha;
 use crate::Scene;
 
 /// One child of every kind that the operator remakes.
 const REMADE: &[(&str, &str)] = &[
+    // First, because a kubelet brings a changed Secret into a pod only after a minute or two.
+    ("secret", "alpha-main-0-tls"),
     ("service", "alpha-main-0-p2p"),
     ("service", "alpha-main-0-rpc"),
     ("service", "alpha-main-rpc"),
     ("configmap", "alpha-main-0"),
     ("serviceaccount", "alpha-main-0"),
-    ("secret", "alpha-main-0-tls"),
     ("secret", "alpha-client"),
     ("networkpolicy", "alpha-default-deny"),
     ("networkpolicy", "alpha-main-0"),
@@ -25,6 +28,9 @@ const REMADE: &[(&str, &str)] = &[
     ("vnode", "alpha-main-2"),
 ];
 
+/// Kinds whose deletion ends a pod.
+const TAKES_A_POD_ALONG: &[&str] = &["statefulset", "vnode"];
+
 /// What stalls its owner: the child, the owner's kind and name.
 const MADE_ONCE: &[(&str, &str, &str, &str)] = &[
     ("secret", "alpha-main-3-identity", "ValidatorNode", "alpha-main-3"),
@@ -32,10 +38,17 @@ const MADE_ONCE: &[(&str, &str, &str, &str)] = &[
     ("secret", "alpha-ca", "BlockchainNetwork", "alpha"),
 ];
 
-/// Every kind of child comes back under a new UID, and the chain stays inside its budget.
+/// Every kind of child comes back under a new UID, and the chain stays inside its budget. A process whose certificate was
+/// among them takes up the new one without a restart.
 pub async fn deleted_children_come_back(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
     let watch = Watch::start(&network).await?;
+    let voters = network.voters().await?;
+    let pods: Vec<String> = voters.iter().map(|voter| voter.uid.clone()).collect();
+    let first = voters.first().context("a voter")?;
+    let access = Access::operator(&network).await?;
+    let shown = access.shown_certificate(&network, first).await?;
+    let started = starts(&network, first).await?;
     for (kind, name) in REMADE {
         let before = uid(&network, kind, name).await?;
         network.kubectl(&["delete", kind, name, "--wait=false"]).await?;
@@ -45,10 +58,36 @@ pub async fn deleted_children_come_back(scene: &Scene) -> Result<()> {
             Ok(())
         })
         .await?;
+        if TAKES_A_POD_ALONG.contains(kind) {
+            let pod = format!("{name}-0");
+            eventually(&format!("pod/{pod} is another one"), 120, || async {
+                let now = uid(&network, "pod", &pod).await?;
+                ensure!(!pods.contains(&now), "it is still the old one");
+                Ok(())
+            })
+            .await?;
+        }
+        // What status says may be older than the deletion.
+        watch.wait_all_present(4, 120).await?;
         network.wait_all_signing(4, 120).await?;
     }
+    takes_up_its_certificate(&network, first, shown).await?;
+    ensure!(starts(&network, first).await? == started, "{} was restarted for a certificate", first.node);
     watch.report(1).await?;
     Ok(())
+}
+
+/// Whoever connects is shown the certificate that is in the Secret now, and not the former one.
+async fn takes_up_its_certificate(network: &Network, voter: &Voter, former: [u8; 32]) -> Result<()> {
+    let made = LeafFacts::from_pem(&network.secret_text(&format!("{}-tls", voter.node), "tls.crt").await?)?;
+    ensure!(made.fingerprint != former, "the certificate was not made anew");
+    let access = Access::operator(network).await?;
+    eventually(&format!("{} shows its new certificate", voter.node), 150, || async {
+        let shown = access.shown_certificate(network, voter).await?;
+        ensure!(shown == made.fingerprint, "it shows another one");
+        Ok(())
+    })
+    .await
 }
 
 /// What is made once stalls its owner when it is gone, and is not made again; the chain goes on.
@@ -100,11 +139,11 @@ async fn uid_of_identity(network: &Network, node: &str) -> Result<String> {
     uid(network, "secret", &format!("{node}-identity")).await
 }
 
-/// The object as a person would keep it: without the fields that the API server gave it.
-fn without_server_fields(text: &str) -> Result<String> {
+/// The object as a person would keep it: without the fields that the API server gave it, and for any namespace.
+pub(super) fn without_server_fields(text: &str) -> Result<String> {
     let mut object: Value = serde_json::from_str(text)?;
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut).context("an object has metadata")?;
-    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+    for field in ["namespace", "uid", "resourceVersion", "creationTimestamp", "managedFields"] {
         metadata.remove(field);
     }
     Ok(object.to_string())

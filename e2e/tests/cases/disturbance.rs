@@ -51,6 +51,60 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
     Ok(())
 }
 
+/// A machine loses its power under load and comes back with its disk: the chain goes on meanwhile and status says with how
+/// many, then the same pod starts again, catches up and signs, and nothing is signed twice.
+pub async fn a_crashed_machine_comes_back_with_its_voter(scene: &Scene) -> Result<()> {
+    let network = running_alpha(scene).await?;
+    let watch = Watch::start(&network).await?;
+    let load = load_on_all(&network, 0).await?;
+    load.wait_more(20, 60).await?;
+    // Node 1 carries the switch of the local cluster.
+    let victim =
+        network.voters().await?.into_iter().find(|voter| voter.host != "node1").context("a voter off node 1")?;
+    let starts = starts(&network, &victim).await?;
+    let number = victim.host.trim_start_matches("node").to_string();
+    scene.environment.cluster(&["node", "crash", &number]).await?;
+    let outage = goes_on_with_three(&network, &load).await;
+    scene.environment.cluster(&["node", "add", &number]).await?;
+    outage?;
+    let access = Access::operator(&network).await?;
+    eventually(&format!("{} has started again in the same pod and is synced", victim.node), 150, || async {
+        let now = self::starts(&network, &victim).await?;
+        ensure!(now != starts, "it has not started");
+        ensure!(now.0 == victim.uid, "it is another pod: {now:?} after {victim:?}");
+        let status = client_of(&network, &access, &victim.node).await?.status().await?;
+        ensure!(status.synced, "it is at {} of {}", status.height, status.highest_known_height);
+        Ok(())
+    })
+    .await?;
+    watch.wait_all_present(4, 60).await?;
+    network.wait_all_signing(4, 150).await.context("the voter signs again")?;
+    load.wait_more(20, 60).await?;
+    watch.acknowledged(&load.stop().await);
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// The chain goes on without one of four, and status says so.
+async fn goes_on_with_three(network: &Network, load: &Load) -> Result<()> {
+    load.wait_more(20, 90).await.context("the chain goes on without one machine")?;
+    eventually("status says 3/4", 60, || async {
+        let group = network.object("ConsensusGroup", &network.group).await?;
+        let signing = group.data.pointer("/status/signing").and_then(|value| value.as_str());
+        ensure!(signing == Some("3/4"), "status.signing is {signing:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// UID of a voter's pod, and how often its container was started again in it.
+pub(super) async fn starts(network: &Network, voter: &Voter) -> Result<(String, String)> {
+    let path = "jsonpath={.metadata.uid} {.status.containerStatuses[0].restartCount}";
+    let found = network.kubectl(&["get", "pod", &voter.pod, "-o", path]).await?;
+    let (uid, restarts) = found.split_once(' ').context("a pod has a UID and a container")?;
+    Ok((uid.to_string(), restarts.to_string()))
+}
+
 /// Two of four voters are cut off, which is more than may fail: the chain stands still, status says so and who is missing,
 /// nothing is rebuilt, and when they return the chain goes on with the same pods and volumes.
 pub async fn more_than_f_lost_voters_stop_the_chain_until_they_return(scene: &Scene) -> Result<()> {
@@ -72,11 +126,19 @@ pub async fn more_than_f_lost_voters_stop_the_chain_until_they_return(scene: &Sc
         scene.environment.cluster(&["node", "partition", voter.host.trim_start_matches("node")]).await?;
     }
     let said = outage_is_said(&network, &lost).await;
+    // Two are more than any other case allows: the watcher's own rule is shown what it must find.
+    let counted = eventually("the watcher counts two that are away", 60, || async {
+        let away = watch.counts().away_max;
+        ensure!(away == 2, "it has counted {away}");
+        Ok(())
+    })
+    .await;
     let during = kept(&network).await;
     for voter in &lost {
         scene.environment.cluster(&["node", "heal", voter.host.trim_start_matches("node")]).await?;
     }
     said?;
+    counted?;
     let during = during?;
     ensure!(before == during, "something was rebuilt: {before:?} became {during:?}");
     network.wait_all_signing(4, 150).await?;
@@ -123,9 +185,7 @@ async fn kept(network: &Network) -> Result<Vec<String>> {
 
 /// One sender for each voter.
 pub async fn load_on_all(network: &Network, first_account: u32) -> Result<Load> {
-    let access = Access::operator(network).await?;
-    let nodes: Vec<String> = network.voters().await?.into_iter().map(|voter| voter.node).collect();
-    Ok(Load::start(network, &access, &nodes, first_account))
+    Ok(Load::start(network, &Access::operator(network).await?, first_account))
 }
 
 /// Waits until another pod of the same validator has the chain's newest blocks.

@@ -111,13 +111,21 @@ async fn after_drain(scene: &Scene, network: &Network, former: &str) -> Result<(
     .await
 }
 
-/// `helm upgrade` to other operator pods: no validator's pod is restarted or even changed in its spec.
+/// `helm upgrade` to other operator pods, which have another image for nodes whose spec names none, as that of the voters
+/// does: no validator's pod is restarted or even changed in its spec.
 pub async fn an_operator_upgrade_restarts_no_validator(scene: &Scene) -> Result<()> {
-    let network = running_alpha(scene).await?;
+    let network = alpha(scene);
+    let named = format!("    image: {}\n", scene.images.node);
+    let text = manifest(scene, "alpha", 4);
+    ensure!(text.contains(&named), "the manifest has changed its form");
+    network.apply(&text.replace(&named, "")).await?;
+    network.wait_all_signing(4, 120).await?;
     let watch = Watch::start(&network).await?;
     let (voters, operators) = (restarts(&network).await?, operators(scene).await?);
+    let (_, tag) = scene.node_next.rsplit_once(':').context("an image has a tag")?;
+    let tag = format!("nodeImage.tag={tag}");
     let upgrade = ["upgrade", "althing", "charts/althing", "--namespace", OPERATOR_NAMESPACE, "--reuse-values"];
-    let changed = ["--set", "podAnnotations.example\\.org/upgraded=yes", "--wait", "--timeout", "120s"];
+    let changed = ["--set", tag.as_str(), "--wait", "--timeout", "120s"];
     scene.environment.helm(&[upgrade.as_slice(), &changed].concat()).await?;
     eventually("every operator pod is another one", 60, || async {
         let now = self::operators(scene).await?;
@@ -135,6 +143,11 @@ pub async fn an_operator_upgrade_restarts_no_validator(scene: &Scene) -> Result<
     let after = restarts(&network).await?;
     ensure!(voters == after, "validators changed from {voters:?} to {after:?}");
     network.wait_all_signing(4, 60).await?;
+    // It is no change that waits for its turn either.
+    network.wait_condition("ConsensusGroup", &network.group, "Ready=True", 60).await?;
+    let updated = network.object("ConsensusGroup", &network.group).await?;
+    let updated = updated.data.pointer("/status/updatedReplicas").and_then(serde_json::Value::as_i64);
+    ensure!(updated == Some(4), "updatedReplicas is {updated:?}");
     watch.report(0).await?;
     Ok(())
 }

@@ -10,12 +10,16 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
+use super::leaders::leader;
 use super::running_alpha;
 use super::upgrades::uids;
 use crate::Scene;
 
 /// Resource (with its subresource) and verb.
 type Right = (String, String);
+
+/// Verbs that change something.
+const WRITES: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];
 
 /// Rights that a run need not show, and what they are for.
 const JUSTIFIED: &[(&str, &str, &str)] = &[
@@ -65,10 +69,12 @@ const JUSTIFIED: &[(&str, &str, &str)] = &[
     ("leases", "create", "the first leader of an installation"),
 ];
 
-/// Every right of the chart is used in this run or has its reason above, and nothing that the operator asked for was
-/// refused.
+/// Every right of the chart is used in this run or has its reason above, nothing that the operator asked for was refused, and
+/// of its two processes only the leader has changed anything.
 pub async fn no_right_is_given_that_is_not_used(scene: &Scene) -> Result<()> {
     // An operator whose rights went with the chart, as in another case, is refused until it has ended.
+    only_two_run(scene).await?;
+    let (leads, _) = eventually("a pod leads", 60, || leader(scene)).await?;
     let begin = Timestamp::now();
     let network = running_alpha(scene).await?;
     let watch = Watch::start(&network).await?;
@@ -77,6 +83,10 @@ pub async fn no_right_is_given_that_is_not_used(scene: &Scene) -> Result<()> {
     ensure!(granted.len() > 40, "only {} rights were found: {granted:?}", granted.len());
     let seen = seen(scene, begin)?;
     ensure!(seen.refused.is_empty(), "the operator was refused: {:?}", seen.refused);
+    let (still_leads, _) = leader(scene).await?;
+    ensure!(still_leads == leads, "the lead went from {leads} to {still_leads}, so that both may have written");
+    ensure!(seen.writers == [leads.clone()].into(), "{leads} leads, and {:?} have written", seen.writers);
+    ensure!(seen.askers.len() == 2, "there are two processes, and {:?} have asked for something", seen.askers);
     let is_justified = |(resource, verb): &&Right| JUSTIFIED.iter().any(|(of, to, _)| of == resource && to == verb);
     let idle: Vec<&Right> = granted.difference(&seen.used).filter(|right| !is_justified(right)).collect();
     ensure!(idle.is_empty(), "given, never used and without a reason: {idle:?}");
@@ -86,6 +96,17 @@ pub async fn no_right_is_given_that_is_not_used(scene: &Scene) -> Result<()> {
     println!("    {} rights, {} used in this run", granted.len(), granted.intersection(&seen.used).count());
     watch.report(1).await?;
     Ok(())
+}
+
+/// Waits until only the two pods of the present release are there.
+async fn only_two_run(scene: &Scene) -> Result<()> {
+    eventually("two operators run", 60, || async {
+        let pods = ["--namespace", OPERATOR_NAMESPACE, "get", "pods", "-o", "name"];
+        let pods = scene.environment.kubectl(&pods).await?;
+        ensure!(pods.lines().count() == 2, "there are {pods}");
+        Ok(())
+    })
+    .await
 }
 
 /// One voter is restarted, so that the operator evicts.
@@ -121,13 +142,17 @@ async fn granted(scene: &Scene) -> Result<BTreeSet<Right>> {
 
 /// What the audit log says of the operator.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     used: BTreeSet<Right>,
-    refused: BTreeSet<Right>,
+    /// What it was refused.
+    pub(super) refused: BTreeSet<Right>,
+    /// Its pods that changed anything but a lease.
+    pub(super) writers: BTreeSet<String>,
+    askers: BTreeSet<String>,
 }
 
-/// What it was allowed since the cluster runs, and what it was refused since `begin`.
-fn seen(scene: &Scene, begin: Timestamp) -> Result<Seen> {
+/// What it was allowed since the cluster runs, and what it was refused and who of it asked since `begin`.
+pub(super) fn seen(scene: &Scene, begin: Timestamp) -> Result<Seen> {
     let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:althing-operator");
     let mut seen = Seen::default();
     for entry in std::fs::read_dir(scene.environment.root.join(".cluster/log"))? {
@@ -142,19 +167,33 @@ fn seen(scene: &Scene, begin: Timestamp) -> Result<Seen> {
             }
             // The last line may be on its way.
             let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-            let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_string);
-            let (Some(resource), Some(verb)) = (text("/objectRef/resource"), text("/verb")) else { continue };
-            let resource = match text("/objectRef/subresource") {
-                Some(part) => format!("{resource}/{part}"),
-                None => resource,
-            };
-            let code = event.pointer("/responseStatus/code").and_then(Value::as_i64);
-            if code != Some(403) {
-                seen.used.insert((resource, verb));
-            } else if text("/requestReceivedTimestamp").and_then(|time| time.parse().ok()) >= Some(begin) {
-                seen.refused.insert((resource, verb));
-            }
+            seen.take(&event, begin);
         }
     }
     Ok(seen)
+}
+
+impl Seen {
+    fn take(&mut self, event: &Value, begin: Timestamp) {
+        let text = |path: &str| event.pointer(path).and_then(Value::as_str).map(str::to_string);
+        let (Some(resource), Some(verb)) = (text("/objectRef/resource"), text("/verb")) else { return };
+        let resource = match text("/objectRef/subresource") {
+            Some(part) => format!("{resource}/{part}"),
+            None => resource,
+        };
+        let is_recent = text("/requestReceivedTimestamp").and_then(|time| time.parse().ok()) >= Some(begin);
+        let is_refused = event.pointer("/responseStatus/code").and_then(Value::as_i64) == Some(403);
+        if let Some(pod) = text("/user/extra/authentication.kubernetes.io~1pod-name/0").filter(|_| is_recent) {
+            if WRITES.contains(&verb.as_str()) && resource != "leases" {
+                self.writers.insert(pod.clone());
+            }
+            self.askers.insert(pod);
+        }
+        let right = (resource, verb);
+        if !is_refused {
+            self.used.insert(right);
+        } else if is_recent {
+            self.refused.insert(right);
+        }
+    }
 }
