@@ -11,7 +11,7 @@ use node_core::{
     consensus::{Alarm, Effect, Engine, EngineStatus, Input, Origin, TimerId},
     crypto::VerifiedTransaction,
     mempool::Refusal,
-    session::{ClearedKey, NotCleared, TripwireQuestion},
+    session::{ClearedKey, NewestVote, NotCleared, Question, TripwireQuestion},
     types::{CeremonyNonce, Genesis, Height, Identity, PeerMessage, SessionKey, TransactionId, UnsignedProposal},
 };
 use tokio::{sync::watch, time::Instant};
@@ -21,7 +21,7 @@ use super::{
     batch_storage::Stored,
     health::Turn,
     perform::{PerformError, Performer},
-    question::{Known, NewestVote, Question},
+    question::Asked,
     receipts::{Fate, final_to_proto},
     report::{self, RunningFacts},
     serving::StateServer,
@@ -60,7 +60,7 @@ pub struct Running {
     /// How many blocks are kept at least; all if there is no number.
     pub keep_blocks: Option<u64>,
     /// The question that is being asked about a key of this volume.
-    pub question: Option<Question>,
+    pub question: Option<Asked>,
     /// Why a key of this volume is not used.
     pub not_cleared: Option<NotCleared>,
     /// Why the node has stopped for good.
@@ -389,13 +389,7 @@ impl Running {
             self.question = self.ask(key);
         }
         let Some(question) = &mut self.question else { return Ok(()) };
-        let result = question.result(&Known {
-            record: self.engine.signing_record(),
-            tip: status.tip,
-            synced: status.synced,
-            view: &self.view,
-            now: Instant::now(),
-        });
+        let result = question.result(&self.engine, &self.view);
         let request = question.request();
         let sessions = &mut self.performer.sessions;
         let cleared = match sessions.ask_again(&key, &result) {
@@ -422,11 +416,12 @@ impl Running {
     /// this very voter, if another one has died meanwhile.
     fn abstains_too_long(&self, key: &SessionKey, status: &EngineStatus) -> bool {
         let abstains = |cleared: &ClearedKey| cleared.nothing_up_to() > status.tip;
-        let stands_still = self.view.executed_at.elapsed() > STANDING_MIN.max(2 * Question::settle(&self.genesis));
+        let settle = Duration::from_millis(Question::settle_ms(self.engine.parameters()));
+        let stands_still = self.view.executed_at.elapsed() > STANDING_MIN.max(settle);
         stands_still && self.performer.sessions.cleared_key(key).is_some_and(abstains)
     }
 
-    fn ask(&self, session_key: SessionKey) -> Option<Question> {
+    fn ask(&self, session_key: SessionKey) -> Option<Asked> {
         let question = TripwireQuestion {
             nonce: CeremonyNonce::new(rand::random()),
             incarnation: self.view.incarnation,
@@ -434,7 +429,7 @@ impl Running {
             session_key,
             voters: self.view.next_voters()?.clone(),
         };
-        Some(Question::new(question, &self.genesis))
+        Some(Asked::new(question))
     }
 
     /// One input, and every input that follows from its effects at once.
