@@ -98,7 +98,9 @@ impl Running {
         match event {
             Event::Changed(peer) => self.on_changed(peer),
             Event::Transactions { from, transactions } => {
-                self.step(Input::Submitted { origin: Origin::Peer(from), transactions }).map(|_| ())
+                let outcome = self.step(Input::Submitted { origin: Origin::Peer(from), transactions })?;
+                self.tell_refused(&outcome.refused);
+                Ok(())
             }
             Event::Batch { from, batch } => self.step(Input::Batch { from, batch }).map(|_| ()),
             Event::Message { from, message } => self.on_message(from, *message),
@@ -206,13 +208,9 @@ impl Running {
                 Wanted::Durable | Wanted::Final => receipts.wait(&id, ticket),
             }
         }
-        let refused: BTreeMap<_, _> = self.submit(transactions)?.into_iter().collect();
-        for (id, reason) in &refused {
-            // The same bytes again are harmless.
-            if *reason != Refusal::Known {
-                self.performer.receipts.on_refused(id, SubmitError::Refused(*reason));
-            }
-        }
+        let refused = self.submit(transactions)?;
+        self.tell_refused(&refused);
+        let refused: BTreeMap<_, _> = refused.into_iter().collect();
         for (id, ticket) in accepted {
             ticket.answer(match refused.get(&id) {
                 None | Some(Refusal::Known) => Answer::Accepted,
@@ -285,6 +283,14 @@ impl Running {
         }
         let outcome = self.step(Input::Submitted { origin: Origin::Client, transactions })?;
         Ok(outcome.refused)
+    }
+
+    /// Answers those who wait for transactions that the mempool did not take, or that had to give way to others.
+    fn tell_refused(&mut self, refused: &[(TransactionId, Refusal)]) {
+        // The same bytes again are harmless.
+        for (id, reason) in refused.iter().filter(|(_, reason)| *reason != Refusal::Known) {
+            self.performer.receipts.on_refused(id, SubmitError::Refused(*reason));
+        }
     }
 
     /// Who votes and who will is whose peer records count.
