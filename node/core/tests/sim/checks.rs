@@ -43,6 +43,8 @@ pub enum Violation {
     VotersDiffer(Height),
     /// A block became final while more voters were silent than may fail.
     MovedWithoutQuorum(Height),
+    /// A rotation that only the identity signed took the key of a voter that could have objected all the time.
+    Displaced(Height),
     /// A node that accepted a recovery signed for the incarnation that ends.
     OldIncarnation(Height),
     /// A block changed voters that were decided before it.
@@ -116,8 +118,9 @@ impl Checks {
         self.keys.entry(identity).or_default().push(key);
     }
 
-    pub fn voters(&self, height: Height) -> Option<&VoterSet> {
-        self.sets.get(&height)
+    /// A recovery was approved.
+    pub fn is_recovered(&self) -> bool {
+        self.former_sets.is_some()
     }
 
     /// The chain goes on with a manifest. Nobody can execute any more what was signed for the incarnation that ends.

@@ -6,6 +6,7 @@
 pub mod chaos;
 pub mod checks;
 pub mod clearing;
+pub mod contested;
 pub mod counts;
 pub mod dice;
 pub mod members;

@@ -97,6 +97,7 @@ impl World {
             }
             Effect::RetireKey(key) => {
                 self.counts.add("keys retired", 1);
+                self.processes[process].cleared.remove(&key);
                 let _ = self.volumes[volume].keys.retire(&key);
                 self.volumes[volume].keys.erase_retired();
             }
@@ -117,11 +118,7 @@ impl World {
 
     fn alarm(&mut self, process: usize, alarm: &Alarm) -> Result<(), Violation> {
         match alarm {
-            Alarm::IdentityContested { .. } => {
-                self.counts.add("identities contested", 1);
-                // Only a voter that stood still for the whole objection time may lose its key.
-                Ok(())
-            }
+            Alarm::IdentityContested { .. } => self.contested(process),
             Alarm::LogAhead { .. } => Ok(()),
             _ if self.processes[process].byzantine => Ok(()),
             alarm => Err(Violation::Failed(format!("process {process}: {alarm}"))),
@@ -212,6 +209,8 @@ impl World {
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
+        let late = self.checks.is_recovered() && volume.recoveries.is_empty();
+        self.counts.add("blocks executed after a recovery that stands on them", u64::from(late));
         self.checks.on_executed(results, &outcome, volume.recoveries.len())?;
         for receipt in &outcome.receipts {
             self.checks.promised.remove(&receipt.transaction);
@@ -221,7 +220,10 @@ impl World {
             if receipt.status == ReceiptStatus::Executed {
                 match &transaction.body().payload {
                     Payload::Transfer(_) => self.counts.add("transfers executed", 1),
-                    Payload::RotateSession(_) => self.counts.add("rotations executed", 1),
+                    Payload::RotateSession(_) => {
+                        self.counts.add("rotations executed", 1);
+                        self.note_rotation(transaction);
+                    }
                     Payload::KeepSession(_) => self.counts.add("objections executed", 1),
                     Payload::Governance(change) => self.count_change(change),
                 }

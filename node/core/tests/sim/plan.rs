@@ -21,6 +21,9 @@ pub enum Action {
     Storm,
     Rejoin,
     LoseVolume(u64),
+    /// Keeps what a volume holds, to roll it back to that.
+    RememberVolume(u64),
+    RollBack(u64),
     /// More voters than may fail lose their volumes; their old processes may live where nobody hears them.
     LoseMany {
         nodes: Vec<u64>,
@@ -69,6 +72,8 @@ pub struct Plan {
     pub powers_stay: bool,
     /// A voter that abstains never asks again: for a test that shows why it must.
     pub abstains_for_good: bool,
+    /// Keys are taken over whatever the tripwire says: for a test that shows why it must be heard.
+    pub tripwire_ignored: bool,
     pub actions: Vec<(u64, Action)>,
     /// When everything is well again.
     pub chaos_ms: u64,
@@ -80,7 +85,7 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 18;
+pub const SCENARIOS: u64 = 19;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -115,6 +120,7 @@ impl Plan {
             governed: false,
             powers_stay: false,
             abstains_for_good: false,
+            tripwire_ignored: false,
             actions: Vec::new(),
             chaos_ms: 5_000,
             goal_blocks: 6,
@@ -144,6 +150,7 @@ impl Plan {
             14 => Self::members_change_in_trouble(&mut dice),
             15 => Self::one_abstains_and_another_dies(&mut dice),
             16 => Self::recovery(&mut dice),
+            17 => Self::rolled_back(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -325,6 +332,18 @@ impl Plan {
         plan.actions.push((at + 2_000 + dice.between(6_000, 12_000), Action::Recover));
         plan.always_same_boot = dice.below(2) == 0;
         plan.chaos_ms = 19_000;
+        plan
+    }
+
+    /// A volume holds again what it held some time ago: its key must never sign there what it signed otherwise before.
+    pub fn rolled_back(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a volume is rolled back", dice).equal();
+        let node = dice.below(plan.powers.len() as u64);
+        let at = dice.between(500, 3_000);
+        plan.actions.push((at, Action::RememberVolume(node)));
+        plan.actions.push((at + dice.between(0, 2_500), Action::RollBack(node)));
+        plan.chaos_ms = 9_000;
+        plan.goal_blocks = 20;
         plan
     }
 

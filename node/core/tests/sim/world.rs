@@ -10,8 +10,8 @@ use node_core::{
     consensus::{Faults, Input, Origin, TimerId},
     crypto::{VerifiedTransaction, verify_batch, verify_transaction, verify_transactions},
     ledger::LedgerFaults,
-    session::{ClearedKey, NewKey, Owner},
-    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, Recovery, TimeMs, Uid},
+    session::{ClearedKey, NewKey, Owner, StartGrant},
+    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, Recovery, SessionKey, TimeMs, Uid},
 };
 
 use super::{
@@ -54,6 +54,11 @@ pub enum Event {
     Clear {
         process: usize,
     },
+    /// The operator's word comes.
+    Granted {
+        process: usize,
+        grant: StartGrant,
+    },
     Submit,
     /// Governance looks at the chain.
     Govern,
@@ -90,6 +95,10 @@ pub struct World {
     last_delivery: BTreeMap<(usize, usize), u64>,
     pub nonces: BTreeMap<u64, u64>,
     trace: Option<Hasher>,
+    /// When each rotation that only an identity signed was first executed, by its key.
+    pub rotations: BTreeMap<SessionKey, u64>,
+    /// What a volume held some time ago.
+    pub kept_volume: Option<Volume>,
     /// Where the chain stands until a recovery.
     pub standing: Option<Height>,
     /// Nodes whose next height counts as a goal, and from where.
@@ -126,6 +135,8 @@ impl World {
             last_delivery: BTreeMap::new(),
             nonces: BTreeMap::new(),
             trace: None,
+            rotations: BTreeMap::new(),
+            kept_volume: None,
             standing: None,
             goal: None,
             names: 0,
@@ -164,6 +175,8 @@ impl World {
         let violation = self.run_events().err();
         let heights = self.volumes.iter().map(|volume| volume.blocks.len()).max().unwrap_or_default();
         self.counts.add("heights", heights as u64);
+        let early = |process: &Process| process.engine.status().rounds_ended_early;
+        self.counts.add("rounds ended early", self.processes.iter().map(early).sum());
         Ending { violation, counts: self.counts, trace: self.trace.map(Hasher::finish) }
     }
 
@@ -194,6 +207,10 @@ impl World {
             Event::Stored { process, batch } => self.stored(process, batch),
             Event::Feed { process, input } => self.feed(process, *input),
             Event::Clear { process } => self.try_clear(process),
+            Event::Granted { process, grant } => {
+                self.granted(process, grant);
+                Ok(())
+            }
             Event::Submit => self.submit(),
             Event::Govern => self.govern(),
             Event::Restart { node, volume } => self.restart(node, volume),
@@ -212,6 +229,10 @@ impl World {
     pub fn feed(&mut self, process: usize, input: Input) -> Result<(), Violation> {
         if !self.processes[process].alive {
             return Ok(());
+        }
+        if let Input::Cleared(key) | Input::Made { key, .. } = &input {
+            self.processes[process].able_since.get_or_insert(self.now);
+            self.processes[process].cleared.insert(key.session_key(), key.clone());
         }
         // Clocks of different machines differ by up to 20 ms.
         let skew = self.processes[process].node * 5 % 20;
