@@ -27,6 +27,12 @@ use sim::{
 /// How many seeds run by default.
 const SEEDS: u64 = 1_000;
 
+/// How many long histories run.
+const LONG_SEEDS: u64 = 50;
+
+/// Repeats one long history.
+const REPEAT_LONG: &str = "cargo test -p node-core --profile ci --test simulation -- --nocapture simulation_keeps_the_rules_over_long_histories";
+
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty());
     text.map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
@@ -89,6 +95,33 @@ fn simulation_keeps_the_rules() {
     }
     assert!(failures.is_empty(), "{} of {seeds} seeds broke a rule", failures.len());
     assert_eq!(counts.missing(), Vec::<&str>::new(), "these never happened");
+}
+
+/// Troubles one after the other: what one of them leaves behind meets the next.
+#[test]
+fn simulation_keeps_the_rules_over_long_histories() {
+    let run = |seed| World::new(seed, Plan::long(&mut dice(seed)), Faults::default()).run();
+    if let Some(seed) = number("ALTHING_SIM_LONG_SEED") {
+        let ending = run(seed);
+        println!("long seed {seed}: {:#?}\n{}", Plan::long(&mut dice(seed)), ending.counts.report());
+        assert_eq!(ending.violation, None, "long seed {seed}");
+        return;
+    }
+    let counts = Mutex::new(Counts::default());
+    let failures = Mutex::new(BTreeMap::new());
+    on_all_cores(0..LONG_SEEDS, |seed| {
+        let ending = run(seed);
+        counts.lock().unwrap().merge(&ending.counts);
+        if let Some(violation) = ending.violation {
+            failures.lock().unwrap().insert(seed, violation);
+        }
+    });
+    println!("{LONG_SEEDS} long seeds\n{}", counts.into_inner().unwrap().report());
+    let failures = failures.into_inner().unwrap();
+    for (seed, violation) in &failures {
+        println!("long seed {seed}: {violation:?}\n  ALTHING_SIM_LONG_SEED={seed} {}", REPEAT_LONG);
+    }
+    assert!(failures.is_empty(), "{} of {LONG_SEEDS} long seeds broke a rule", failures.len());
 }
 
 /// A seed in which a voter that was cut off executes the last block before a recovery only when it is back.

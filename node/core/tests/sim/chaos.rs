@@ -12,7 +12,7 @@ use node_core::{
 use super::{
     checks::Violation,
     people,
-    plan::{Action, OldProcess},
+    plan::{Action, OldProcess, Plan, Weather},
     process::Start,
     volume::Volume,
     world::{Event, World},
@@ -144,6 +144,11 @@ impl World {
                 }
             }
             Action::Rejoin => self.blocked.clear(),
+            Action::Weather(weather) => self.set_weather(weather),
+            Action::Calm => {
+                self.blocked.clear();
+                self.processes.iter_mut().for_each(|process| process.silent = false);
+            }
             Action::LoseVolume(node) => self.lose_volume(node),
             Action::RememberVolume(node) => self.remember_volume(node),
             Action::RollBack(node) => self.roll_back(node),
@@ -169,6 +174,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn set_weather(&mut self, weather: Weather) {
+        let Weather { loss, withhold, duplicate, delay_ms, crash } = weather;
+        self.plan = Plan { loss, withhold, duplicate, delay_ms, crash, ..self.plan.clone() };
     }
 
     /// Nodes that cannot be heard by the others; one way only, or both.

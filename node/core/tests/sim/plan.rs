@@ -40,6 +40,10 @@ pub enum Action {
         old: OldProcess,
     },
     Silence(u64),
+    /// From here on messages are lost and processes crash like this.
+    Weather(Weather),
+    /// Everybody hears everybody, and nobody is silent any more.
+    Calm,
     Corrupt(u64),
     Join(u64),
 }
@@ -49,6 +53,16 @@ pub enum Action {
 pub enum OldProcess {
     Alive,
     Dead,
+}
+
+/// How often what goes wrong. Probabilities are parts of a million, as in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub loss: u64,
+    pub withhold: u64,
+    pub duplicate: u64,
+    pub delay_ms: (u64, u64),
+    pub crash: u64,
 }
 
 /// The plan of one history. Probabilities are parts of a million.
@@ -84,6 +98,11 @@ pub struct Plan {
     /// Not every voter need sign in the end.
     pub sessions_excused: bool,
 }
+
+/// How long trouble lasts in a long history, milliseconds.
+const LONG_MS: u64 = 75_000;
+/// A rotation takes five seconds of patience, ten blocks for objections and three more.
+const LONG_PAUSE_MS: u64 = 12_000;
 
 pub const SCENARIOS: u64 = 19;
 
@@ -343,6 +362,45 @@ impl Plan {
         plan.actions.push((at, Action::RememberVolume(node)));
         plan.actions.push((at + dice.between(0, 2_500), Action::RollBack(node)));
         plan.chaos_ms = 9_000;
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    fn weather(&self) -> Weather {
+        let Self { loss, withhold, duplicate, delay_ms, crash, .. } = *self;
+        Weather { loss, withhold, duplicate, delay_ms, crash }
+    }
+
+    /// Several kinds of trouble one after the other, for a time fifteen times as long as one takes. After each there is a
+    /// pause in which a voter gets a key again: no more may be without one than the chain stands.
+    pub fn long(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a long history", dice).equal();
+        let calm = plan.weather();
+        plan.governed = dice.below(2) == 0;
+        plan.powers_stay = true;
+        plan.always_same_boot = dice.below(3) == 0;
+        let mut at = 0;
+        while at < LONG_MS {
+            // Where governance replaces voters all the time, a lost volume may be one too many.
+            let part = match dice.below(if plan.governed { 6 } else { 9 }) {
+                0 => Self::lossy(dice),
+                1 => Self::crashes(dice),
+                2 => Self::partitions(dice),
+                3 => Self::silent_leaders(dice),
+                4 => Self::withheld_batches(dice),
+                5 => Self::everybody_restarts(dice),
+                6 => Self::lost_volume(dice),
+                7 => Self::copy_of_the_dead(dice),
+                _ => Self::rolled_back(dice),
+            };
+            plan.actions.push((at, Action::Weather(part.weather())));
+            plan.actions.extend(part.actions.into_iter().map(|(after, action)| (at + after, action)));
+            at += part.chaos_ms;
+            plan.actions.push((at, Action::Calm));
+            plan.actions.push((at, Action::Weather(calm)));
+            at += LONG_PAUSE_MS;
+        }
+        plan.chaos_ms = at;
         plan.goal_blocks = 20;
         plan
     }
