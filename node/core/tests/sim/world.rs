@@ -101,6 +101,10 @@ pub struct World {
     pub kept_volume: Option<Volume>,
     /// Where the chain stands until a recovery.
     pub standing: Option<Height>,
+    /// How often governance has looked whether all nodes hold the last block.
+    pub recover_looks: u64,
+    /// Only nodes that nobody can reach have the last block: the history ends here.
+    pub out_of_reach: bool,
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
@@ -138,6 +142,8 @@ impl World {
             rotations: BTreeMap::new(),
             kept_volume: None,
             standing: None,
+            recover_looks: 0,
+            out_of_reach: false,
             goal: None,
             names: 0,
             plan,
@@ -189,7 +195,7 @@ impl World {
             }
             self.now = at;
             self.happen(event)?;
-            if self.healed && self.goal_reached() {
+            if self.out_of_reach || (self.healed && self.goal_reached()) {
                 return Ok(());
             }
         }
