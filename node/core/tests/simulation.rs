@@ -288,6 +288,15 @@ fn simulation_notices_a_tripwire_that_is_ignored() {
 }
 
 #[test]
+fn simulation_notices_a_forged_set_that_a_light_client_believes() {
+    caught(
+        Faults::default(),
+        |seed| Plan { forgers: 3, ..Plan::silent_leaders(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::ForgedSetBelieved(_)),
+    );
+}
+
+#[test]
 fn simulation_notices_objections_that_are_ignored() {
     let ledger = LedgerFaults { objections_ignored: true, ..LedgerFaults::default() };
     caught_in(

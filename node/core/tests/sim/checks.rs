@@ -43,6 +43,10 @@ pub enum Violation {
     VotersDiffer(Height),
     /// A block became final while more voters were silent than may fail.
     MovedWithoutQuorum(Height),
+    /// A light client was led to voters that the chain never named.
+    ForgedSetBelieved(Height),
+    /// A light client did not believe the real chain.
+    LightClientRefused(Height, String),
     /// A rotation that only the identity signed took the key of a voter that could have objected all the time.
     Displaced(Height),
     /// A node that accepted a recovery signed for the incarnation that ends.
@@ -116,6 +120,16 @@ impl Checks {
 
     pub fn key_made(&mut self, identity: Identity, key: SessionKey) {
         self.keys.entry(identity).or_default().push(key);
+    }
+
+    /// Somebody has this block already.
+    pub fn is_final(&self, height: Height) -> bool {
+        self.final_blocks.contains_key(&height)
+    }
+
+    /// The voters of a height and of the next, if they are decided.
+    pub fn voters_around(&self, height: Height) -> Option<(&VoterSet, &VoterSet)> {
+        Some((self.sets.get(&height)?, self.sets.get(&height.next())?))
     }
 
     /// A recovery was approved.

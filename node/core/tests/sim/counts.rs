@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 50] = [
+pub const REQUIRED: [&str; 53] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -22,6 +22,9 @@ pub const REQUIRED: [&str; 50] = [
     "tripwires touched",
     "volumes rolled back",
     "grants that come late",
+    "heights that a light client jumped to",
+    "jumps that a light client refused",
+    "forged sets shown to a light client",
     "decisions without a grant",
     "decisions with a stale grant",
     "volumes lost",

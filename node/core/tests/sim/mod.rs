@@ -9,6 +9,7 @@ pub mod clearing;
 pub mod contested;
 pub mod counts;
 pub mod dice;
+pub mod light;
 pub mod members;
 pub mod people;
 pub mod perform;

@@ -176,9 +176,17 @@ impl World {
     fn commit(&mut self, process: usize, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Violation> {
         let volume = &mut self.volumes[self.processes[process].volume];
         let tip = Height::new(volume.blocks.len() as u64);
+        let height = block.header().height;
+        let first = !self.checks.is_final(height);
         let checked = self.checks.on_commit(tip, block.header(), &certificate);
-        volume.blocks.push(CertifiedBlock { block: block.as_ref().clone(), certificate });
-        checked
+        let certified = CertifiedBlock { block: block.as_ref().clone(), certificate };
+        volume.blocks.push(certified.clone());
+        checked?;
+        // A recovery begins another incarnation, from which a light client starts anew.
+        match self.checks.voters_around(height).filter(|_| first && !self.checks.is_recovered()) {
+            Some(sets) => self.light.on_final(&certified, sets, &mut self.counts),
+            None => Ok(()),
+        }
     }
 
     /// A batch has reached the disk.

@@ -88,6 +88,9 @@ pub struct Plan {
     pub abstains_for_good: bool,
     /// Keys are taken over whatever the tripwire says: for a test that shows why it must be heard.
     pub tripwire_ignored: bool,
+    /// How many voters forge together what a light client is shown; more than may fail only in a test that proves that it is
+    /// noticed.
+    pub forgers: u64,
     pub actions: Vec<(u64, Action)>,
     /// When everything is well again.
     pub chaos_ms: u64,
@@ -140,6 +143,7 @@ impl Plan {
             powers_stay: false,
             abstains_for_good: false,
             tripwire_ignored: false,
+            forgers: 1,
             actions: Vec::new(),
             chaos_ms: 5_000,
             goal_blocks: 6,

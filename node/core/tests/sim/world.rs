@@ -19,6 +19,7 @@ use super::{
     clearing::Shown,
     counts::Counts,
     dice::Dice,
+    light::Skipping,
     members::Governor,
     people,
     plan::{Action, Plan},
@@ -90,6 +91,7 @@ pub struct World {
     faults: Faults,
     pub ledger_faults: LedgerFaults,
     pub governor: Governor,
+    pub light: Skipping,
     events: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     last_delivery: BTreeMap<(usize, usize), u64>,
@@ -120,6 +122,7 @@ pub struct Ending {
 impl World {
     pub fn new(seed: u64, plan: Plan, faults: Faults) -> Self {
         let genesis = people::genesis(&plan.powers);
+        let light = Skipping::new(seed, &genesis, plan.forgers);
         let mut world = Self {
             now: people::GENESIS_MS,
             dice: Dice::new(seed),
@@ -134,6 +137,7 @@ impl World {
             faults,
             ledger_faults: LedgerFaults::default(),
             governor: Governor::default(),
+            light,
             events: BTreeMap::new(),
             sequence: 0,
             last_delivery: BTreeMap::new(),
