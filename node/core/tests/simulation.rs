@@ -31,7 +31,8 @@ const SEEDS: u64 = 1_000;
 const LONG_SEEDS: u64 = 50;
 
 /// Repeats one long history.
-const REPEAT_LONG: &str = "cargo test -p node-core --profile ci --test simulation -- --nocapture simulation_keeps_the_rules_over_long_histories";
+const REPEAT_LONG: &str =
+    "cargo test -p node-core --profile ci --test simulation -- --nocapture simulation_stands_long_histories";
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty());
@@ -99,7 +100,7 @@ fn simulation_keeps_the_rules() {
 
 /// Troubles one after the other: what one of them leaves behind meets the next.
 #[test]
-fn simulation_keeps_the_rules_over_long_histories() {
+fn simulation_stands_long_histories() {
     let run = |seed| World::new(seed, Plan::long(&mut dice(seed)), Faults::default()).run();
     if let Some(seed) = number("ALTHING_SIM_LONG_SEED") {
         let ending = run(seed);
