@@ -125,6 +125,30 @@ fn simulation_stands_long_histories() {
     assert!(failures.is_empty(), "{} of {LONG_SEEDS} long seeds broke a rule", failures.len());
 }
 
+/// A voter that was away takes a state that the chain proves, whoever of its peers lies, and signs on with its old key.
+#[test]
+fn simulation_takes_only_states_that_the_chain_proves() {
+    let counts = Mutex::new(Counts::default());
+    on_all_cores(0..40, |seed| {
+        let ending = World::new(seed, Plan::absence(&mut dice(seed)), Faults::default()).run();
+        assert_eq!(ending.violation, None, "seed {seed}");
+        counts.lock().unwrap().merge(&ending.counts);
+    });
+    let counts = counts.into_inner().unwrap();
+    for what in ["states taken from peers", "states refused", "lies about a state"] {
+        assert!(counts.of(what) > 0, "{what} never happened\n{}", counts.report());
+    }
+}
+
+#[test]
+fn simulation_notices_a_state_that_is_not_checked() {
+    caught(
+        Faults::default(),
+        |seed| Plan { manifest_ignored: true, ..Plan::absence(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::SyncedOtherVoters(_)),
+    );
+}
+
 /// A seed in which a voter that was cut off executes the last block before a recovery only when it is back.
 #[test]
 fn simulation_lets_those_who_return_execute_what_was_final_before_a_recovery() {

@@ -6,7 +6,7 @@ use node_core::{
     consensus::Input,
     crypto::{KeyPair, SigningBytes},
     session::{Owner, OwnerStatement, StartGrant, VolumeKind},
-    types::{Hash, PeerMessage, Proposal, ProposedHeader, TimeMs, UnsignedProposal, UnsignedVote, Vote},
+    types::{Hash, Height, PeerMessage, Proposal, ProposedHeader, TimeMs, UnsignedProposal, UnsignedVote, Vote},
 };
 
 use super::{
@@ -150,6 +150,9 @@ impl World {
                 self.processes.iter_mut().for_each(|process| process.silent = false);
             }
             Action::LoseVolume(node) => self.lose_volume(node),
+            Action::Leave(node) => self.leave(node),
+            Action::ComeBack => return self.come_back(),
+            Action::Unprune => self.volumes.iter_mut().for_each(|volume| volume.pruned_below = Height::ZERO),
             Action::RememberVolume(node) => self.remember_volume(node),
             Action::RollBack(node) => self.roll_back(node),
             Action::LoseMany { nodes, exiled } => self.lose_many(&nodes, exiled),

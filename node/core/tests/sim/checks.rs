@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::{
     crypto::{SigningBytes, verify, verify_certificate},
-    ledger::Outcome,
+    ledger::{Outcome, Snapshot},
     session::Slot,
     types::{
         BatchAcknowledgement, CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage,
@@ -43,6 +43,8 @@ pub enum Violation {
     VotersDiffer(Height),
     /// A block became final while more voters were silent than may fail.
     MovedWithoutQuorum(Height),
+    /// A state from peers names other voters than the blocks lead to.
+    SyncedOtherVoters(Height),
     /// A light client was led to voters that the chain never named.
     ForgedSetBelieved(Height),
     /// A light client did not believe the real chain.
@@ -209,6 +211,15 @@ impl Checks {
                 self.set_checks.on_decided(second, outcome)
             }
         }
+    }
+
+    /// A node begins with a state that it took from peers: all three sets must be those that the blocks lead to.
+    pub fn on_state(&self, state: &Snapshot) -> Result<(), Violation> {
+        let height = state.progress.height;
+        let PendingSets { first, second, third } = &state.sets;
+        let same = |distance, found| self.sets.get(&height.saturating_add(distance)) == Some(found);
+        let all = same(1, first) && same(2, second) && same(3, third);
+        if all { Ok(()) } else { Err(Violation::SyncedOtherVoters(height)) }
     }
 
     /// A node sends something: whatever it signs must be durable and never said otherwise.

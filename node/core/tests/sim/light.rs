@@ -35,6 +35,11 @@ impl Skipping {
         Self { client, dice, next: Height::new(1), shown: Vec::new(), forgers, incarnation }
     }
 
+    /// All final blocks with their voters, by height from 1.
+    pub fn shown(&self) -> &[LightBlock] {
+        &self.shown
+    }
+
     /// A block became final for the first time, with the voters of its height and the next.
     pub fn on_final(
         &mut self,

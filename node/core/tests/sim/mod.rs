@@ -3,6 +3,7 @@
 //! The engine, the signer, the ledger and the rules of clearance are the ones that run in production; clock, network,
 //! disk, operator and everything that goes wrong are made up from the seed. Checkers look at every effect.
 
+pub mod absence;
 pub mod chaos;
 pub mod checks;
 pub mod clearing;

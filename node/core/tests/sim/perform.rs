@@ -45,6 +45,11 @@ impl World {
             Effect::ResetLog { first, .. } => self.volumes[volume].reset_log(first),
             Effect::Broadcast(message) => self.broadcast(process, &message)?,
             Effect::Send { to, message } => self.send_to(process, to, &message)?,
+            Effect::SendBlocks { to, first, .. } if first < self.volumes[volume].pruned_below => {
+                self.counts.add("blocks that are pruned", 1);
+                let first = self.volumes[volume].pruned_below;
+                self.send_to(process, to, &Arc::new(PeerMessage::BlocksPruned { first }))?;
+            }
             Effect::SendBlocks { to, first, count } => {
                 let skip = usize::try_from(first.get() - 1).unwrap();
                 let blocks: Vec<CertifiedBlock> =

@@ -21,6 +21,11 @@ pub enum Action {
     Storm,
     Rejoin,
     LoseVolume(u64),
+    /// A node goes away, and is back when the others have pruned the blocks that it misses.
+    Leave(u64),
+    ComeBack,
+    /// Old blocks can be had again, for nodes that are new.
+    Unprune,
     /// Keeps what a volume holds, to roll it back to that.
     RememberVolume(u64),
     RollBack(u64),
@@ -88,6 +93,8 @@ pub struct Plan {
     pub abstains_for_good: bool,
     /// Keys are taken over whatever the tripwire says: for a test that shows why it must be heard.
     pub tripwire_ignored: bool,
+    /// A state of peers is taken whatever the manifest says: for a test that shows why it must be checked.
+    pub manifest_ignored: bool,
     /// How many voters forge together what a light client is shown; more than may fail only in a test that proves that it is
     /// noticed.
     pub forgers: u64,
@@ -143,6 +150,7 @@ impl Plan {
             powers_stay: false,
             abstains_for_good: false,
             tripwire_ignored: false,
+            manifest_ignored: false,
             forgers: 1,
             actions: Vec::new(),
             chaos_ms: 5_000,
@@ -366,6 +374,20 @@ impl Plan {
         plan.actions.push((at, Action::RememberVolume(node)));
         plan.actions.push((at + dice.between(0, 2_500), Action::RollBack(node)));
         plan.chaos_ms = 9_000;
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    /// A voter misses so many blocks, under governance, that it has to take a state.
+    pub fn absence(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a node is away for long", dice).equal();
+        plan.governed = dice.below(2) == 0;
+        plan.powers_stay = true;
+        let at = dice.between(500, 2_500);
+        plan.actions.push((at, Action::Leave(dice.below(plan.powers.len() as u64))));
+        plan.actions.push((at + dice.between(4_000, 6_000), Action::ComeBack));
+        plan.chaos_ms = 12_000;
+        plan.actions.push((plan.chaos_ms - 1, Action::Unprune));
         plan.goal_blocks = 20;
         plan
     }

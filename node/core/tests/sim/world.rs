@@ -99,6 +99,8 @@ pub struct World {
     trace: Option<Hasher>,
     /// When each rotation that only an identity signed was first executed, by its key.
     pub rotations: BTreeMap<SessionKey, u64>,
+    /// A node that is away, and its volume.
+    pub absent: Option<(u64, usize)>,
     /// What a volume held some time ago.
     pub kept_volume: Option<Volume>,
     /// Where the chain stands until a recovery.
@@ -145,6 +147,7 @@ impl World {
             trace: None,
             rotations: BTreeMap::new(),
             kept_volume: None,
+            absent: None,
             standing: None,
             recover_looks: 0,
             out_of_reach: false,
