@@ -67,7 +67,7 @@ bench-gateway: ## what the gateway adds to calls, and batches a second, into tar
 
 .PHONY: sim
 sim: ## the consensus simulator; SEEDS=n runs n worlds, without it 1,000
-	@ALTHING_SIM_SEEDS="$(SEEDS)" tools/test simulation
+	@$(if $(SEEDS),ALTHING_SIM_SEEDS="$(SEEDS)") tools/test simulation
 
 .PHONY: faults
 faults: preflight ## faults between operator and API server: every stop, a sample of the rest; CASE=name runs some

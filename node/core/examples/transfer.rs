@@ -25,7 +25,7 @@ fn main() -> Result<(), Failure> {
 
     let transaction = transfer(&genesis, &alice, &bob, 250)?;
     let mut mempool = Mempool::new(Limits::default(), genesis.incarnation(), Height::ZERO);
-    mempool.add(verify_transaction(transaction)?, Some(Nonce::ZERO))?;
+    mempool.add(verify_transaction(transaction)?)?;
 
     let block = first_block(&genesis, &mut mempool)?;
     println!("block 1      {}", block.hash());

@@ -27,8 +27,16 @@ use sim::{
 /// How many seeds run by default.
 const SEEDS: u64 = 1_000;
 
+/// How many long histories run.
+const LONG_SEEDS: u64 = 50;
+
+/// Repeats one long history.
+const REPEAT_LONG: &str =
+    "cargo test -p node-core --profile ci --test simulation -- --nocapture simulation_stands_long_histories";
+
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty());
+    text.map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} must be a number")))
 }
 
 fn repeat(seed: u64) -> String {
@@ -90,10 +98,64 @@ fn simulation_keeps_the_rules() {
     assert_eq!(counts.missing(), Vec::<&str>::new(), "these never happened");
 }
 
+/// Troubles one after the other: what one of them leaves behind meets the next.
+#[test]
+fn simulation_stands_long_histories() {
+    let run = |seed| World::new(seed, Plan::long(&mut dice(seed)), Faults::default()).run();
+    if let Some(seed) = number("ALTHING_SIM_LONG_SEED") {
+        let ending = run(seed);
+        println!("long seed {seed}: {:#?}\n{}", Plan::long(&mut dice(seed)), ending.counts.report());
+        assert_eq!(ending.violation, None, "long seed {seed}");
+        return;
+    }
+    let counts = Mutex::new(Counts::default());
+    let failures = Mutex::new(BTreeMap::new());
+    on_all_cores(0..LONG_SEEDS, |seed| {
+        let ending = run(seed);
+        counts.lock().unwrap().merge(&ending.counts);
+        if let Some(violation) = ending.violation {
+            failures.lock().unwrap().insert(seed, violation);
+        }
+    });
+    println!("{LONG_SEEDS} long seeds\n{}", counts.into_inner().unwrap().report());
+    let failures = failures.into_inner().unwrap();
+    for (seed, violation) in &failures {
+        println!("long seed {seed}: {violation:?}\n  ALTHING_SIM_LONG_SEED={seed} {}", REPEAT_LONG);
+    }
+    assert!(failures.is_empty(), "{} of {LONG_SEEDS} long seeds broke a rule", failures.len());
+}
+
+/// A voter that was away takes a state that the chain proves, whoever of its peers lies, and signs on with its old key.
+#[test]
+fn simulation_takes_only_states_that_the_chain_proves() {
+    let counts = Mutex::new(Counts::default());
+    on_all_cores(0..40, |seed| {
+        let ending = World::new(seed, Plan::absence(&mut dice(seed)), Faults::default()).run();
+        assert_eq!(ending.violation, None, "seed {seed}");
+        counts.lock().unwrap().merge(&ending.counts);
+    });
+    let counts = counts.into_inner().unwrap();
+    for what in ["states taken from peers", "states refused", "lies about a state"] {
+        assert!(counts.of(what) > 0, "{what} never happened\n{}", counts.report());
+    }
+}
+
+#[test]
+fn simulation_notices_a_state_that_is_not_checked() {
+    caught(
+        Faults::default(),
+        |seed| Plan { manifest_ignored: true, ..Plan::absence(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::SyncedOtherVoters(_)),
+    );
+}
+
 /// A seed in which a voter that was cut off executes the last block before a recovery only when it is back.
 #[test]
 fn simulation_lets_those_who_return_execute_what_was_final_before_a_recovery() {
-    assert_eq!(run(4768).violation, None, "{}", repeat(4768));
+    let plan = Plan { delay_ms: (1, 200), ..Plan::recovery(&mut dice(59)) };
+    let ending = World::new(59, plan, Faults::default()).run();
+    assert_eq!(ending.violation, None);
+    assert!(ending.counts.of("blocks executed after a recovery that stands on them") > 0, "nobody came late");
 }
 
 #[test]
@@ -238,6 +300,35 @@ fn simulation_notices_a_session_key_that_comes_back() {
         ledger,
         |seed| Plan::members_change(&mut dice(seed)),
         |violation| matches!(violation, Violation::KeyCameBack(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_tripwire_that_is_ignored() {
+    caught(
+        Faults::default(),
+        |seed| Plan { tripwire_ignored: true, always_same_boot: true, ..Plan::rolled_back(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::Equivocation(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_forged_set_that_a_light_client_believes() {
+    caught(
+        Faults::default(),
+        |seed| Plan { forgers: 3, ..Plan::silent_leaders(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::ForgedSetBelieved(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_objections_that_are_ignored() {
+    let ledger = LedgerFaults { objections_ignored: true, ..LedgerFaults::default() };
+    caught_in(
+        Faults::default(),
+        ledger,
+        |seed| Plan::copy_beside_the_living(&mut dice(seed)),
+        |violation| matches!(violation, Violation::Displaced(_)),
     );
 }
 

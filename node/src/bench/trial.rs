@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use node_core::types::Height;
+use node_core::{mempool::TRANSFER_VALIDITY_BLOCKS_MAX, types::Height};
 use serde::Serialize;
 use tokio::{
     sync::watch,
@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often a line says how it goes.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Blocks after which a transaction of the corpus expires.
-const VALID_BLOCKS: u64 = 1_000_000;
+const VALID_BLOCKS: u64 = TRANSFER_VALIDITY_BLOCKS_MAX;
 
 /// What every trial of a measurement has in common.
 #[derive(Debug)]

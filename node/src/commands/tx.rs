@@ -14,6 +14,7 @@ use node_api::{
 };
 use node_core::{
     crypto::KeyPair,
+    mempool::TRANSFER_VALIDITY_BLOCKS_MAX,
     types::{AccountId, Amount, Height, Incarnation, Nonce, Transaction, TransactionId},
 };
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ struct Send {
     #[arg(long)]
     nonce: Option<u64>,
     /// Blocks for which a transfer stays valid.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=TRANSFER_VALIDITY_BLOCKS_MAX))]
     valid_for: u64,
     /// What to wait for.
     #[arg(long, value_enum, default_value_t)]

@@ -124,9 +124,9 @@ pub fn wanted(wait: proto::Wait) -> Wanted {
 pub fn code_of(error: &SubmitError) -> Code {
     match error {
         SubmitError::NotRunning => Code::Unavailable,
-        SubmitError::Full | SubmitError::Overloaded | SubmitError::Refused(Refusal::Full | Refusal::SenderFull) => {
-            Code::ResourceExhausted
-        }
+        SubmitError::Full
+        | SubmitError::Overloaded
+        | SubmitError::Refused(Refusal::Full | Refusal::SenderFull | Refusal::Evicted) => Code::ResourceExhausted,
         SubmitError::BadSignature | SubmitError::Refused(Refusal::WrongIncarnation) => Code::InvalidArgument,
         SubmitError::Expired { .. } | SubmitError::Refused(_) => Code::FailedPrecondition,
     }

@@ -11,7 +11,7 @@ use node_core::{
     consensus::{Alarm, Effect, Engine, EngineStatus, Input, Origin, TimerId},
     crypto::VerifiedTransaction,
     mempool::Refusal,
-    session::{ClearedKey, NotCleared, TripwireQuestion},
+    session::{ClearedKey, NewestVote, NotCleared, Question, TripwireQuestion},
     types::{CeremonyNonce, Genesis, Height, Identity, PeerMessage, SessionKey, TransactionId, UnsignedProposal},
 };
 use tokio::{sync::watch, time::Instant};
@@ -21,7 +21,7 @@ use super::{
     batch_storage::Stored,
     health::Turn,
     perform::{PerformError, Performer},
-    question::{Known, NewestVote, Question},
+    question::Asked,
     receipts::{Fate, final_to_proto},
     report::{self, RunningFacts},
     serving::StateServer,
@@ -60,7 +60,7 @@ pub struct Running {
     /// How many blocks are kept at least; all if there is no number.
     pub keep_blocks: Option<u64>,
     /// The question that is being asked about a key of this volume.
-    pub question: Option<Question>,
+    pub question: Option<Asked>,
     /// Why a key of this volume is not used.
     pub not_cleared: Option<NotCleared>,
     /// Why the node has stopped for good.
@@ -98,7 +98,9 @@ impl Running {
         match event {
             Event::Changed(peer) => self.on_changed(peer),
             Event::Transactions { from, transactions } => {
-                self.step(Input::Submitted { origin: Origin::Peer(from), transactions }).map(|_| ())
+                let outcome = self.step(Input::Submitted { origin: Origin::Peer(from), transactions })?;
+                self.tell_refused(&outcome.refused);
+                Ok(())
             }
             Event::Batch { from, batch } => self.step(Input::Batch { from, batch }).map(|_| ()),
             Event::Message { from, message } => self.on_message(from, *message),
@@ -206,13 +208,9 @@ impl Running {
                 Wanted::Durable | Wanted::Final => receipts.wait(&id, ticket),
             }
         }
-        let refused: BTreeMap<_, _> = self.submit(transactions)?.into_iter().collect();
-        for (id, reason) in &refused {
-            // The same bytes again are harmless.
-            if *reason != Refusal::Known {
-                self.performer.receipts.on_refused(id, SubmitError::Refused(*reason));
-            }
-        }
+        let refused = self.submit(transactions)?;
+        self.tell_refused(&refused);
+        let refused: BTreeMap<_, _> = refused.into_iter().collect();
         for (id, ticket) in accepted {
             ticket.answer(match refused.get(&id) {
                 None | Some(Refusal::Known) => Answer::Accepted,
@@ -285,6 +283,14 @@ impl Running {
         }
         let outcome = self.step(Input::Submitted { origin: Origin::Client, transactions })?;
         Ok(outcome.refused)
+    }
+
+    /// Answers those who wait for transactions that the mempool did not take, or that had to give way to others.
+    fn tell_refused(&mut self, refused: &[(TransactionId, Refusal)]) {
+        // The same bytes again are harmless.
+        for (id, reason) in refused.iter().filter(|(_, reason)| *reason != Refusal::Known) {
+            self.performer.receipts.on_refused(id, SubmitError::Refused(*reason));
+        }
     }
 
     /// Who votes and who will is whose peer records count.
@@ -389,13 +395,7 @@ impl Running {
             self.question = self.ask(key);
         }
         let Some(question) = &mut self.question else { return Ok(()) };
-        let result = question.result(&Known {
-            record: self.engine.signing_record(),
-            tip: status.tip,
-            synced: status.synced,
-            view: &self.view,
-            now: Instant::now(),
-        });
+        let result = question.result(&self.engine, &self.view);
         let request = question.request();
         let sessions = &mut self.performer.sessions;
         let cleared = match sessions.ask_again(&key, &result) {
@@ -422,11 +422,12 @@ impl Running {
     /// this very voter, if another one has died meanwhile.
     fn abstains_too_long(&self, key: &SessionKey, status: &EngineStatus) -> bool {
         let abstains = |cleared: &ClearedKey| cleared.nothing_up_to() > status.tip;
-        let stands_still = self.view.executed_at.elapsed() > STANDING_MIN.max(2 * Question::settle(&self.genesis));
+        let settle = Duration::from_millis(Question::settle_ms(self.engine.parameters()));
+        let stands_still = self.view.executed_at.elapsed() > STANDING_MIN.max(settle);
         stands_still && self.performer.sessions.cleared_key(key).is_some_and(abstains)
     }
 
-    fn ask(&self, session_key: SessionKey) -> Option<Question> {
+    fn ask(&self, session_key: SessionKey) -> Option<Asked> {
         let question = TripwireQuestion {
             nonce: CeremonyNonce::new(rand::random()),
             incarnation: self.view.incarnation,
@@ -434,7 +435,7 @@ impl Running {
             session_key,
             voters: self.view.next_voters()?.clone(),
         };
-        Some(Question::new(question, &self.genesis))
+        Some(Asked::new(question))
     }
 
     /// One input, and every input that follows from its effects at once.

@@ -23,6 +23,7 @@ use node_api::{
 };
 use node_core::{
     codec::Encode,
+    mempool::TRANSFER_VALIDITY_BLOCKS_MAX,
     types::{Amount, Height, Incarnation, Nonce, ParametersDraft, Transaction},
 };
 use serde_json::Value;
@@ -203,7 +204,7 @@ impl Network {
         let terms = TransferTerms {
             incarnation: self.incarnation,
             nonce: Nonce::new(nonce),
-            valid_until: Height::new(u64::MAX / 2),
+            valid_until: Height::new(TRANSFER_VALIDITY_BLOCKS_MAX),
             to: accounts::account(account + 1),
             amount: Amount::new(7),
         };

@@ -29,7 +29,10 @@ use node_api::{
     tls::{Expected, TcpDialer, TlsDialer, TlsStore},
     transactions::{TransferTerms, transfer},
 };
-use node_core::types::{Amount, Genesis, Height, Incarnation, Nonce, ParametersDraft, TransactionId};
+use node_core::{
+    mempool::TRANSFER_VALIDITY_BLOCKS_MAX,
+    types::{Amount, Genesis, Height, Incarnation, Nonce, ParametersDraft, TransactionId},
+};
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -138,7 +141,7 @@ impl Network {
         let terms = TransferTerms {
             incarnation: self.incarnation,
             nonce: Nonce::new(nonce),
-            valid_until: Height::new(u64::MAX / 2),
+            valid_until: Height::new(TRANSFER_VALIDITY_BLOCKS_MAX),
             to: accounts::account(account + 1),
             amount: Amount::new(7),
         };

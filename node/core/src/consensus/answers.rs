@@ -18,7 +18,7 @@ use super::{
     faults::Faults,
     log::{HeightLog, LogEntry, LoggedValue},
     outbox::Outbox,
-    timers::{TimeoutKind, TimerId},
+    timers::{FirstProposer, TimeoutKind, TimerId},
 };
 use crate::{
     crypto::{verify_proposal, verify_vote},
@@ -42,6 +42,8 @@ pub struct Answers<'a> {
     pub incarnation: Incarnation,
     /// Timeouts.
     pub parameters: &'a Parameters,
+    /// What is known of the proposer of round 0.
+    pub first_proposer: FirstProposer,
     /// Signs, or refuses.
     pub signer: &'a mut Signer,
     /// The log of the height.
@@ -180,7 +182,8 @@ impl Answers<'_> {
             && let TimerId::Consensus { kind, round, .. } = id
         {
             timers.insert(id);
-            self.out.push(Effect::SetTimer { id, after_ms: kind.wait_ms(self.parameters, round) });
+            let after_ms = kind.wait_ms(self.parameters, round, self.first_proposer);
+            self.out.push(Effect::SetTimer { id, after_ms });
         }
     }
 

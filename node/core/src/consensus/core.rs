@@ -10,9 +10,9 @@ use malachite::{CommitCertificate as CoreCertificate, ThresholdParam, VoteExtens
 use super::{
     answers::Answers,
     context::{self, Chain},
-    timers::TimerId,
+    timers::{TimeoutKind, TimerId},
 };
-use crate::types::{Height, Identity, Round, VoterSet};
+use crate::types::{Height, Identity, Power, Round, VoteKind, VoterSet};
 
 /// How many inputs of later heights the protocol may keep. None ever reach it: the gate keeps them, verified.
 const QUEUE_CAPACITY: usize = 16;
@@ -88,6 +88,20 @@ impl Core {
     /// The round it is in.
     pub fn round(&self) -> Round {
         context::round_of(self.state.round())
+    }
+
+    /// The timer that still runs in a round which cannot decide any more: more than two thirds of the power have
+    /// precommitted nothing, so nobody gains by waiting for the others.
+    pub fn futile_timer(&self) -> Option<TimerId> {
+        let id = TimerId::Consensus { height: self.height, round: self.round(), kind: TimeoutKind::Precommit };
+        if !self.timers.contains(&id) {
+            return None;
+        }
+        let received = self.state.driver.votes().per_round(self.state.round())?.received_votes();
+        let nothing = received.iter().map(|signed| signed.message.unsigned());
+        let nothing = nothing.filter(|vote| vote.kind == VoteKind::Precommit && vote.value.is_none());
+        let power = nothing.filter_map(|vote| self.voters.get(&vote.voter)).map(|entry| entry.power.get()).sum();
+        (Power::new(power) >= self.voters.quorum()).then_some(id)
     }
 
     /// Whether it signs.

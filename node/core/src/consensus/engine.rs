@@ -23,8 +23,8 @@ use crate::{
     session::{ClearedKey, Signer, SigningRecord},
     sync::BlockSync,
     types::{
-        CommitCertificate, Epoch, Hash, Header, Height, Identity, Incarnation, PeerMessage, ProposedHeader, SessionKey,
-        VoterSet,
+        CommitCertificate, Epoch, Hash, Header, Height, Identity, Incarnation, Parameters, PeerMessage, ProposedHeader,
+        SessionKey, VoterSet,
     },
 };
 
@@ -69,6 +69,8 @@ pub struct Engine {
     pub(super) height_started_ms: u64,
     /// When the last block became final here.
     pub(super) committed_ms: Option<u64>,
+    /// How often a round ended without its timeout.
+    pub(super) rounds_ended_early: u64,
     /// [`Input::Start`] came.
     pub(super) started: bool,
     /// The pace of an idle chain allows the next height.
@@ -104,6 +106,8 @@ pub struct EngineStatus {
     pub executed: Height,
     /// The round of the current height.
     pub round: u32,
+    /// How many rounds this process ended before their timeout, because a quorum had precommitted nothing.
+    pub rounds_ended_early: u64,
     /// No more than `f` power is known to be ahead by more than one height.
     pub synced: bool,
     /// It signs at the current height.
@@ -198,6 +202,7 @@ impl Engine {
             now_ms: 0,
             height_started_ms: 0,
             committed_ms: None,
+            rounds_ended_early: 0,
             started: false,
             due: true,
             paced: true,
@@ -285,6 +290,7 @@ impl Engine {
             tip_time_ms: self.chain.tip_time().get(),
             executed: self.chain.executed(),
             round: self.core.as_ref().map_or(0, |core| core.round().get()),
+            rounds_ended_early: self.rounds_ended_early,
             synced: self.is_synced(),
             signing: self.may_sign(next),
             session_key: entry.map(|entry| entry.session_key),
@@ -298,6 +304,12 @@ impl Engine {
     #[must_use]
     pub fn signing_record(&self) -> &SigningRecord {
         self.signer.record()
+    }
+
+    /// The parameters in force at the height that is being decided.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        self.chain.parameters()
     }
 
     /// The voters of a height, if they are decided and not yet forgotten.

@@ -1,6 +1,6 @@
 //! The gate before the protocol: verifies what comes from peers, and keeps within bounds what is early.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     chain::{ChainView, KEPT_HEIGHTS},
@@ -145,6 +145,11 @@ impl Gate {
     /// The verified votes of a height.
     pub fn votes(&self, height: Height) -> Vec<Vote> {
         self.seen.get(&height).into_iter().flat_map(BTreeMap::values).flatten().copied().collect()
+    }
+
+    /// Who voted at a height, as far as verified votes came.
+    pub fn voted(&self, height: Height) -> BTreeSet<Identity> {
+        self.seen.get(&height).into_iter().flat_map(BTreeMap::keys).map(|(voter, ..)| *voter).collect()
     }
 
     /// Keeps a message until the voters of its height are known.

@@ -185,16 +185,18 @@ impl Engine {
             let strange = matches!(body.payload, Payload::Governance(_))
                 && !self.chain.governance().authorises(verified.transaction());
             let added = match (&session, self.chain.newest_voters()) {
-                (Some(_), Some(voters)) => self.mempool.add_session(verified, voters),
+                (Some(_), Some(voters)) => self.mempool.add_session(verified, voters).map(|()| Vec::new()),
                 // Anybody could take the place of the governance's next nonce with it.
                 _ if strange => Err(Refusal::WouldFail(FailureReason::WrongSigners)),
-                _ if self.batches.has_room() => self.mempool.add(verified, None),
+                _ if self.batches.has_room() => self.mempool.add(verified),
                 _ => Err(Refusal::Full),
             };
             match added {
-                Ok(()) => {
+                Ok(evicted) => {
                     accepted.push(id);
                     sessions.extend(session);
+                    let gone = |id| Effect::Refused { id, reason: Refusal::Evicted };
+                    evicted.into_iter().map(gone).for_each(|effect| self.out.push(effect));
                 }
                 Err(reason) => self.out.push(Effect::Refused { id, reason }),
             }

@@ -12,8 +12,14 @@ use super::{
     core::{Core, CoreFailure, CoreMode, CoreOutcome},
     log::LogEntry,
     on_batch::assemble,
+    proposer::proposer_at,
+    timers::{FirstProposer, TimeoutKind},
 };
-use crate::types::{Block, Hash, Height, PeerMessage, Proposal, ProposedHeader, Signature, VoterSet};
+use crate::types::{Block, Hash, Height, PeerMessage, Proposal, ProposedHeader, Round, Signature, VoterSet};
+
+/// At how many heights in a row a proposer must have been silent to be waited for less: at one or two it may have been
+/// slow, or its votes late.
+const SILENT_HEIGHTS: u64 = 4;
 
 impl Engine {
     /// This process may sign at a height: the voters of the height name a key that is cleared, and nothing stands
@@ -159,6 +165,7 @@ impl Engine {
             signing_voters: self.signing_voters(height).unwrap_or_else(|| voters.clone()),
             incarnation: self.chain.incarnation_at(height),
             parameters: self.chain.parameters(),
+            first_proposer: self.first_proposer(height, voters),
             signer: &mut self.signer,
             log: &mut self.log,
             out: &mut self.out,
@@ -179,7 +186,35 @@ impl Engine {
             self.decide(&certificate);
         } else if let Some(failure) = failed {
             self.run_without_signing(failure);
+        } else {
+            self.end_futile_round();
         }
+    }
+
+    /// Where a quorum precommitted nothing the timeout elapses at once. It is logged as every timeout is, so a replay
+    /// ends the round at the same place.
+    fn end_futile_round(&mut self) {
+        let Some(core) = &mut self.core else { return };
+        let Some(timer) = core.futile_timer() else { return };
+        let round = core.round();
+        core.timers.remove(&timer);
+        self.rounds_ended_early += 1;
+        self.out.push(Effect::CancelTimer(timer));
+        self.drive(CoreInput::TimeoutElapsed(TimeoutKind::Precommit.for_core(round)), None);
+    }
+
+    /// The proposer of round 0 is silent if it was a voter at each of the last heights and no vote of it came for any of
+    /// them, while at each of them votes of another came.
+    fn first_proposer(&self, height: Height, voters: &VoterSet) -> FirstProposer {
+        let proposer = proposer_at(voters, height, Round::ZERO).identity;
+        let was_silent = |back: u64| {
+            let before = height.checked_sub(back)?;
+            let was_voter = self.chain.voters(before)?.get(&proposer).is_some();
+            let heard = self.gate.voted(before);
+            Some(was_voter && !heard.is_empty() && !heard.contains(&proposer))
+        };
+        let silent = proposer != self.identity && (1..=SILENT_HEIGHTS).all(|back| was_silent(back) == Some(true));
+        if silent { FirstProposer::Silent } else { FirstProposer::Expected }
     }
 
     /// The protocol was told that something is signed that is not, or contradicts itself: build it anew from the log and

@@ -1,5 +1,7 @@
 //! Rules of the engine that one small exchange can show; everything longer is for the simulator.
 
+mod rounds;
+
 use std::{fs, path::PathBuf, sync::Arc};
 
 use super::{

@@ -5,6 +5,18 @@ use arc_malachitebft_core_types as malachite;
 use super::context;
 use crate::types::{Height, Parameters, Round};
 
+/// How much of the propose timeout is waited for a proposer of round 0 that says nothing: one part of so many.
+const SILENT_PROPOSER_PART: u64 = 4;
+
+/// What is known of the proposer of round 0 when a height starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FirstProposer {
+    /// It may well propose.
+    Expected,
+    /// The others voted at the last heights, it did not.
+    Silent,
+}
+
 /// Names a timer. One that rings after its height or round has passed is ignored.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum TimerId {
@@ -69,8 +81,14 @@ impl TimeoutKind {
     }
 
     /// How long to wait in this round, milliseconds.
-    pub(super) fn wait_ms(self, parameters: &Parameters, round: Round) -> u64 {
+    ///
+    /// Where the first proposer is silent a part of the wait is enough: at worst a block that would have come late is
+    /// proposed again a round later, and from round 1 on every wait is whole, so that all voters meet in one of them.
+    pub(super) fn wait_ms(self, parameters: &Parameters, round: Round, first: FirstProposer) -> u64 {
         match self {
+            Self::Propose if round == Round::ZERO && first == FirstProposer::Silent => {
+                (parameters.propose_timeout.base_ms / SILENT_PROPOSER_PART).max(1)
+            }
             Self::Propose => parameters.propose_timeout.in_round_ms(round),
             Self::Prevote => parameters.prevote_timeout.in_round_ms(round),
             Self::Precommit => parameters.precommit_timeout.in_round_ms(round),

@@ -96,6 +96,8 @@ pub struct LedgerFaults {
     pub voter_bound_ignored: bool,
     /// A session key that has left may come back.
     pub used_keys_forgotten: bool,
+    /// An objection to a rotation voids nothing.
+    pub objections_ignored: bool,
 }
 
 /// Executes a decided block on the state of the height before. The signatures of its transactions were verified when

@@ -114,7 +114,8 @@ impl<'a> Rotations<'a> {
         match self.check_keep(body, keep) {
             Err(reason) => ReceiptStatus::Failed(reason),
             Ok(()) => {
-                self.pending.rotations.retain(|rotation| rotation.identity != keep.identity);
+                let voided = |identity| identity == keep.identity && !self.faults.objections_ignored;
+                self.pending.rotations.retain(|rotation| !voided(rotation.identity));
                 ReceiptStatus::Executed
             }
         }

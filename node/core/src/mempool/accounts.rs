@@ -1,8 +1,8 @@
 //! The lane of accounts: each sender's transactions in nonce order, all senders in order of arrival.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Filling, Fit, Refusal, Waiting};
+use super::{Filling, Fit, Refusal, Waiting, nonces::ExecutedNonces};
 use crate::types::{AccountId, Height, Nonce, TransactionBody, TransactionId};
 
 /// What waits of all accounts.
@@ -17,6 +17,14 @@ pub(super) struct AccountLane {
     expiries: BTreeSet<(Height, u64)>,
     next_arrival: u64,
     bytes: usize,
+    /// The senders of whom something waits behind a gap that no batch ever held, by how much.
+    gaps: BTreeSet<(usize, AccountId)>,
+    /// The arrivals of those that a batch has held: they were included too early. They are never dropped to make room.
+    deferred: HashSet<u64>,
+    /// So many of them are enough: see [`AccountLane::is_strict`].
+    deferred_max: usize,
+    /// What executed blocks say of accounts.
+    executed: ExecutedNonces,
 }
 
 /// What waits of one account.
@@ -30,14 +38,18 @@ struct Sender {
     /// Those that are in no batch and could go into none when that was tried, by arrival: looked at again when something
     /// about this sender changes, and not before, however many they are.
     behind_gap: BTreeMap<u64, Nonce>,
+    /// Those of the same kind that a batch has held before.
+    held_back: BTreeMap<u64, Nonce>,
 }
 
 impl Sender {
-    /// The nonce to begin with: the lowest that can still be executed, unless that one is held.
-    fn first(&self) -> Option<Nonce> {
+    /// The nonce to begin with: the lowest that can still be executed, unless that one is held. A strict lane takes none
+    /// of which it does not know that it is the next one.
+    fn first(&self, strict: bool) -> Option<Nonce> {
         let (first, _) = self.waiting.range(self.floor..).next()?;
         let held = self.held_from.is_some_and(|held| *first >= held);
-        if held { None } else { Some(*first) }
+        let ahead = strict && *first != self.floor;
+        if held || ahead { None } else { Some(*first) }
     }
 }
 
@@ -49,6 +61,7 @@ impl Sender {
         nonce: Nonce,
         unsealed: &BTreeMap<u64, (AccountId, Nonce)>,
         sealed: &BTreeSet<u64>,
+        strict: bool,
     ) -> Vec<(u64, &Waiting)> {
         let open = |nonce: Nonce| {
             let (arrival, waiting) = self.waiting.get(&nonce)?;
@@ -64,7 +77,7 @@ impl Sender {
         }
         let follows = lowest.checked_sub(1).is_some_and(|before| self.waiting.contains_key(&before));
         let held = self.held_from.is_some_and(|held| nonce >= held);
-        if held || nonce < self.floor || !(follows || self.first() == Some(lowest)) {
+        if held || nonce < self.floor || !(follows || self.first(strict) == Some(lowest)) {
             return Vec::new();
         }
         run.reverse();
@@ -72,7 +85,27 @@ impl Sender {
     }
 }
 
+/// Whether a batch has held a transaction before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Origin {
+    /// It comes for the first time.
+    Fresh,
+    /// It was included too early.
+    Deferred,
+}
+
 impl AccountLane {
+    /// An empty lane. From `deferred_max` deferred transactions on it is strict.
+    pub(super) fn new(deferred_max: usize, accounts_max: usize) -> Self {
+        Self { deferred_max, executed: ExecutedNonces::new(accounts_max), ..Self::default() }
+    }
+
+    /// So many transactions wait that were included too early that no more may become such: whose nonce is not known to be
+    /// the next one stays out of batches, and can be dropped.
+    fn is_strict(&self) -> bool {
+        self.deferred.len() >= self.deferred_max
+    }
+
     pub(super) fn len(&self) -> usize {
         self.arrivals.len()
     }
@@ -81,16 +114,15 @@ impl AccountLane {
         self.bytes
     }
 
-    pub(super) fn add(&mut self, waiting: Waiting, state: Option<Nonce>, sender_max: usize) -> Result<(), Refusal> {
-        let body = waiting.transaction.transaction().body();
-        let (account, nonce) = (body.sender, body.nonce);
-        let known = self.senders.get(&account);
-        let floor = known.map_or(Nonce::ZERO, |sender| sender.floor).max(state.unwrap_or_default());
+    /// Whether a transaction with this body may wait here.
+    pub(super) fn check(&self, body: &TransactionBody, sender_max: usize) -> Result<(), Refusal> {
+        let nonce = body.nonce;
+        let known = self.senders.get(&body.sender);
         let room = u64::try_from(sender_max).unwrap_or(u64::MAX);
-        if nonce < floor {
+        if nonce < self.floor_of(&body.sender) {
             return Err(Refusal::NonceUsed);
         }
-        if state.is_some() && nonce >= floor.saturating_add(room) {
+        if self.executed.of(&body.sender).is_some_and(|executed| nonce >= executed.saturating_add(room)) {
             return Err(Refusal::TooFarAhead);
         }
         if known.is_some_and(|sender| sender.waiting.contains_key(&nonce)) {
@@ -99,32 +131,82 @@ impl AccountLane {
         if known.is_some_and(|sender| sender.waiting.len() >= sender_max) {
             return Err(Refusal::SenderFull);
         }
-        self.insert(account, nonce, waiting);
-        self.on_nonce(&account, floor);
         Ok(())
     }
 
-    fn insert(&mut self, account: AccountId, nonce: Nonce, waiting: Waiting) -> &mut Sender {
+    /// Adds a transaction that may wait here.
+    pub(super) fn add(&mut self, waiting: Waiting) {
+        let body = waiting.transaction.transaction().body();
+        let (account, nonce) = (body.sender, body.nonce);
+        let floor = self.floor_of(&account);
+        self.insert(account, nonce, waiting, Origin::Fresh).floor = floor;
+    }
+
+    /// The account's nonce is at least this.
+    fn floor_of(&self, account: &AccountId) -> Nonce {
+        let known = self.senders.get(account).map(|sender| sender.floor);
+        known.max(self.executed.of(account)).unwrap_or_default()
+    }
+
+    /// Whether a transaction with this body could go into a batch as soon as it is here, as far as is known.
+    pub(super) fn could_go_on(&self, body: &TransactionBody) -> bool {
+        let Some(sender) = self.senders.get(&body.sender) else {
+            let next = self.executed.of(&body.sender).unwrap_or_default();
+            return !self.is_strict() || body.nonce == next;
+        };
+        let held = sender.held_from.is_some_and(|held| body.nonce >= held);
+        let follows = body.nonce.checked_sub(1).is_some_and(|before| {
+            let waits = sender.waiting.get(&before);
+            waits.is_some_and(|(arrival, _)| !sender.behind_gap.contains_key(arrival))
+        });
+        let first = match sender.waiting.range(sender.floor..).next() {
+            Some((first, _)) => body.nonce < *first,
+            None => true,
+        };
+        let next = body.nonce == sender.floor || (first && !self.is_strict());
+        !held && body.nonce >= sender.floor && (follows || next)
+    }
+
+    /// Drops the newest transaction that waits behind a gap and was never in a batch, of the sender with most of these.
+    pub(super) fn evict(&mut self) -> Option<TransactionId> {
+        let (_, account) = self.gaps.last().copied()?;
+        let sender = self.senders.get_mut(&account)?;
+        let (arrival, nonce) = change_gap(&mut self.gaps, account, sender, |behind_gap| behind_gap.pop_last())?;
+        let (_, waiting) = sender.waiting.remove(&nonce)?;
+        if sender.waiting.is_empty() {
+            self.senders.remove(&account);
+        }
+        self.arrivals.remove(&arrival);
+        self.expiries.remove(&(waiting.valid_until(), arrival));
+        self.bytes -= waiting.bytes;
+        Some(waiting.transaction.id())
+    }
+
+    fn insert(&mut self, account: AccountId, nonce: Nonce, waiting: Waiting, origin: Origin) -> &mut Sender {
         let arrival = self.next_arrival;
         self.next_arrival += 1;
         self.bytes += waiting.bytes;
         self.arrivals.insert(arrival, (account, nonce));
         self.unsealed.insert(arrival, (account, nonce));
         self.expiries.insert((waiting.valid_until(), arrival));
+        if origin == Origin::Deferred {
+            self.deferred.insert(arrival);
+        }
         let sender = self.senders.entry(account).or_default();
         sender.waiting.insert(nonce, (arrival, waiting));
         if nonce.checked_add(1).is_some_and(|next| sender.waiting.contains_key(&next)) {
-            reopen(&mut self.unsealed, account, sender);
+            reopen(&mut self.unsealed, &mut self.gaps, account, sender);
         }
         sender
     }
 
     /// Fills a block. Of each sender only a run without gaps is taken.
     pub(super) fn pick(&self, filling: &mut Filling) {
+        let strict = self.is_strict();
         let mut nexts: BTreeMap<AccountId, Nonce> = BTreeMap::new();
         for (account, nonce) in self.arrivals.values() {
             let Some(sender) = self.senders.get(account) else { continue };
-            let Some(first) = sender.first() else { continue };
+            let Some(first) = sender.first(strict) else { continue };
             let next = nexts.entry(*account).or_insert(first);
             // Everything up to the one that arrived now: it may have arrived before its predecessors.
             while *next <= *nonce {
@@ -145,11 +227,12 @@ impl AccountLane {
     /// Fills a batch with transactions that are in none. A sender's transaction follows the one before it, in this batch
     /// or an earlier one; what comes after a gap waits.
     pub(super) fn seal(&mut self, filling: &mut Filling) {
+        let strict = self.is_strict();
         let mut sealed = BTreeSet::new();
         let mut behind_gap = Vec::new();
         'batch: for (arrival, (account, nonce)) in &self.unsealed {
             let Some(sender) = self.senders.get(account).filter(|_| !sealed.contains(arrival)) else { continue };
-            let run = sender.run_up_to(*nonce, &self.unsealed, &sealed);
+            let run = sender.run_up_to(*nonce, &self.unsealed, &sealed, strict);
             if run.is_empty() {
                 behind_gap.push((*arrival, *account, *nonce));
             }
@@ -165,8 +248,11 @@ impl AccountLane {
         }
         for (arrival, account, nonce) in behind_gap {
             self.unsealed.remove(&arrival);
-            if let Some(sender) = self.senders.get_mut(&account) {
-                sender.behind_gap.insert(arrival, nonce);
+            let Some(sender) = self.senders.get_mut(&account) else { continue };
+            if self.deferred.contains(&arrival) {
+                sender.held_back.insert(arrival, nonce);
+            } else {
+                change_gap(&mut self.gaps, account, sender, |behind_gap| behind_gap.insert(arrival, nonce));
             }
         }
     }
@@ -176,7 +262,7 @@ impl AccountLane {
         let sender = self.senders.get_mut(&body.sender)?;
         if sender.held_from.is_some_and(|held| body.nonce.saturating_add(1) >= held) {
             sender.held_from = None;
-            reopen(&mut self.unsealed, body.sender, sender);
+            reopen(&mut self.unsealed, &mut self.gaps, body.sender, sender);
         }
         let same = sender.waiting.get(&body.nonce).is_some_and(|(_, waiting)| waiting.transaction.id() == *id);
         if same { self.remove(&body.sender, body.nonce) } else { None }
@@ -184,9 +270,10 @@ impl AccountLane {
 
     /// The account's nonce is at least this, says an executed block.
     pub(super) fn on_nonce(&mut self, account: &AccountId, nonce: Nonce) {
+        self.executed.note(*account, nonce);
         if let Some(sender) = self.senders.get_mut(account).filter(|sender| sender.floor < nonce) {
             sender.floor = nonce;
-            reopen(&mut self.unsealed, *account, sender);
+            reopen(&mut self.unsealed, &mut self.gaps, *account, sender);
         }
     }
 
@@ -197,7 +284,7 @@ impl AccountLane {
         if self.senders.get(&account).is_some_and(|sender| sender.waiting.contains_key(&nonce)) {
             return Err(Refusal::NonceTaken);
         }
-        let sender = self.insert(account, nonce, waiting);
+        let sender = self.insert(account, nonce, waiting, Origin::Deferred);
         sender.held_from = Some(sender.held_from.map_or(nonce, |held| held.min(nonce)));
         Ok(())
     }
@@ -220,22 +307,58 @@ impl AccountLane {
     fn remove(&mut self, account: &AccountId, nonce: Nonce) -> Option<Waiting> {
         let sender = self.senders.get_mut(account)?;
         let (arrival, waiting) = sender.waiting.remove(&nonce)?;
-        sender.behind_gap.remove(&arrival);
-        reopen(&mut self.unsealed, *account, sender);
+        reopen(&mut self.unsealed, &mut self.gaps, *account, sender);
         if sender.waiting.is_empty() {
             self.senders.remove(account);
         }
         self.arrivals.remove(&arrival);
         self.unsealed.remove(&arrival);
+        let was_strict = self.is_strict();
+        self.deferred.remove(&arrival);
+        if was_strict && !self.is_strict() {
+            self.reopen_all();
+        }
         self.expiries.remove(&(waiting.valid_until(), arrival));
         self.bytes -= waiting.bytes;
         Some(waiting)
     }
+
+    /// The lane is strict no more: what waits behind a gap that nobody knows of may go on.
+    fn reopen_all(&mut self) {
+        let Self { senders, unsealed, gaps, .. } = self;
+        let accounts: Vec<AccountId> = gaps.iter().map(|(_, account)| *account).collect();
+        for account in accounts {
+            if let Some(sender) = senders.get_mut(&account) {
+                reopen(unsealed, gaps, account, sender);
+            }
+        }
+    }
+}
+
+/// Changes what waits of a sender behind a gap, and how it is counted.
+fn change_gap<T>(
+    gaps: &mut BTreeSet<(usize, AccountId)>,
+    account: AccountId,
+    sender: &mut Sender,
+    change: impl FnOnce(&mut BTreeMap<u64, Nonce>) -> T,
+) -> T {
+    gaps.remove(&(sender.behind_gap.len(), account));
+    let changed = change(&mut sender.behind_gap);
+    if !sender.behind_gap.is_empty() {
+        gaps.insert((sender.behind_gap.len(), account));
+    }
+    changed
 }
 
 /// Something about a sender has changed: what waited behind a gap may be able to go into a batch.
-fn reopen(unsealed: &mut BTreeMap<u64, (AccountId, Nonce)>, account: AccountId, sender: &mut Sender) {
-    for (arrival, nonce) in std::mem::take(&mut sender.behind_gap) {
+fn reopen(
+    unsealed: &mut BTreeMap<u64, (AccountId, Nonce)>,
+    gaps: &mut BTreeSet<(usize, AccountId)>,
+    account: AccountId,
+    sender: &mut Sender,
+) {
+    let behind_gap = change_gap(gaps, account, sender, std::mem::take);
+    for (arrival, nonce) in behind_gap.into_iter().chain(std::mem::take(&mut sender.held_back)) {
         unsealed.insert(arrival, (account, nonce));
     }
 }

@@ -1,12 +1,14 @@
 //! Transactions that wait for a block: bounded, in nonce order of each sender, with a lane of their own for sessions.
 //!
-//! Nothing is ever evicted: what does not fit is refused when it comes, so whatever was accepted stays until it is
-//! included or expires. A transaction leaves the queue when a block with it is decided, is remembered until it is
+//! What was in a batch stays until it is included or expires. Of what was not, a transaction that waits behind a gap in
+//! its sender's nonces gives way when the pool is full and one comes that does not: anybody can make keys and leave gaps,
+//! and nobody may keep others out with it. A transaction leaves the queue when a block with it is decided, is remembered until it is
 //! executed, and returns if its nonce was ahead. Iteration is in order of keys and of arrival, so equal inputs give
 //! equal blocks; what is hashed is only asked, never walked.
 
 mod accounts;
 mod batches;
+mod nonces;
 mod sessions;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -22,10 +24,14 @@ pub use crate::crypto::VerifiedTransaction;
 use crate::{
     codec::Encode,
     types::{
-        AccountId, Block, FailureReason, Height, Incarnation, Nonce, Receipt, ReceiptStatus, Transaction,
-        TransactionId, VoterSet,
+        AccountId, Block, FailureReason, Height, Incarnation, Nonce, Payload, Receipt, ReceiptStatus, Transaction,
+        TransactionBody, TransactionId, VoterSet,
     },
 };
+
+/// For how many blocks a transfer may be valid, from the last decided one on: an hour of a chain at its fastest pace, ten
+/// of an idle one. What waits in vain is gone after that, and who signs for later signs again.
+pub const TRANSFER_VALIDITY_BLOCKS_MAX: u64 = 36_000;
 
 /// The bounds of a mempool.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +44,11 @@ pub struct Limits {
     pub sender_transactions_max: usize,
     /// How many included transactions are remembered, to know their echoes.
     pub remembered_max: usize,
+    /// From so many waiting transactions on that were included too early, those of which it is not known that their nonce
+    /// is the next one stay out of batches.
+    pub deferred_max: usize,
+    /// Of how many accounts the nonce is remembered that executed blocks told.
+    pub accounts_max: usize,
 }
 
 impl Default for Limits {
@@ -47,6 +58,8 @@ impl Default for Limits {
             bytes_max: 64 * 1024 * 1024,
             sender_transactions_max: 4_096,
             remembered_max: 200_000,
+            deferred_max: 25_000,
+            accounts_max: 100_000,
         }
     }
 }
@@ -78,6 +91,12 @@ pub enum Refusal {
     /// The mempool is full.
     #[error("the mempool is full")]
     Full,
+    /// It waited behind a gap in its sender's nonces, and the mempool is full.
+    #[error("the mempool is full, and the transaction waits behind a nonce that did not come")]
+    Evicted,
+    /// A transfer that is valid for more than [`TRANSFER_VALIDITY_BLOCKS_MAX`] blocks.
+    #[error("a transfer is valid for {TRANSFER_VALIDITY_BLOCKS_MAX} blocks at most")]
+    ValidTooLong,
     /// A session or governance transaction that would fail if it were executed now.
     #[error("the transaction would fail: {0}")]
     WouldFail(FailureReason),
@@ -114,7 +133,8 @@ impl Waiting {
 #[derive(Clone, Debug)]
 struct Included {
     sender: AccountId,
-    nonce: Nonce,
+    /// Nothing for a session transaction: it uses none of its sender's.
+    nonce: Option<Nonce>,
     /// If it was waiting here.
     waiting: Option<Waiting>,
 }
@@ -145,7 +165,7 @@ impl Mempool {
             limits,
             incarnation,
             decided,
-            accounts: AccountLane::default(),
+            accounts: AccountLane::new(limits.deferred_max, limits.accounts_max),
             sessions: SessionLane::default(),
             waiting: HashSet::new(),
             included: BTreeMap::new(),
@@ -179,19 +199,39 @@ impl Mempool {
         self.waiting.contains(id)
     }
 
-    /// Accepts a transaction of an account. `account_nonce` is the sender's nonce in the newest state that the caller
-    /// has read, if any: with it a transaction that was executed long ago is refused, and a gap is known from the start.
-    pub fn add(&mut self, transaction: VerifiedTransaction, account_nonce: Option<Nonce>) -> Result<(), Refusal> {
+    /// Accepts a transaction of an account. Returns what had to give way.
+    pub fn add(&mut self, transaction: VerifiedTransaction) -> Result<Vec<TransactionId>, Refusal> {
         self.check(&transaction)?;
         let id = transaction.id();
         let body = transaction.transaction().body();
+        if matches!(body.payload, Payload::Transfer(_))
+            && body.valid_until > self.decided.saturating_add(TRANSFER_VALIDITY_BLOCKS_MAX)
+        {
+            return Err(Refusal::ValidTooLong);
+        }
         if self.reserved.contains(&(body.sender, body.nonce)) {
             return Err(Refusal::NonceTaken);
         }
-        let waiting = Waiting::new(transaction);
-        self.accounts.add(waiting, account_nonce, self.limits.sender_transactions_max)?;
+        self.accounts.check(body, self.limits.sender_transactions_max)?;
+        let evicted = if self.is_full() { self.make_room(body)? } else { Vec::new() };
+        self.accounts.add(Waiting::new(transaction));
         self.waiting.insert(id);
-        Ok(())
+        Ok(evicted)
+    }
+
+    fn is_full(&self) -> bool {
+        self.accounts.len() >= self.limits.transactions_max || self.accounts.bytes() >= self.limits.bytes_max
+    }
+
+    /// Makes room for a transaction that can go into the next batch, if others wait behind a gap.
+    fn make_room(&mut self, body: &TransactionBody) -> Result<Vec<TransactionId>, Refusal> {
+        let mut evicted = Vec::new();
+        while self.accounts.could_go_on(body) && self.is_full() {
+            let Some(id) = self.accounts.evict() else { break };
+            self.waiting.remove(&id);
+            evicted.push(id);
+        }
+        if evicted.is_empty() { Err(Refusal::Full) } else { Ok(evicted) }
     }
 
     /// Accepts a session transaction that would succeed with these voters, the newest that are decided.
@@ -214,12 +254,6 @@ impl Mempool {
         }
         if body.valid_until <= self.decided {
             return Err(Refusal::Expired);
-        }
-        // Sessions have a bound of their own: a flood of transfers never keeps a rotation out.
-        if !body.payload.is_session()
-            && (self.accounts.len() >= self.limits.transactions_max || self.accounts.bytes() >= self.limits.bytes_max)
-        {
-            return Err(Refusal::Full);
         }
         Ok(())
     }
@@ -278,7 +312,8 @@ impl Mempool {
                 self.reserved.insert((body.sender, body.nonce));
             }
             self.remember(id);
-            included.push(Included { sender: body.sender, nonce: body.nonce, waiting });
+            let nonce = (!session).then_some(body.nonce);
+            included.push(Included { sender: body.sender, nonce, waiting });
         }
         self.included.insert(height, included);
         self.decided = height;
@@ -290,7 +325,7 @@ impl Mempool {
         let included = self.included.remove(&height).unwrap_or_default();
         let mut expired = Vec::new();
         for (Included { sender, nonce, waiting }, receipt) in included.into_iter().zip(receipts) {
-            if waiting.is_some() {
+            if let Some(nonce) = nonce.filter(|_| waiting.is_some()) {
                 self.reserved.remove(&(sender, nonce));
             }
             match receipt.status {
@@ -298,7 +333,11 @@ impl Mempool {
                 ReceiptStatus::Executed
                 | ReceiptStatus::Failed(
                     FailureReason::NonceUsed | FailureReason::BalanceTooSmall | FailureReason::BalanceOverflow,
-                ) => self.accounts.on_nonce(&sender, nonce.saturating_add(1)),
+                ) => {
+                    if let Some(nonce) = nonce {
+                        self.accounts.on_nonce(&sender, nonce.saturating_add(1));
+                    }
+                }
                 ReceiptStatus::Failed(_) | ReceiptStatus::Expired => {}
             }
         }

@@ -1,8 +1,10 @@
 //! The mempool: order, bounds, echoes, deferral, expiry, and the lane for sessions.
 
+mod eviction;
+
 use std::collections::BTreeSet;
 
-use super::{Limits, Mempool, Refusal, Space};
+use super::{Limits, Mempool, Refusal, Space, TRANSFER_VALIDITY_BLOCKS_MAX};
 use crate::{
     crypto::{VerifiedTransaction, verify_transaction},
     fixtures::{Dice, Rotation, account, block, genesis, key_pair, session_pair, signed, transfer},
@@ -83,7 +85,7 @@ fn include(pool: &mut Mempool, height: u64, transactions: &[(&VerifiedTransactio
 fn blocks_take_senders_in_order_of_arrival_and_each_in_nonce_order() {
     let mut pool = pool();
     for (from, nonce) in [("alice", 1), ("carol", 0), ("alice", 0), ("carol", 1), ("alice", 2)] {
-        pool.add(pay(from, nonce), None).unwrap();
+        pool.add(pay(from, nonce)).unwrap();
     }
     let expected = pairs(&[("alice", 0), ("alice", 1), ("carol", 0), ("carol", 1), ("alice", 2)]);
     assert_eq!(picked(&pool, ALL), expected);
@@ -93,10 +95,10 @@ fn blocks_take_senders_in_order_of_arrival_and_each_in_nonce_order() {
 fn a_gap_keeps_later_nonces_out_of_the_block() {
     let mut pool = pool();
     for nonce in [0, 1, 3] {
-        pool.add(pay("alice", nonce), None).unwrap();
+        pool.add(pay("alice", nonce)).unwrap();
     }
     assert_eq!(picked(&pool, ALL), pairs(&[("alice", 0), ("alice", 1)]));
-    pool.add(pay("alice", 2), None).unwrap();
+    pool.add(pay("alice", 2)).unwrap();
     assert_eq!(picked(&pool, ALL).len(), 4);
 }
 
@@ -115,19 +117,19 @@ fn sealed(pool: &mut Mempool) -> Vec<(String, u64)> {
 fn a_transaction_is_in_one_batch_and_follows_the_one_before_it() {
     let mut pool = pool();
     for (from, nonce) in [("alice", 4), ("carol", 0), ("alice", 3), ("alice", 6)] {
-        pool.add(pay(from, nonce), None).unwrap();
+        pool.add(pay(from, nonce)).unwrap();
     }
     assert_eq!(sealed(&mut pool), pairs(&[("alice", 3), ("alice", 4), ("carol", 0)]));
     // What waits behind the gap is not looked at again before the gap is filled.
     assert_eq!((sealed(&mut pool), pool.unsealed(), pool.len()), (Vec::new(), 0, 4));
-    pool.add(pay("alice", 5), None).unwrap();
+    pool.add(pay("alice", 5)).unwrap();
     assert_eq!(sealed(&mut pool), pairs(&[("alice", 5), ("alice", 6)]));
 }
 
 #[test]
 fn a_deferred_transaction_is_sealed_again_after_the_one_before_it() {
     let mut pool = pool();
-    pool.add(pay("alice", 1), None).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
     assert_eq!(sealed(&mut pool), pairs(&[("alice", 1)]));
     include(&mut pool, 1, &[(&pay("alice", 1), ReceiptStatus::Deferred)]);
     assert_eq!(sealed(&mut pool), Vec::new());
@@ -139,7 +141,7 @@ fn a_deferred_transaction_is_sealed_again_after_the_one_before_it() {
 fn a_batch_is_filled_up_to_its_space_and_the_rest_goes_into_the_next() {
     let mut pool = pool();
     for nonce in 0..5 {
-        pool.add(pay("alice", nonce), None).unwrap();
+        pool.add(pay("alice", nonce)).unwrap();
     }
     let counts: Vec<usize> = (0..3).map(|_| pool.seal(Space { transactions_max: 2, ..ALL }).len()).collect();
     assert_eq!(counts, [2, 2, 1]);
@@ -149,7 +151,7 @@ fn a_batch_is_filled_up_to_its_space_and_the_rest_goes_into_the_next() {
 fn a_block_is_filled_up_to_its_space() {
     let mut pool = pool();
     for nonce in 0..5 {
-        pool.add(pay("alice", nonce), None).unwrap();
+        pool.add(pay("alice", nonce)).unwrap();
     }
     let size = pool.bytes() / 5;
     assert_eq!(picked(&pool, Space { transactions_max: 3, ..ALL }).len(), 3);
@@ -160,72 +162,85 @@ fn a_block_is_filled_up_to_its_space() {
 #[test]
 fn a_known_transaction_is_refused_waiting_or_included() {
     let mut pool = pool();
-    pool.add(pay("alice", 0), None).unwrap();
-    assert_eq!(pool.add(pay("alice", 0), None), Err(Refusal::Known));
+    pool.add(pay("alice", 0)).unwrap();
+    assert_eq!(pool.add(pay("alice", 0)), Err(Refusal::Known));
     include(&mut pool, 1, &[(&pay("alice", 0), ReceiptStatus::Executed)]);
     assert!(pool.is_empty() && pool.bytes() == 0);
-    assert_eq!(pool.add(pay("alice", 0), None), Err(Refusal::Known));
+    assert_eq!(pool.add(pay("alice", 0)), Err(Refusal::Known));
 }
 
 #[test]
 fn what_a_block_includes_is_known_although_it_never_waited_here() {
     let mut pool = pool();
     include(&mut pool, 1, &[(&pay("alice", 0), ReceiptStatus::Executed)]);
-    assert_eq!(pool.add(pay("alice", 0), None), Err(Refusal::Known));
+    assert_eq!(pool.add(pay("alice", 0)), Err(Refusal::Known));
 }
 
 #[test]
 fn used_taken_and_far_nonces_are_refused() {
     let mut pool = pool_with(Limits { sender_transactions_max: 10, ..Limits::default() });
-    assert_eq!(pool.add(pay("alice", 4), Some(Nonce::new(5))), Err(Refusal::NonceUsed));
-    pool.add(pay("alice", 5), Some(Nonce::new(5))).unwrap();
+    // Nothing is known of the account: it may have any nonce.
+    assert_eq!(pool.add(pay("carol", 15)), Ok(Vec::new()));
+    include(&mut pool, 1, &[(&pay("alice", 4), ReceiptStatus::Executed)]);
+    let again = verified(transfer(incarnation(), "alice", "carol", 4, 2));
+    assert_eq!(pool.add(again), Err(Refusal::NonceUsed));
+    pool.add(pay("alice", 5)).unwrap();
     let same_nonce = verified(transfer(incarnation(), "alice", "carol", 5, 2));
-    assert_eq!(pool.add(same_nonce, None), Err(Refusal::NonceTaken));
-    assert_eq!(pool.add(pay("alice", 15), Some(Nonce::new(5))), Err(Refusal::TooFarAhead));
-    assert_eq!(pool.add(pay("alice", 14), Some(Nonce::new(5))), Ok(()));
+    assert_eq!(pool.add(same_nonce), Err(Refusal::NonceTaken));
+    assert_eq!(pool.add(pay("alice", 15)), Err(Refusal::TooFarAhead));
+    assert_eq!(pool.add(pay("alice", 14)), Ok(Vec::new()));
 }
 
 #[test]
 fn a_transaction_of_another_chain_or_expired_is_refused() {
     let mut pool = pool();
     let foreign = verified(transfer(Incarnation::new([1; 32]), "alice", "bob", 0, 1));
-    assert_eq!(pool.add(foreign, None), Err(Refusal::WrongIncarnation));
+    assert_eq!(pool.add(foreign), Err(Refusal::WrongIncarnation));
     include(&mut pool, 5, &[]);
-    assert_eq!(pool.add(until(0, 5), None), Err(Refusal::Expired));
-    assert_eq!(pool.add(until(0, 6), None), Ok(()));
+    assert_eq!(pool.add(until(0, 5)), Err(Refusal::Expired));
+    assert_eq!(pool.add(until(0, 6)), Ok(Vec::new()));
 }
 
 #[test]
-fn the_bounds_refuse_and_nothing_accepted_is_evicted() {
+fn the_bounds_refuse_and_what_can_go_on_is_not_evicted() {
     let limits = Limits { transactions_max: 3, sender_transactions_max: 2, ..Limits::default() };
     let mut pool = pool_with(limits);
-    pool.add(pay("alice", 0), None).unwrap();
-    pool.add(pay("alice", 1), None).unwrap();
-    assert_eq!(pool.add(pay("alice", 2), None), Err(Refusal::SenderFull));
-    pool.add(pay("carol", 0), None).unwrap();
-    assert_eq!(pool.add(pay("bob", 0), None), Err(Refusal::Full));
+    pool.add(pay("alice", 0)).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
+    assert_eq!(pool.add(pay("alice", 2)), Err(Refusal::SenderFull));
+    pool.add(pay("carol", 0)).unwrap();
+    assert_eq!(pool.add(pay("bob", 0)), Err(Refusal::Full));
     assert_eq!(picked(&pool, ALL), pairs(&[("alice", 0), ("alice", 1), ("carol", 0)]));
     let one = pool.bytes() / 3;
     let mut pool = pool_with(Limits { bytes_max: 2 * one, ..Limits::default() });
-    pool.add(pay("alice", 0), None).unwrap();
-    pool.add(pay("alice", 1), None).unwrap();
-    assert_eq!(pool.add(pay("alice", 2), None), Err(Refusal::Full));
+    pool.add(pay("alice", 0)).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
+    assert_eq!(pool.add(pay("alice", 2)), Err(Refusal::Full));
+}
+
+#[test]
+fn a_transfer_that_is_valid_for_too_long_is_refused() {
+    let mut pool = pool();
+    include(&mut pool, 5, &[]);
+    let last = 5 + TRANSFER_VALIDITY_BLOCKS_MAX;
+    assert_eq!(pool.add(until(0, last + 1)), Err(Refusal::ValidTooLong));
+    assert_eq!(pool.add(until(0, last)), Ok(Vec::new()));
 }
 
 #[test]
 fn a_deferred_transaction_waits_for_the_one_before_it() {
     let mut pool = pool();
-    pool.add(pay("alice", 1), None).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
     include(&mut pool, 1, &[(&pay("alice", 1), ReceiptStatus::Deferred)]);
     assert_eq!((pool.len(), picked(&pool, ALL)), (1, Vec::new()));
-    pool.add(pay("alice", 0), None).unwrap();
+    pool.add(pay("alice", 0)).unwrap();
     assert_eq!(picked(&pool, ALL), pairs(&[("alice", 0), ("alice", 1)]));
 }
 
 #[test]
 fn a_deferred_transaction_goes_on_when_others_included_the_one_before_it() {
     let mut pool = pool();
-    pool.add(pay("alice", 1), None).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
     include(&mut pool, 1, &[(&pay("alice", 1), ReceiptStatus::Deferred)]);
     include(&mut pool, 2, &[(&pay("alice", 0), ReceiptStatus::Executed)]);
     assert_eq!(picked(&pool, ALL), pairs(&[("alice", 1)]));
@@ -234,8 +249,8 @@ fn a_deferred_transaction_goes_on_when_others_included_the_one_before_it() {
 #[test]
 fn a_transaction_is_not_picked_again_between_decision_and_execution() {
     let mut pool = pool();
-    pool.add(pay("alice", 0), None).unwrap();
-    pool.add(pay("alice", 1), None).unwrap();
+    pool.add(pay("alice", 0)).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
     pool.on_decided(&block(1, Hash::ZERO, vec![pay("alice", 0).into_transaction()]));
     assert_eq!(picked(&pool, ALL), pairs(&[("alice", 1)]));
 }
@@ -243,19 +258,19 @@ fn a_transaction_is_not_picked_again_between_decision_and_execution() {
 #[test]
 fn the_nonce_of_an_included_transaction_stays_free_for_its_return() {
     let mut pool = pool();
-    pool.add(pay("alice", 1), None).unwrap();
+    pool.add(pay("alice", 1)).unwrap();
     pool.on_decided(&block(1, Hash::ZERO, vec![pay("alice", 1).into_transaction()]));
     let other = || verified(transfer(incarnation(), "alice", "carol", 1, 2));
-    assert_eq!(pool.add(other(), None), Err(Refusal::NonceTaken));
+    assert_eq!(pool.add(other()), Err(Refusal::NonceTaken));
     include(&mut pool, 1, &[(&pay("alice", 1), ReceiptStatus::Deferred)]);
     assert!(pool.contains(&pay("alice", 1).id()));
-    assert_eq!(pool.add(other(), None), Err(Refusal::NonceTaken));
+    assert_eq!(pool.add(other()), Err(Refusal::NonceTaken));
 }
 
 #[test]
 fn a_transaction_deferred_at_its_last_height_has_expired() {
     let mut pool = pool();
-    pool.add(until(1, 4), None).unwrap();
+    pool.add(until(1, 4)).unwrap();
     assert_eq!(include(&mut pool, 4, &[(&until(1, 4), ReceiptStatus::Deferred)]), 1);
     assert!(pool.is_empty());
 }
@@ -264,7 +279,7 @@ fn a_transaction_deferred_at_its_last_height_has_expired() {
 fn what_expires_unincluded_is_told_once() {
     let mut pool = pool();
     for (nonce, valid_until) in [(0, 3), (1, 5)] {
-        pool.add(until(nonce, valid_until), None).unwrap();
+        pool.add(until(nonce, valid_until)).unwrap();
     }
     assert_eq!(include(&mut pool, 2, &[]), 0);
     assert_eq!(include(&mut pool, 3, &[]), 1);
@@ -280,8 +295,8 @@ fn rotation(n: u64, co_signer: Option<u64>, valid_until: u64) -> Rotation {
 #[test]
 fn sessions_have_their_own_room_and_come_first() {
     let mut pool = pool_with(Limits { transactions_max: 1, ..Limits::default() });
-    pool.add(pay("alice", 0), None).unwrap();
-    assert_eq!(pool.add(pay("alice", 1), None), Err(Refusal::Full));
+    pool.add(pay("alice", 0)).unwrap();
+    assert_eq!(pool.add(pay("alice", 1)), Err(Refusal::Full));
     pool.add_session(verified(rotation(1, None, 50).transaction(incarnation())), &voters()).unwrap();
     assert_eq!(picked(&pool, ALL), pairs(&[("session", 0), ("alice", 0)]));
 }
@@ -337,7 +352,7 @@ fn everything_accepted_ends_with_a_receipt_or_expires() {
                 }
                 let next = arriving.swap_remove(dice.below(arriving.len() as u64) as usize);
                 let id = next.id();
-                if pool.add(next, None).is_ok() {
+                if pool.add(next).is_ok() {
                     open.insert(id);
                 }
             }

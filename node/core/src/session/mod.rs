@@ -6,6 +6,7 @@
 
 mod clearance;
 mod keylist;
+mod question;
 mod record;
 mod signer;
 mod tripwire;
@@ -15,6 +16,7 @@ pub use clearance::{
     VolumeKind, VolumeLock, Waiting, decide, decide_owner,
 };
 pub use keylist::{KeyEntry, KeyList, KeyListError, KeyState, NewKey, Owner};
+pub use question::{Known, NewestVote, Question};
 pub use record::{RecordEntry, RecordError, Sighting, SigningRecord, Slot};
 pub use signer::{ClearedKey, HeldKey, SessionStatement, SignRefusal, Signed, Signer};
 pub use tripwire::{Tripwire, TripwireAnswer, TripwireQuestion, TripwireResult};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use node_core::{
     consensus::Input,
     crypto::{KeyPair, SigningBytes},
-    session::{Owner, OwnerStatement, SigningLog, StartGrant, Surroundings, VolumeKind, VolumeLock},
-    types::{Hash, PeerMessage, Proposal, ProposedHeader, TimeMs, UnsignedProposal, UnsignedVote, Vote},
+    session::{Owner, OwnerStatement, StartGrant, VolumeKind},
+    types::{Hash, Height, PeerMessage, Proposal, ProposedHeader, TimeMs, UnsignedProposal, UnsignedVote, Vote},
 };
 
 use super::{
     checks::Violation,
     people,
-    plan::{Action, OldProcess},
+    plan::{Action, OldProcess, Plan, Weather},
     process::Start,
     volume::Volume,
     world::{Event, World},
@@ -69,27 +69,37 @@ impl World {
         }
         let former = &self.processes[former];
         let (claim, copy, byzantine, silent) = (former.claim, former.copy, former.byzantine, former.silent);
-        let (owner, granted) = (former.owner, former.grant);
+        let (before, granted) = (former.owner, former.grant);
         let same_boot = machine == Machine::Same;
         let (owner, grant) = if same_boot {
             self.counts.add("restarts in the same boot", 1);
             // The same pod still has, or gets again, what the operator said to it.
-            (Owner { container_start: TimeMs::new(self.now), ..owner }, granted)
+            (Owner { container_start: TimeMs::new(self.now), ..before }, granted)
         } else {
-            let new = self.new_owner(node);
-            let owner = OwnerStatement::Unknown;
-            (new, Some(StartGrant { pod: new.pod, claim, volume: VolumeKind::Network, owner }))
+            (self.new_owner(node), None)
         };
-        let here = Surroundings { owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant };
-        let keys = if same_boot { self.keys_of_same_boot(volume, &here) } else { Vec::new() };
         let faults = self.faults();
-        let process = self.start(Start { node, volume, owner, claim, grant, proved: !copy, copy, faults }, keys);
+        let process = self.start(Start { node, volume, owner, claim, grant, proved: !copy, copy, faults }, Vec::new());
+        let right = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
+        if !same_boot {
+            self.promise_grant(process, right, &before);
+        } else if grant.is_none_or(|grant| grant.pod != owner.pod) {
+            let late = self.dice.between(500, 4_000);
+            self.after(late, Event::Granted { process, grant: right });
+        }
         self.processes[process].byzantine = byzantine;
         self.processes[process].silent = silent;
         Ok(())
     }
 
     pub fn act(&mut self, action: Action) -> Result<(), Violation> {
+        self.note_cut_off();
+        self.act_now(action)?;
+        self.note_cut_off();
+        Ok(())
+    }
+
+    fn act_now(&mut self, action: Action) -> Result<(), Violation> {
         match action {
             Action::Crash(node) => {
                 if let Some(process) = self.process_of(node) {
@@ -134,7 +144,17 @@ impl World {
                 }
             }
             Action::Rejoin => self.blocked.clear(),
+            Action::Weather(weather) => self.set_weather(weather),
+            Action::Calm => {
+                self.blocked.clear();
+                self.processes.iter_mut().for_each(|process| process.silent = false);
+            }
             Action::LoseVolume(node) => self.lose_volume(node),
+            Action::Leave(node) => self.leave(node),
+            Action::ComeBack => return self.come_back(),
+            Action::Unprune => self.volumes.iter_mut().for_each(|volume| volume.pruned_below = Height::ZERO),
+            Action::RememberVolume(node) => self.remember_volume(node),
+            Action::RollBack(node) => self.roll_back(node),
             Action::LoseMany { nodes, exiled } => self.lose_many(&nodes, exiled),
             Action::NoteStanding => self.note_standing(),
             Action::Recover => return self.recover(),
@@ -157,6 +177,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn set_weather(&mut self, weather: Weather) {
+        let Weather { loss, withhold, duplicate, delay_ms, crash } = weather;
+        self.plan = Plan { loss, withhold, duplicate, delay_ms, crash, ..self.plan.clone() };
     }
 
     /// Nodes that cannot be heard by the others; one way only, or both.
@@ -195,6 +220,7 @@ impl World {
     fn copy(&mut self, node: u64, old: OldProcess) {
         let Some(process) = self.process_of(node) else { return };
         let claim = self.new_claim();
+        let (former, former_claim) = (self.processes[process].owner, self.processes[process].claim);
         let mut copied = self.volumes[self.processes[process].volume].clone();
         copied.unflushed.clear();
         copied.claim = Some(claim);
@@ -207,15 +233,44 @@ impl World {
         }
         self.volumes.push(copied);
         let owner = self.new_owner(node);
-        let grant = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
+        let right = StartGrant { pod: owner.pod, claim, volume: VolumeKind::Network, owner: OwnerStatement::Unknown };
         let (volume, faults) = (self.volumes.len() - 1, self.faults());
         let copy = old == OldProcess::Alive;
-        self.start(Start { node, volume, owner, claim, grant: Some(grant), proved: false, copy, faults }, Vec::new());
+        let start = Start { node, volume, owner, claim, grant: None, proved: false, copy, faults };
+        let process = self.start(start, Vec::new());
+        // The stale one names the claim that the copied keys were made for.
+        self.promise_grant(process, right, &former);
+        if let Some(stale) = self.processes[process].grant.as_mut().filter(|grant| grant.pod == former.pod) {
+            stale.claim = former_claim;
+        }
+    }
+
+    /// Keeps what is on the volume of a node now.
+    fn remember_volume(&mut self, node: u64) {
+        let Some(process) = self.process_of(node) else { return };
+        let mut kept = self.volumes[self.processes[process].volume].clone();
+        kept.unflushed.clear();
+        self.kept_volume = Some(kept);
+    }
+
+    /// The volume of a node is what it was when it was kept: its process ends, and another one starts on it.
+    fn roll_back(&mut self, node: u64) {
+        let (Some(process), Some(mut kept)) = (self.process_of(node), self.kept_volume.take()) else { return };
+        self.counts.add("volumes rolled back", 1);
+        self.end(process);
+        let index = self.processes[process].volume;
+        let lost = &self.volumes[index];
+        // The checkers go on with what was ever durable here.
+        (kept.durable, kept.stored) = (lost.durable.clone(), lost.stored.clone());
+        self.volumes[index] = kept;
+        let pause = self.dice.between(50, 2_500);
+        self.after(pause, Event::Restart { node, volume: index });
     }
 
     /// Everything is well again: from here every living node must move on.
     pub fn heal(&mut self) -> Result<(), Violation> {
         self.healed = true;
+        self.note_cut_off();
         self.blocked.clear();
         for process in &mut self.processes {
             process.silent = false;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::{
     crypto::{SigningBytes, verify, verify_certificate},
-    ledger::Outcome,
+    ledger::{Outcome, Snapshot},
     session::Slot,
     types::{
         BatchAcknowledgement, CommitCertificate, Genesis, Hash, Header, Height, Identity, Incarnation, PeerMessage,
@@ -43,6 +43,14 @@ pub enum Violation {
     VotersDiffer(Height),
     /// A block became final while more voters were silent than may fail.
     MovedWithoutQuorum(Height),
+    /// A state from peers names other voters than the blocks lead to.
+    SyncedOtherVoters(Height),
+    /// A light client was led to voters that the chain never named.
+    ForgedSetBelieved(Height),
+    /// A light client did not believe the real chain.
+    LightClientRefused(Height, String),
+    /// A rotation that only the identity signed took the key of a voter that could have objected all the time.
+    Displaced(Height),
     /// A node that accepted a recovery signed for the incarnation that ends.
     OldIncarnation(Height),
     /// A block changed voters that were decided before it.
@@ -116,8 +124,19 @@ impl Checks {
         self.keys.entry(identity).or_default().push(key);
     }
 
-    pub fn voters(&self, height: Height) -> Option<&VoterSet> {
-        self.sets.get(&height)
+    /// Somebody has this block already.
+    pub fn is_final(&self, height: Height) -> bool {
+        self.final_blocks.contains_key(&height)
+    }
+
+    /// The voters of a height and of the next, if they are decided.
+    pub fn voters_around(&self, height: Height) -> Option<(&VoterSet, &VoterSet)> {
+        Some((self.sets.get(&height)?, self.sets.get(&height.next())?))
+    }
+
+    /// A recovery was approved.
+    pub fn is_recovered(&self) -> bool {
+        self.former_sets.is_some()
     }
 
     /// The chain goes on with a manifest. Nobody can execute any more what was signed for the incarnation that ends.
@@ -192,6 +211,15 @@ impl Checks {
                 self.set_checks.on_decided(second, outcome)
             }
         }
+    }
+
+    /// A node begins with a state that it took from peers: all three sets must be those that the blocks lead to.
+    pub fn on_state(&self, state: &Snapshot) -> Result<(), Violation> {
+        let height = state.progress.height;
+        let PendingSets { first, second, third } = &state.sets;
+        let same = |distance, found| self.sets.get(&height.saturating_add(distance)) == Some(found);
+        let all = same(1, first) && same(2, second) && same(3, third);
+        if all { Ok(()) } else { Err(Violation::SyncedOtherVoters(height)) }
     }
 
     /// A node sends something: whatever it signs must be durable and never said otherwise.

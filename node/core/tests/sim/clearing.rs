@@ -1,25 +1,26 @@
-//! Who may use which key: grants, the tripwire's questions and answers, and taking over.
+//! Who may use which key: grants, the tripwire's questions and answers, and taking over, as the shell does it.
 
 use node_core::{
     consensus::Input,
-    crypto::verify_certificate,
     session::{
-        ClearedKey, NotCleared, Owner, OwnerEnded, OwnerStatement, SigningLog, StartGrant, Surroundings, Tripwire,
-        TripwireAnswer, TripwireQuestion, TripwireResult, VolumeLock, Waiting, decide,
+        ClearedKey, Known, Never, NewestVote, NotCleared, Owner, OwnerStatement, Question, SigningLog, StartGrant,
+        Surroundings, TripwireQuestion, TripwireResult, VolumeKind, VolumeLock, decide,
     },
-    types::{CeremonyNonce, CommitCertificate, Height, Identity, Incarnation, PeerMessage, SessionKey, Vote},
+    types::{CeremonyNonce, CommitCertificate, Height, Identity, Incarnation, SessionKey, Vote},
 };
 
 use super::{
     checks::Violation,
     people,
+    process::Process,
     world::{Event, World},
 };
 
 /// How often the shell looks whether it may clear a key.
-const CLEAR_MS: u64 = 700;
-/// After this long without a block a key that signs nothing up to some height is looked at again.
-const STANDING_MS: u64 = 5_000;
+const CLEAR_MS: u64 = 300;
+/// After this long without a block a key that signs nothing up to some height is looked at again, or longer where a block
+/// may take longer.
+const STANDING_MS_MIN: u64 = 5_000;
 
 /// What a node answers.
 pub struct Shown {
@@ -38,73 +39,111 @@ impl World {
         Surroundings { owner: process.owner, lock: VolumeLock::Held, log: SigningLog::Whole, grant }
     }
 
-    /// The chain stands still since this long, as far as a process sees.
+    /// The chain stands still for so long, as far as a process sees, that it may wait for one who abstains.
     fn stands_still(&mut self, process: usize) -> bool {
-        let tip = self.tip(process);
+        let engine = &self.processes[process].engine;
+        let tip = engine.status().tip;
+        let standing_ms = STANDING_MS_MIN.max(Question::settle_ms(engine.parameters()));
         let (seen, since) = self.processes[process].moved;
         if seen != tip {
             self.processes[process].moved = (tip, self.now);
         }
-        seen == tip && self.now.saturating_sub(since) > STANDING_MS
+        seen == tip && self.now.saturating_sub(since) > standing_ms
     }
 
-    /// Keys that need no question: the former owner ran under the same kernel.
-    pub fn keys_of_same_boot(&mut self, volume: usize, surroundings: &Surroundings) -> Vec<ClearedKey> {
-        let passed = TripwireResult::Passed { nothing_up_to: Height::ZERO };
-        let keys = self.volumes[volume].keys.entries().to_vec();
-        let decisions = keys.iter().filter_map(|entry| decide(entry, surroundings, &passed).ok());
-        let same_boot: Vec<_> = decisions.filter(|decision| decision.reason() == OwnerEnded::SameBoot).collect();
-        let list = &mut self.volumes[volume].keys;
-        same_boot.iter().filter_map(|decision| list.take_over(decision).ok()).collect()
+    /// The key that the chain names, if this process has it and may not use it, or abstains with it for too long.
+    fn wanted_key(&mut self, process: usize) -> Option<SessionKey> {
+        let status = self.processes[process].engine.status();
+        let still = self.stands_still(process) && !self.plan.abstains_for_good;
+        let abstains = |key: &ClearedKey| key.nothing_up_to() > status.tip;
+        let Self { processes, volumes, .. } = self;
+        let wanted = status.session_key.filter(|key| volumes[processes[process].volume].keys.get(key).is_some())?;
+        match processes[process].cleared.get(&wanted) {
+            Some(cleared) => (still && abstains(cleared)).then_some(wanted),
+            None => Some(wanted),
+        }
     }
 
-    /// Looks for a key that only the tripwire keeps from being cleared, and asks or decides.
+    /// Takes over the key that the chain names, as soon as that is proved to be safe.
     pub fn try_clear(&mut self, process: usize) -> Result<(), Violation> {
         if !self.processes[process].alive {
             return Ok(());
         }
         self.after(CLEAR_MS, Event::Clear { process });
-        let volume = self.processes[process].volume;
-        let waiting = TripwireResult::Waiting { answered: Default::default(), needed: Default::default() };
-        let only_tripwire = Err(NotCleared::Waiting(Waiting::Tripwire));
-        let mine = self.processes[process].owner;
-        let silent = !self.processes[process].engine.status().signing;
-        let still = self.stands_still(process) && silent && !self.plan.abstains_for_good;
-        let entries = self.volumes[volume].keys.entries().to_vec();
-        let open = entries.iter().filter(|entry| still || *entry.owner() != mine);
-        let mut clearable =
-            open.filter(|entry| decide(entry, &self.surroundings(process, entry.owner()), &waiting) == only_tripwire);
-        let Some(key) = clearable.next().map(|entry| entry.session_key()) else { return Ok(()) };
-        let result = self.tripwire_result(process, key);
-        if let Some(result) = result {
-            let entry = self.volumes[volume].keys.get(&key).expect("it was just there").clone();
-            if let Ok(decision) = decide(&entry, &self.surroundings(process, entry.owner()), &result) {
-                let cleared = self.volumes[volume].keys.take_over(&decision).expect("nothing has changed");
+        let Some(key) = self.wanted_key(process) else {
+            self.processes[process].question = None;
+            return Ok(());
+        };
+        let asked = self.processes[process].question.as_ref().map(Question::session_key);
+        if asked != Some(key) {
+            self.processes[process].question = self.ask(process, key);
+        }
+        let Some(result) = self.tripwire_result(process) else { return Ok(()) };
+        let cleared = match self.processes[process].cleared.get(&key) {
+            Some(cleared) => cleared.asked_again(&result),
+            None => self.take_over(process, &key, &result),
+        };
+        match cleared {
+            Ok(cleared) => {
                 self.counts.add("take-overs with a tripwire", 1);
-                self.processes[process].tripwire = None;
-                return self.feed(process, Input::Cleared(cleared));
+                self.processes[process].question = None;
+                self.feed(process, Input::Cleared(cleared))
             }
-            if result == TripwireResult::RolledBack {
-                self.counts.add("tripwires touched", 1);
-                return Ok(());
+            Err(reason) => {
+                let rolled_back = u64::from(reason == NotCleared::Never(Never::RolledBack));
+                self.counts.add("tripwires touched", rolled_back);
+                let Some(request) = self.processes[process].question.as_ref().map(Question::request) else {
+                    return Ok(());
+                };
+                let request = request.into();
+                let others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
+                for other in others {
+                    self.send(process, other, &request);
+                }
+                Ok(())
             }
         }
-        self.ask(process, key);
-        Ok(())
     }
 
-    /// What the answers to the last question say. That the chain moved between two questions makes it a live one.
-    fn tripwire_result(&mut self, process: usize, key: SessionKey) -> Option<TripwireResult> {
-        let tripwire =
-            self.processes[process].tripwire.as_ref().filter(|tripwire| tripwire.question().session_key == key)?;
-        match tripwire.result(self.processes[process].engine.signing_record()) {
-            TripwireResult::Passed { nothing_up_to } => {
-                let before = self.processes[process].shown_before.replace(nothing_up_to)?;
-                let live = nothing_up_to > before;
-                Some(TripwireResult::Passed { nothing_up_to: if live { nothing_up_to } else { Height::ZERO } })
-            }
-            result => Some(result),
+    fn take_over(
+        &mut self,
+        process: usize,
+        key: &SessionKey,
+        result: &TripwireResult,
+    ) -> Result<ClearedKey, NotCleared> {
+        let volume = self.processes[process].volume;
+        let entry = self.volumes[volume].keys.get(key).expect("it was just there").clone();
+        let here = self.surroundings(process, entry.owner());
+        self.count_grant(process);
+        let decision = decide(&entry, &here, result)?;
+        Ok(self.volumes[volume].keys.take_over(&decision).expect("nothing has changed"))
+    }
+
+    fn count_grant(&mut self, process: usize) {
+        let Process { grant, owner, .. } = &self.processes[process];
+        match grant {
+            None => self.counts.add("decisions without a grant", 1),
+            Some(grant) if grant.pod != owner.pod => self.counts.add("decisions with a stale grant", 1),
+            Some(_) => {}
         }
+    }
+
+    /// What the answers to the question say by now.
+    fn tripwire_result(&mut self, process: usize) -> Option<TripwireResult> {
+        let now_ms = self.now;
+        let ignored = self.plan.tripwire_ignored;
+        let Process { question, engine, .. } = &mut self.processes[process];
+        let question = question.as_mut()?;
+        let status = engine.status();
+        let result = question.result(&Known {
+            record: engine.signing_record(),
+            tip: status.tip,
+            synced: status.synced,
+            parameters: engine.parameters(),
+            voters: &|height| engine.voters(height),
+            now_ms,
+        });
+        Some(if ignored { TripwireResult::Passed { nothing_up_to: Height::ZERO } } else { result })
     }
 
     /// What a process signs for now.
@@ -113,33 +152,43 @@ impl World {
         newest.map_or_else(|| self.genesis.incarnation(), |manifest| manifest.incarnation())
     }
 
-    fn ask(&mut self, process: usize, session_key: SessionKey) {
+    fn ask(&mut self, process: usize, session_key: SessionKey) -> Option<Question> {
         let nonce = CeremonyNonce::new(self.dice.bytes());
         let identity = people::identity(self.processes[process].node);
-        let status = self.processes[process].engine.status();
-        let Some(voters) = self.processes[process].engine.voters(status.tip.next()).cloned() else { return };
+        let engine = &self.processes[process].engine;
+        let voters = engine.voters(engine.status().tip.next())?.clone();
         let incarnation = self.incarnation_of(process);
-        let question = TripwireQuestion { nonce, incarnation, identity, session_key, voters };
-        self.processes[process].tripwire = Some(Tripwire::new(question));
-        let message = PeerMessage::NewestVoteRequest { nonce, voter: identity, session_key }.into();
-        let others: Vec<usize> = self.alive.iter().copied().filter(|other| *other != process).collect();
-        for other in others {
-            self.send(process, other, &message);
-        }
+        Some(Question::new(TripwireQuestion { nonce, incarnation, identity, session_key, voters }))
     }
 
     /// An answer to a question of the tripwire.
     pub fn on_shown(&mut self, process: usize, from: Identity, shown: Shown) {
         let Shown { nonce, vote, certificate } = shown;
-        let certificate = certificate.as_ref();
-        let verified = certificate.filter(|certificate| {
-            let voters = self.checks.voters(certificate.height());
-            let incarnation = self.checks.incarnation_at(certificate.height());
-            voters.is_some_and(|voters| verify_certificate(&incarnation, voters, certificate).is_ok())
-        });
-        let certified = verified.map_or(Height::ZERO, CommitCertificate::height);
-        if let Some(tripwire) = &mut self.processes[process].tripwire {
-            tripwire.on_answer(&TripwireAnswer { nonce, from, vote, certified });
+        if let Some(question) = &mut self.processes[process].question {
+            question.on_answer(from, NewestVote { nonce, vote, certificate });
         }
+    }
+
+    /// What the operator says to a process on another machine: at once, late, or first what it had said to the pod before.
+    pub fn promise_grant(&mut self, process: usize, right: StartGrant, former: &Owner) {
+        match self.dice.below(3) {
+            0 => self.processes[process].grant = Some(right),
+            kind => {
+                let late = self.dice.between(500, 4_000);
+                self.counts.add("grants that come late", 1);
+                if kind == 2 {
+                    // Were it for this pod, nothing else would be asked.
+                    self.counts.add("stale grants", 1);
+                    let stale = StartGrant { pod: former.pod, volume: VolumeKind::NodeLocal, ..right };
+                    self.processes[process].grant = Some(stale);
+                }
+                self.after(late, Event::Granted { process, grant: right });
+            }
+        }
+    }
+
+    /// The operator's word comes.
+    pub fn granted(&mut self, process: usize, grant: StartGrant) {
+        self.processes[process].grant = Some(grant);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 43] = [
+pub const REQUIRED: [&str; 53] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -19,6 +19,14 @@ pub const REQUIRED: [&str; 43] = [
     "restarts with a log to replay",
     "restarts in the same boot",
     "take-overs with a tripwire",
+    "tripwires touched",
+    "volumes rolled back",
+    "grants that come late",
+    "heights that a light client jumped to",
+    "jumps that a light client refused",
+    "forged sets shown to a light client",
+    "decisions without a grant",
+    "decisions with a stale grant",
     "volumes lost",
     "volumes copied, old process alive",
     "volumes copied, old process dead",
@@ -33,9 +41,11 @@ pub const REQUIRED: [&str; 43] = [
     "fresh nodes",
     "transfers executed",
     "rounds after the first",
+    "rounds ended early",
     "heights",
     "keys retired",
     "identities contested",
+    "keys lost while unable to object",
     "blocks judged invalid",
     "batches withheld",
     "batches asked for",

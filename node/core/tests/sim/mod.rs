@@ -3,11 +3,14 @@
 //! The engine, the signer, the ledger and the rules of clearance are the ones that run in production; clock, network,
 //! disk, operator and everything that goes wrong are made up from the seed. Checkers look at every effect.
 
+pub mod absence;
 pub mod chaos;
 pub mod checks;
 pub mod clearing;
+pub mod contested;
 pub mod counts;
 pub mod dice;
+pub mod light;
 pub mod members;
 pub mod people;
 pub mod perform;

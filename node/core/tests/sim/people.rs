@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use node_core::{
     crypto::{KeyPair, SigningBytes},
+    mempool::TRANSFER_VALIDITY_BLOCKS_MAX,
     types::{
         AccountId, Amount, CeremonyNonce, ChainId, Epoch, Genesis, GenesisDraft, GenesisVoter, Governance,
         GovernanceKey, Hash, Height, Identity, Incarnation, ManifestSignature, Nonce, Parameters, ParametersDraft,
@@ -88,7 +89,7 @@ pub fn transfer(incarnation: Incarnation, from: u64, to: u64, nonce: u64) -> Tra
         incarnation,
         sender: AccountId::new(signer.public()),
         nonce: Nonce::new(nonce),
-        valid_until: Height::new(1_000_000),
+        valid_until: Height::new(TRANSFER_VALIDITY_BLOCKS_MAX),
         payload: Payload::Transfer(Transfer {
             to: AccountId::new(pair(&format!("account {to}")).public()),
             amount: Amount::new(1),

@@ -45,6 +45,11 @@ impl World {
             Effect::ResetLog { first, .. } => self.volumes[volume].reset_log(first),
             Effect::Broadcast(message) => self.broadcast(process, &message)?,
             Effect::Send { to, message } => self.send_to(process, to, &message)?,
+            Effect::SendBlocks { to, first, .. } if first < self.volumes[volume].pruned_below => {
+                self.counts.add("blocks that are pruned", 1);
+                let first = self.volumes[volume].pruned_below;
+                self.send_to(process, to, &Arc::new(PeerMessage::BlocksPruned { first }))?;
+            }
             Effect::SendBlocks { to, first, count } => {
                 let skip = usize::try_from(first.get() - 1).unwrap();
                 let blocks: Vec<CertifiedBlock> =
@@ -97,6 +102,7 @@ impl World {
             }
             Effect::RetireKey(key) => {
                 self.counts.add("keys retired", 1);
+                self.processes[process].cleared.remove(&key);
                 let _ = self.volumes[volume].keys.retire(&key);
                 self.volumes[volume].keys.erase_retired();
             }
@@ -117,11 +123,7 @@ impl World {
 
     fn alarm(&mut self, process: usize, alarm: &Alarm) -> Result<(), Violation> {
         match alarm {
-            Alarm::IdentityContested { .. } => {
-                self.counts.add("identities contested", 1);
-                // Only a voter that stood still for the whole objection time may lose its key.
-                Ok(())
-            }
+            Alarm::IdentityContested { .. } => self.contested(process),
             Alarm::LogAhead { .. } => Ok(()),
             _ if self.processes[process].byzantine => Ok(()),
             alarm => Err(Violation::Failed(format!("process {process}: {alarm}"))),
@@ -179,9 +181,17 @@ impl World {
     fn commit(&mut self, process: usize, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Violation> {
         let volume = &mut self.volumes[self.processes[process].volume];
         let tip = Height::new(volume.blocks.len() as u64);
+        let height = block.header().height;
+        let first = !self.checks.is_final(height);
         let checked = self.checks.on_commit(tip, block.header(), &certificate);
-        volume.blocks.push(CertifiedBlock { block: block.as_ref().clone(), certificate });
-        checked
+        let certified = CertifiedBlock { block: block.as_ref().clone(), certificate };
+        volume.blocks.push(certified.clone());
+        checked?;
+        // A recovery begins another incarnation, from which a light client starts anew.
+        match self.checks.voters_around(height).filter(|_| first && !self.checks.is_recovered()) {
+            Some(sets) => self.light.on_final(&certified, sets, &mut self.counts),
+            None => Ok(()),
+        }
     }
 
     /// A batch has reached the disk.
@@ -212,6 +222,8 @@ impl World {
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
+        let late = self.checks.is_recovered() && volume.recoveries.is_empty();
+        self.counts.add("blocks executed after a recovery that stands on them", u64::from(late));
         self.checks.on_executed(results, &outcome, volume.recoveries.len())?;
         for receipt in &outcome.receipts {
             self.checks.promised.remove(&receipt.transaction);
@@ -221,7 +233,10 @@ impl World {
             if receipt.status == ReceiptStatus::Executed {
                 match &transaction.body().payload {
                     Payload::Transfer(_) => self.counts.add("transfers executed", 1),
-                    Payload::RotateSession(_) => self.counts.add("rotations executed", 1),
+                    Payload::RotateSession(_) => {
+                        self.counts.add("rotations executed", 1);
+                        self.note_rotation(transaction);
+                    }
                     Payload::KeepSession(_) => self.counts.add("objections executed", 1),
                     Payload::Governance(change) => self.count_change(change),
                 }

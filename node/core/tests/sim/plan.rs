@@ -21,6 +21,14 @@ pub enum Action {
     Storm,
     Rejoin,
     LoseVolume(u64),
+    /// A node goes away, and is back when the others have pruned the blocks that it misses.
+    Leave(u64),
+    ComeBack,
+    /// Old blocks can be had again, for nodes that are new.
+    Unprune,
+    /// Keeps what a volume holds, to roll it back to that.
+    RememberVolume(u64),
+    RollBack(u64),
     /// More voters than may fail lose their volumes; their old processes may live where nobody hears them.
     LoseMany {
         nodes: Vec<u64>,
@@ -37,6 +45,10 @@ pub enum Action {
         old: OldProcess,
     },
     Silence(u64),
+    /// From here on messages are lost and processes crash like this.
+    Weather(Weather),
+    /// Everybody hears everybody, and nobody is silent any more.
+    Calm,
     Corrupt(u64),
     Join(u64),
 }
@@ -46,6 +58,16 @@ pub enum Action {
 pub enum OldProcess {
     Alive,
     Dead,
+}
+
+/// How often what goes wrong. Probabilities are parts of a million, as in a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub loss: u64,
+    pub withhold: u64,
+    pub duplicate: u64,
+    pub delay_ms: (u64, u64),
+    pub crash: u64,
 }
 
 /// The plan of one history. Probabilities are parts of a million.
@@ -69,6 +91,13 @@ pub struct Plan {
     pub powers_stay: bool,
     /// A voter that abstains never asks again: for a test that shows why it must.
     pub abstains_for_good: bool,
+    /// Keys are taken over whatever the tripwire says: for a test that shows why it must be heard.
+    pub tripwire_ignored: bool,
+    /// A state of peers is taken whatever the manifest says: for a test that shows why it must be checked.
+    pub manifest_ignored: bool,
+    /// How many voters forge together what a light client is shown; more than may fail only in a test that proves that it is
+    /// noticed.
+    pub forgers: u64,
     pub actions: Vec<(u64, Action)>,
     /// When everything is well again.
     pub chaos_ms: u64,
@@ -80,7 +109,12 @@ pub struct Plan {
     pub sessions_excused: bool,
 }
 
-pub const SCENARIOS: u64 = 18;
+/// How long trouble lasts in a long history, milliseconds.
+const LONG_MS: u64 = 75_000;
+/// A rotation takes five seconds of patience, ten blocks for objections and three more.
+const LONG_PAUSE_MS: u64 = 12_000;
+
+pub const SCENARIOS: u64 = 19;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -115,6 +149,9 @@ impl Plan {
             governed: false,
             powers_stay: false,
             abstains_for_good: false,
+            tripwire_ignored: false,
+            manifest_ignored: false,
+            forgers: 1,
             actions: Vec::new(),
             chaos_ms: 5_000,
             goal_blocks: 6,
@@ -144,6 +181,7 @@ impl Plan {
             14 => Self::members_change_in_trouble(&mut dice),
             15 => Self::one_abstains_and_another_dies(&mut dice),
             16 => Self::recovery(&mut dice),
+            17 => Self::rolled_back(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }
@@ -325,6 +363,71 @@ impl Plan {
         plan.actions.push((at + 2_000 + dice.between(6_000, 12_000), Action::Recover));
         plan.always_same_boot = dice.below(2) == 0;
         plan.chaos_ms = 19_000;
+        plan
+    }
+
+    /// A volume holds again what it held some time ago: its key must never sign there what it signed otherwise before.
+    pub fn rolled_back(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a volume is rolled back", dice).equal();
+        let node = dice.below(plan.powers.len() as u64);
+        let at = dice.between(500, 3_000);
+        plan.actions.push((at, Action::RememberVolume(node)));
+        plan.actions.push((at + dice.between(0, 2_500), Action::RollBack(node)));
+        plan.chaos_ms = 9_000;
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    /// A voter misses so many blocks, under governance, that it has to take a state.
+    pub fn absence(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a node is away for long", dice).equal();
+        plan.governed = dice.below(2) == 0;
+        plan.powers_stay = true;
+        let at = dice.between(500, 2_500);
+        plan.actions.push((at, Action::Leave(dice.below(plan.powers.len() as u64))));
+        plan.actions.push((at + dice.between(4_000, 6_000), Action::ComeBack));
+        plan.chaos_ms = 12_000;
+        plan.actions.push((plan.chaos_ms - 1, Action::Unprune));
+        plan.goal_blocks = 20;
+        plan
+    }
+
+    fn weather(&self) -> Weather {
+        let Self { loss, withhold, duplicate, delay_ms, crash, .. } = *self;
+        Weather { loss, withhold, duplicate, delay_ms, crash }
+    }
+
+    /// Several kinds of trouble one after the other, for a time fifteen times as long as one takes. After each there is a
+    /// pause in which a voter gets a key again: no more may be without one than the chain stands.
+    pub fn long(dice: &mut Dice) -> Self {
+        let mut plan = Self::calm("a long history", dice).equal();
+        let calm = plan.weather();
+        plan.governed = dice.below(2) == 0;
+        plan.powers_stay = true;
+        plan.always_same_boot = dice.below(3) == 0;
+        let mut at = 0;
+        while at < LONG_MS {
+            // Where governance replaces voters all the time, a lost volume may be one too many.
+            let part = match dice.below(if plan.governed { 6 } else { 9 }) {
+                0 => Self::lossy(dice),
+                1 => Self::crashes(dice),
+                2 => Self::partitions(dice),
+                3 => Self::silent_leaders(dice),
+                4 => Self::withheld_batches(dice),
+                5 => Self::everybody_restarts(dice),
+                6 => Self::lost_volume(dice),
+                7 => Self::copy_of_the_dead(dice),
+                _ => Self::rolled_back(dice),
+            };
+            plan.actions.push((at, Action::Weather(part.weather())));
+            plan.actions.extend(part.actions.into_iter().map(|(after, action)| (at + after, action)));
+            at += part.chaos_ms;
+            plan.actions.push((at, Action::Calm));
+            plan.actions.push((at, Action::Weather(calm)));
+            at += LONG_PAUSE_MS;
+        }
+        plan.chaos_ms = at;
+        plan.goal_blocks = 20;
         plan
     }
 

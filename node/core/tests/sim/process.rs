@@ -6,8 +6,8 @@ use node_core::{
     consensus::{Boot, Engine, Faults, TimerId},
     crypto::VerifiedBatch,
     ledger::{Recoveries, apply_genesis_before, snapshot},
-    session::{KeyState, Owner, StartGrant, Tripwire},
-    types::{Genesis, Height, Uid},
+    session::{ClearedKey, KeyState, Owner, Question, StartGrant},
+    types::{Genesis, Height, SessionKey, Uid},
 };
 
 use super::{people, volume::Volume};
@@ -32,9 +32,10 @@ pub struct Process {
     pub timers: BTreeMap<TimerId, u64>,
     /// The end of the last execution that was asked for.
     pub executing_until: u64,
-    pub tripwire: Option<Tripwire>,
-    /// The highest certificate shown in answer to the question before.
-    pub shown_before: Option<Height>,
+    /// What it asks the others about a key.
+    pub question: Option<Question>,
+    /// The keys that it may use.
+    pub cleared: BTreeMap<SessionKey, ClearedKey>,
     /// A copy of another process's volume, made while that one lives.
     pub copy: bool,
     /// Nobody hears it but others like it.
@@ -43,6 +44,10 @@ pub struct Process {
     pub former: bool,
     /// Its node has accepted a recovery that is not complete here.
     pub accepted: bool,
+    /// When it could last not speak with a quorum; zero if it always could.
+    pub cut_off_until: u64,
+    /// Since when it has a key that it may use.
+    pub able_since: Option<u64>,
     /// Said what it may not say.
     pub byzantine: bool,
     /// It sends no proposals.
@@ -95,12 +100,14 @@ impl Process {
             moved: (Height::ZERO, 0),
             timers: BTreeMap::new(),
             executing_until: 0,
-            tripwire: None,
-            shown_before: None,
+            question: None,
+            cleared: BTreeMap::new(),
             copy,
             exiled: false,
             former: false,
             accepted: false,
+            cut_off_until: 0,
+            able_since: None,
             byzantine: false,
             silent: false,
         }

@@ -16,6 +16,9 @@ use super::{
 
 /// How long governance waits before it looks again whether all nodes hold the same last block.
 const LOOK_MS: u64 = 300;
+/// After so many looks nobody who can be reached has the last block. No recovery can stand on it: whoever has it must be
+/// brought back first.
+const LOOKS_MAX: u64 = 20;
 
 impl World {
     /// Voters whose volumes are lost, as far as anybody knows. Their old processes have ended, or nobody can reach them.
@@ -60,6 +63,12 @@ impl World {
             status.tip == tip && status.executed == tip
         };
         if !reachable.iter().all(level) {
+            self.recover_looks += 1;
+            let heard = reachable.iter().map(|process| self.tip(*process)).max();
+            if self.recover_looks >= LOOKS_MAX && heard < Some(tip) {
+                self.counts.add("last blocks that only the unreachable have", 1);
+                self.out_of_reach = true;
+            }
             self.after(LOOK_MS, Event::Act(super::plan::Action::Recover));
             return Ok(());
         }

@@ -7,7 +7,7 @@ use node_core::{
     consensus::{LogEntry, SigningLog},
     ledger::MemoryStore,
     session::KeyList,
-    types::{Batch, CertifiedBlock, Hash, RecoveryManifest, Signature, Uid},
+    types::{Batch, CertifiedBlock, Hash, Height, RecoveryManifest, Signature, Uid},
 };
 
 use super::dice::Dice;
@@ -21,6 +21,8 @@ pub struct Volume {
     /// Appended, not flushed.
     pub unflushed: Vec<Vec<u8>>,
     pub blocks: Vec<CertifiedBlock>,
+    /// The first height whose block is given to others; all if it is zero.
+    pub pruned_below: Height,
     /// The stored batches, in order.
     pub batches: Vec<Arc<Batch>>,
     /// The digests of all batches that were ever durable here.

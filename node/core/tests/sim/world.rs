@@ -10,8 +10,8 @@ use node_core::{
     consensus::{Faults, Input, Origin, TimerId},
     crypto::{VerifiedTransaction, verify_batch, verify_transaction, verify_transactions},
     ledger::LedgerFaults,
-    session::{ClearedKey, NewKey, Owner},
-    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, Recovery, TimeMs, Uid},
+    session::{ClearedKey, NewKey, Owner, StartGrant},
+    types::{Batch, Epoch, Genesis, Hash, Hasher, Height, Identity, PeerMessage, Recovery, SessionKey, TimeMs, Uid},
 };
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     clearing::Shown,
     counts::Counts,
     dice::Dice,
+    light::Skipping,
     members::Governor,
     people,
     plan::{Action, Plan},
@@ -54,6 +55,11 @@ pub enum Event {
     Clear {
         process: usize,
     },
+    /// The operator's word comes.
+    Granted {
+        process: usize,
+        grant: StartGrant,
+    },
     Submit,
     /// Governance looks at the chain.
     Govern,
@@ -85,13 +91,24 @@ pub struct World {
     faults: Faults,
     pub ledger_faults: LedgerFaults,
     pub governor: Governor,
+    pub light: Skipping,
     events: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     last_delivery: BTreeMap<(usize, usize), u64>,
     pub nonces: BTreeMap<u64, u64>,
     trace: Option<Hasher>,
+    /// When each rotation that only an identity signed was first executed, by its key.
+    pub rotations: BTreeMap<SessionKey, u64>,
+    /// A node that is away, and its volume.
+    pub absent: Option<(u64, usize)>,
+    /// What a volume held some time ago.
+    pub kept_volume: Option<Volume>,
     /// Where the chain stands until a recovery.
     pub standing: Option<Height>,
+    /// How often governance has looked whether all nodes hold the last block.
+    pub recover_looks: u64,
+    /// Only nodes that nobody can reach have the last block: the history ends here.
+    pub out_of_reach: bool,
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
@@ -107,6 +124,7 @@ pub struct Ending {
 impl World {
     pub fn new(seed: u64, plan: Plan, faults: Faults) -> Self {
         let genesis = people::genesis(&plan.powers);
+        let light = Skipping::new(seed, &genesis, plan.forgers);
         let mut world = Self {
             now: people::GENESIS_MS,
             dice: Dice::new(seed),
@@ -121,12 +139,18 @@ impl World {
             faults,
             ledger_faults: LedgerFaults::default(),
             governor: Governor::default(),
+            light,
             events: BTreeMap::new(),
             sequence: 0,
             last_delivery: BTreeMap::new(),
             nonces: BTreeMap::new(),
             trace: None,
+            rotations: BTreeMap::new(),
+            kept_volume: None,
+            absent: None,
             standing: None,
+            recover_looks: 0,
+            out_of_reach: false,
             goal: None,
             names: 0,
             plan,
@@ -164,6 +188,8 @@ impl World {
         let violation = self.run_events().err();
         let heights = self.volumes.iter().map(|volume| volume.blocks.len()).max().unwrap_or_default();
         self.counts.add("heights", heights as u64);
+        let early = |process: &Process| process.engine.status().rounds_ended_early;
+        self.counts.add("rounds ended early", self.processes.iter().map(early).sum());
         Ending { violation, counts: self.counts, trace: self.trace.map(Hasher::finish) }
     }
 
@@ -176,7 +202,7 @@ impl World {
             }
             self.now = at;
             self.happen(event)?;
-            if self.healed && self.goal_reached() {
+            if self.out_of_reach || (self.healed && self.goal_reached()) {
                 return Ok(());
             }
         }
@@ -194,6 +220,10 @@ impl World {
             Event::Stored { process, batch } => self.stored(process, batch),
             Event::Feed { process, input } => self.feed(process, *input),
             Event::Clear { process } => self.try_clear(process),
+            Event::Granted { process, grant } => {
+                self.granted(process, grant);
+                Ok(())
+            }
             Event::Submit => self.submit(),
             Event::Govern => self.govern(),
             Event::Restart { node, volume } => self.restart(node, volume),
@@ -212,6 +242,10 @@ impl World {
     pub fn feed(&mut self, process: usize, input: Input) -> Result<(), Violation> {
         if !self.processes[process].alive {
             return Ok(());
+        }
+        if let Input::Cleared(key) | Input::Made { key, .. } = &input {
+            self.processes[process].able_since.get_or_insert(self.now);
+            self.processes[process].cleared.insert(key.session_key(), key.clone());
         }
         // Clocks of different machines differ by up to 20 ms.
         let skew = self.processes[process].node * 5 % 20;

@@ -2,6 +2,7 @@
 
 mod clearance;
 mod keylist;
+mod question;
 mod record;
 mod signer;
 mod tripwire;
