@@ -155,6 +155,8 @@ struct Forwarder {
 
 impl Forwarder {
     fn check(&self, message: &Bytes) -> Result<(), Status> {
+        let decoded = self.rule.call.check(message);
+        decoded.map_err(|error| Refusal::Invalid(error.to_string()).into_status())?;
         self.caller.needs(self.rule.call.permission(message)).map_err(Refusal::into_status)
     }
 }
@@ -208,6 +210,8 @@ impl StreamingService<Bytes> for Forwarder {
         let messages = stream::unfold((request.into_inner(), sender), move |(mut messages, sender)| async move {
             let message = messages.message().await.ok().flatten()?;
             let (gateway, caller) = &sender;
+            // The stream ends here, as a node would end it.
+            rule.call.check(&message).ok()?;
             while let Some(wait) = gateway.limiter.take(&caller.principal, caller.from).await.wait() {
                 tokio::time::sleep(wait).await;
             }
