@@ -139,19 +139,9 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
     let arrival = Arrival::new(gateway, &connection, &request);
     // Held until the answer begins.
     let place = Arc::clone(&gateway.requests).try_acquire_owned();
-    let (admitted, limited, class, name) = match &place {
-        Err(_) => (Err(Refusal::Overloaded("too many requests at one time")), None, Class::Anonymous, Arc::from("-")),
-        Ok(_) => {
-            let Admission { result, limited } =
-                admit(gateway, visit.door, request.headers(), &connection, arrival.from).await;
-            match result {
-                Ok(principal) => {
-                    let (class, name) = (principal.class, Arc::clone(&principal.name));
-                    (Ok(principal), Some(limited), class, name)
-                }
-                Err(refusal) => (Err(refusal), Some(limited), Class::Anonymous, Arc::from("-")),
-            }
-        }
+    let Admission { result: admitted, limited, class, name } = match &place {
+        Err(_) => Admission::refused(Refusal::Overloaded("too many requests at one time"), None),
+        Ok(_) => admit(gateway, visit.door, request.headers(), &connection, arrival.from).await,
     };
     let result = match admitted {
         Ok(principal) => {
@@ -207,9 +197,31 @@ fn is_request_id(text: &str) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+/// What the door says, and of whom.
 struct Admission {
     result: Result<Principal, Refusal>,
-    limited: Limited,
+    limited: Option<Limited>,
+    class: Class,
+    name: Arc<str>,
+}
+
+impl Admission {
+    /// Somebody who showed a good credential, or needs none. The name counts also for who is turned away.
+    fn of(principal: Principal, limited: Limited, door: Door) -> Self {
+        let (class, name) = (principal.class, Arc::clone(&principal.name));
+        let result = limited.check().and_then(|()| match door {
+            Door::Allowed(permission) if !principal.permissions.contains(&permission) => {
+                Err(Refusal::Forbidden(permission))
+            }
+            Door::Open | Door::Known | Door::Allowed(_) => Ok(principal),
+        });
+        Self { result, limited: Some(limited), class, name }
+    }
+
+    /// Nobody who is known.
+    fn refused(refusal: Refusal, limited: Option<Limited>) -> Self {
+        Self { result: Err(refusal), limited, class: Class::Anonymous, name: "-".into() }
+    }
 }
 
 async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &Connection, from: IpAddr) -> Admission {
@@ -218,7 +230,7 @@ async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &
             let limited = gateway.limiter.take_address(from).await;
             let principal =
                 Principal { class: Class::Anonymous, name: "-".into(), permissions: std::collections::BTreeSet::new() };
-            return Admission { result: limited.check().map(|()| principal), limited };
+            return Admission::of(principal, limited, door);
         }
         Door::Known | Door::Allowed(_) => {
             gateway.authenticator.authenticate(headers, connection.certificate.as_ref()).await
@@ -227,18 +239,12 @@ async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &
     match authenticated {
         Ok(principal) => {
             let limited = gateway.limiter.take(&principal, from).await;
-            let result = limited.check().and_then(|()| match door {
-                Door::Allowed(permission) if !principal.permissions.contains(&permission) => {
-                    Err(Refusal::Forbidden(permission))
-                }
-                Door::Open | Door::Known | Door::Allowed(_) => Ok(principal),
-            });
-            Admission { result, limited }
+            Admission::of(principal, limited, door)
         }
         // A bad credential costs its address a request.
         Err(refusal) => {
             let limited = gateway.limiter.take_address(from).await;
-            Admission { result: limited.check().and(Err(refusal)), limited }
+            Admission::refused(limited.check().err().unwrap_or(refusal), Some(limited))
         }
     }
 }
