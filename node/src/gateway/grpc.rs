@@ -16,40 +16,45 @@ use tonic::{
     body::Body as TonicBody,
     server::{Grpc, ServerStreamingService, StreamingService, UnaryService},
 };
+use tonic_health::server::HealthReporter;
 use tower::{Service, ServiceExt};
 
 use super::{
     backends::RawCodec,
     bodies::{Guarded, Metered},
-    calls::{CALLS, Call, CallRule, Shape},
+    calls::{CALLS, Call, CallRule, Shape, Tier},
     entrance::{self, Caller, Door, Surface, Visit},
     refusal::Refusal,
     state::Gateway,
 };
 
-/// Services that reflection names.
-const SERVICES: [&str; 5] =
-    ["althing.v1.Transactions", "althing.v1.Accounts", "althing.v1.Blocks", "althing.v1.Validators", "althing.v1.Node"];
+/// Services that reflection and health name, and the tier without which they are of no use.
+pub const SERVICES: [(&str, Tier); 5] = [
+    ("althing.v1.Transactions", Tier::Submit),
+    ("althing.v1.Accounts", Tier::Read),
+    ("althing.v1.Blocks", Tier::Read),
+    ("althing.v1.Validators", Tier::Read),
+    ("althing.v1.Node", Tier::Read),
+];
 
-/// The routes of all calls, of health and of reflection.
-pub async fn router(gateway: &Arc<Gateway>) -> Result<Router, tonic_reflection::server::Error> {
+/// The routes of all calls, of health and of reflection, and whom to tell what health answers.
+pub fn router(gateway: &Arc<Gateway>) -> Result<(Router, HealthReporter), tonic_reflection::server::Error> {
     let mut router = Router::new();
     for rule in CALLS {
         let gateway = Arc::clone(gateway);
         router = router.route(rule.path, post(move |request: Request| forward(gateway, rule, request)));
     }
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let mut reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("grpc.health.v1.Health");
-    for service in SERVICES {
+    for (service, _) in SERVICES {
         reflection = reflection.with_service_name(service);
     }
     router = router.route("/grpc.health.v1.Health/{method}", open(gateway, "grpc.health", health));
     let path = "/grpc.reflection.v1.ServerReflection/{method}";
-    Ok(router.route(path, open(gateway, "grpc.reflection", reflection.build_v1()?)))
+    Ok((router.route(path, open(gateway, "grpc.reflection", reflection.build_v1()?)), reporter))
 }
 
 /// A service that anybody may ask, within the limits of addresses.

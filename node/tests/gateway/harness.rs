@@ -97,6 +97,21 @@ impl GatewayProcess {
         gateway
     }
 
+    /// Waits until each tier has somebody to forward to.
+    pub async fn ready_for_all(&self) {
+        self.ready().await;
+        until("both tiers are up", || async {
+            let metrics = self.metrics().await;
+            let up = |tier: &str| {
+                let label = format!("tier=\"{tier}\"");
+                let mut lines = metrics.lines().filter(|line| line.starts_with("althing_gateway_backend_up{"));
+                lines.any(|line| line.contains(&label) && line.ends_with(" 1"))
+            };
+            (up("submit") && up("read")).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until it has somebody to forward to.
     pub async fn ready(&self) {
         let url = format!("http://{}/readyz", self.http);
@@ -239,7 +254,7 @@ impl Network {
         let backends: Vec<String> = plan.nodes.iter().map(backend).collect();
         let section = format!("  backends: {{submit: [{}]}}\n{more}", backends.join(", "));
         let gateway = GatewayProcess::start(self.directory.path(), &plan.gateway, &section).await;
-        gateway.ready().await;
+        gateway.ready_for_all().await;
         gateway
     }
 

@@ -5,8 +5,10 @@
 mod authentication;
 mod companion;
 mod edge;
+mod fake;
 mod forwarding;
 mod generated;
 mod harness;
+mod health;
 mod oidc;
 mod together;

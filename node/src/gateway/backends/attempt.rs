@@ -76,9 +76,16 @@ impl Backends {
         }
     }
 
-    /// Whether each tier has somebody to ask.
-    pub fn serve(&self) -> bool {
-        [Tier::Submit, Tier::Read].iter().all(|tier| self.pool(*tier).view().iter().any(|backend| backend.up))
+    /// Whether a tier has somebody to ask.
+    pub fn serve(&self, tier: Tier) -> bool {
+        self.pool(tier).view().iter().any(|backend| backend.up)
+    }
+
+    /// Shows the backends as they are now.
+    pub fn show(&self) {
+        for tier in [Tier::Submit, Tier::Read] {
+            self.metrics.show_backends(tier, &self.pool(tier).view());
+        }
     }
 
     /// Probes a tier until the future is dropped.
@@ -87,7 +94,6 @@ impl Backends {
         let pool = Arc::clone(self.pool(tier));
         Box::pin(probe::run(pool, tier, move |gone| {
             backends.metrics.forget(tier, gone);
-            backends.metrics.show_backends(tier, &backends.pool(tier).view());
         }))
     }
 
