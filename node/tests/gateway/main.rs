@@ -11,4 +11,5 @@ mod generated;
 mod harness;
 mod health;
 mod oidc;
+mod retries;
 mod together;
