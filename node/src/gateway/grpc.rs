@@ -10,7 +10,10 @@ use futures::{
     stream::{self, BoxStream},
 };
 use http::header;
-use node_api::proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
+use node_api::{
+    deadline::{TIMEOUT, timeout_ms},
+    proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX},
+};
 use tonic::{
     Status, Streaming,
     body::Body as TonicBody,
@@ -95,7 +98,7 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
         if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             return Err(Refusal::MediaType("application/grpc"));
         }
-        let wait_ms = request.headers().get("grpc-timeout").and_then(|value| timeout_ms(value.to_str().ok()?));
+        let wait_ms = request.headers().get(TIMEOUT).and_then(|value| timeout_ms(value.to_str().ok()?));
         let context = caller.context_within(&shared, wait_ms);
         let deadline = context.deadline;
         let caller = Caller { context, ..caller };
@@ -131,24 +134,6 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
         }
     })
     .await
-}
-
-/// The value of a `grpc-timeout` header in milliseconds.
-pub(super) fn timeout_ms(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > 8 {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => number.checked_mul(3_600_000),
-        "M" => number.checked_mul(60_000),
-        "S" => number.checked_mul(1_000),
-        "m" => Some(number),
-        "u" => Some(number / 1_000),
-        "n" => Some(number / 1_000_000),
-        _ => None,
-    }
 }
 
 /// Hands one message on.
@@ -230,30 +215,5 @@ impl StreamingService<Bytes> for Forwarder {
             let stop = gateway.stop.clone();
             Ok(tonic::Response::new(answers.take_until(async move { stop.cancelled().await }).boxed()))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::timeout_ms;
-
-    #[test]
-    fn timeouts_are_read_in_every_unit_and_rubbish_is_none() {
-        for (text, expected) in [
-            ("1H", Some(3_600_000)),
-            ("2M", Some(120_000)),
-            ("3S", Some(3_000)),
-            ("4m", Some(4)),
-            ("5000u", Some(5)),
-            ("6000000n", Some(6)),
-            ("", None),
-            ("S", None),
-            ("-1S", None),
-            ("999999999S", None),
-            ("1é", None),
-            ("1X", None),
-        ] {
-            assert_eq!(timeout_ms(text), expected, "{text}");
-        }
     }
 }

@@ -12,4 +12,5 @@ mod harness;
 mod health;
 mod oidc;
 mod retries;
+mod submits;
 mod together;

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use node_api::{gateway::Permission, proto};
@@ -133,15 +132,6 @@ fn lifetime(call: Call, request: &Bytes, answer: &Bytes) -> Lifetime {
         | Call::GetLightBlocks
         | Call::GetStatus => Lifetime::RealTime,
     }
-}
-
-/// What became of a transaction that a node took: `final`, `expired`, or `accepted` when time is up before.
-pub async fn settled(gateway: &Gateway, context: &CallContext, id: [u8; 32]) -> Result<Value, Refusal> {
-    let stored = transaction(gateway, context, id, true).await?;
-    let found: Value = serde_json::from_slice(&stored.json).map_err(|_| inconsistent())?;
-    let known = ["final", "expired"].into_iter().find_map(|name| found.get(name).map(|fate| (name, fate.clone())));
-    let (name, fate) = known.unwrap_or(("accepted", json!({})));
-    Ok(json!({"transactionId": STANDARD.encode(id), name: fate}))
 }
 
 /// What became of a transaction; with `wait`, once it is final or time is up.
