@@ -230,6 +230,11 @@ pub struct Network {
 
 impl Network {
     pub async fn start(validators: u16) -> Self {
+        Self::start_logging(validators, LogLevel::Info).await
+    }
+
+    /// The same with another log of the nodes.
+    pub async fn start_logging(validators: u16, log_level: LogLevel) -> Self {
         let directory = TempDir::new().expect("a directory");
         let request = PlanRequest {
             directory: directory.path().to_owned(),
@@ -237,7 +242,7 @@ impl Network {
             ports: ports::free(validators).expect("free ports"),
             observers: 0,
             candidates: 0,
-            log_level: LogLevel::Info,
+            log_level,
         };
         let mut devnet = Devnet::create(program(), &request).expect("the processes start");
         let parameters = ParametersDraft { block_interval_ms: 200, ..ParametersDraft::default() };
