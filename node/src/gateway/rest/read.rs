@@ -199,3 +199,56 @@ async fn newest(gateway: &Gateway, context: &CallContext) -> Result<u64, Refusal
         Err(status) => Err(Refusal::Backend(status)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use node_api::proto::{self, get_transaction_response::Status};
+    use prost::Message;
+
+    use super::{Call, Lifetime, lifetime};
+
+    #[test]
+    fn answers_are_kept_for_as_long_as_they_stay_true() {
+        let nothing = Bytes::new();
+        let block = |height| Bytes::from(proto::GetBlockRequest { height }.encode_to_vec());
+        let transaction =
+            |status| Bytes::from(proto::GetTransactionResponse { status: Some(status), height: 9 }.encode_to_vec());
+        for (call, request, answer, expected) in [
+            (Call::GetBlock, block(7), nothing.clone(), Lifetime::Final),
+            (Call::GetBlock, block(0), nothing.clone(), Lifetime::RealTime),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Final(proto::Final::default())),
+                Lifetime::Final,
+            ),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Expired(proto::Expired::default())),
+                Lifetime::Final,
+            ),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Pending(proto::Pending {})),
+                Lifetime::RealTime,
+            ),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Unknown(proto::Unknown {})),
+                Lifetime::RealTime,
+            ),
+            (Call::GetTransaction, nothing.clone(), Bytes::from_static(&[0xff]), Lifetime::RealTime),
+            (Call::GetValidators, nothing.clone(), nothing.clone(), Lifetime::Dynamic),
+            (Call::GetGovernance, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+            (Call::GetAccount, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+            (Call::GetLightBlocks, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+            (Call::GetStatus, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+        ] {
+            assert_eq!(lifetime(call, &request, &answer), expected, "{call:?} {answer:?}");
+        }
+    }
+}
