@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::Request, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use node_api::{
     gateway::Permission,
@@ -19,7 +19,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{
     auth::{Class, Principal},
     backends::CallContext,
-    bodies::Room,
+    bodies::{Departures, Outgoing, Room},
     limits::Limited,
     refusal::Refusal,
     rules::address,
@@ -37,6 +37,8 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Whom its certificate names, if it showed one.
     pub certificate: Option<SpiffeId>,
+    /// What of its answers has not left yet.
+    pub departures: Arc<Departures>,
 }
 
 /// How a refusal is written.
@@ -81,6 +83,8 @@ pub struct Caller {
     pub from: IpAddr,
     /// Room for the body.
     pub room: Arc<Room>,
+    /// What of the answers of its connection has not left yet.
+    pub departures: Arc<Departures>,
 }
 
 /// The place of one open stream, among all and among those of its caller.
@@ -134,8 +138,11 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
     work: impl FnOnce(Caller, Request) -> F,
 ) -> Response {
     let connection = request.extensions().get::<Connection>().cloned();
-    let connection =
-        connection.unwrap_or(Connection { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), certificate: None });
+    let connection = connection.unwrap_or_else(|| Connection {
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        certificate: None,
+        departures: Arc::default(),
+    });
     let arrival = Arrival::new(gateway, &connection, &request);
     // Held until the answer begins.
     let place = Arc::clone(&gateway.requests).try_acquire_owned();
@@ -151,9 +158,15 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
                 trace: arrival.trace,
                 request_id: Arc::clone(&arrival.request_id),
             };
-            let caller =
-                Caller { principal, context, from: arrival.from, room: Room::new(Arc::clone(&gateway.bodies)) };
-            work(caller, request).await
+            let caller = Caller {
+                principal,
+                context,
+                from: arrival.from,
+                room: Room::new(Arc::clone(&gateway.bodies)),
+                departures: Arc::clone(&connection.departures),
+            };
+            let result = work(caller, request).await;
+            result.and_then(|response| counted(response, gateway, &connection.departures))
         }
         Err(refusal) => Err(refusal),
     };
@@ -167,6 +180,14 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
     let response = finish(result, visit.surface, limited.as_ref(), &arrival);
     record(gateway, visit, &arrival, (class, &name), &response);
     response
+}
+
+/// The same answer in bytes that take room until they have left.
+fn counted(response: Response, gateway: &Gateway, departures: &Arc<Departures>) -> Result<Response, Refusal> {
+    let (parts, body) = response.into_parts();
+    let body = Outgoing::new(body, &gateway.answers, departures);
+    let body = body.ok_or(Refusal::Overloaded("too many answers at one time"))?;
+    Ok(Response::from_parts(parts, Body::new(body)))
 }
 
 impl Arrival {

@@ -104,7 +104,10 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
         let caller = Caller { context, ..caller };
         let most = gateway_body_max(&shared);
         let room = Arc::clone(&caller.room);
-        let request = request.map(|body| Metered::new(body, room, most));
+        let request = request.map(|body| match rule.shape {
+            Shape::Unary | Shape::ServerStream => Metered::new(body, room, most),
+            Shape::BothStreams => Metered::endless(body, room),
+        });
         let mut grpc = Grpc::new(RawCodec).max_decoding_message_size(most).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let place = match rule.shape {
             Shape::Unary => None,
@@ -163,7 +166,10 @@ impl UnaryService<Bytes> for Forwarder {
             checked?;
             let result = gateway.backends.unary(rule, message.clone(), &caller.context).await;
             super::rest::audit(&caller, rule.call, &message, result.as_ref().err());
-            result.map(tonic::Response::new).map_err(|status| Refusal::Backend(status).into_status())
+            let answer = result.map_err(|status| Refusal::Backend(status).into_status())?;
+            let answer = gateway.answers.hold(answer, &caller.departures);
+            let full = || Refusal::Overloaded("too many answers at one time").into_status();
+            Ok(tonic::Response::new(answer.ok_or_else(full)?))
         })
     }
 }
@@ -206,6 +212,7 @@ impl StreamingService<Bytes> for Forwarder {
                 tokio::time::sleep(wait).await;
             }
             super::rest::audit(caller, rule.call, &message, None);
+            caller.room.clear();
             Some((message, (messages, sender)))
         });
         Box::pin(async move {

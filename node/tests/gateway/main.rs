@@ -4,6 +4,7 @@
 
 mod authentication;
 mod companion;
+mod connections;
 mod edge;
 mod fake;
 mod forwarding;

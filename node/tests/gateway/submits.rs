@@ -74,3 +74,25 @@ async fn every_submit_is_answered_with_what_its_caller_waits_for() {
     assert_eq!(many_over_rest(&gateway, &gap(1), "WAIT_FINAL", "?timeoutMs=8000").await, far);
     assert_eq!(many_over_grpc(&gateway, gap(2), Wait::Final, 8).await, far);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_transactions_may_be_longer_than_one_body() {
+    let network = Network::start(1).await;
+    let gateway = network.gateway(&format!("{OPEN}  limits: {{bodyBytesMax: 1024, ipPerMinute: 1000000}}\n")).await;
+    let requests: Vec<SubmitStreamRequest> = (0..20)
+        .map(|nonce| SubmitStreamRequest {
+            transactions: vec![network.transfer_bytes(0, nonce).into()],
+            wait: Wait::Accepted.into(),
+        })
+        .collect();
+    let mut client = TransactionsClient::new(gateway.channel().await);
+    let answers = client.submit_stream(futures::stream::iter(requests)).await.expect("is answered");
+    let (mut answers, mut accepted) = (answers.into_inner(), 0);
+    while let Some(message) = answers.message().await.expect("no error") {
+        for run in message.answers {
+            assert!(matches!(run.answer, Some(stream_answer::Answer::Accepted(_))), "{run:?}");
+            accepted += run.count;
+        }
+    }
+    assert_eq!(accepted, 20);
+}
