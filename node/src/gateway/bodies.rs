@@ -241,7 +241,8 @@ fn leaving(bytes: Bytes, room: OwnedSemaphorePermit, departures: &Arc<Departures
 
 type Acquiring = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
-/// A body that goes out in counted bytes. Whole answers have their room from the beginning, parts of streams wait for it.
+/// A body that goes out in counted bytes. Whole answers have their room from the beginning, parts of streams wait for
+/// it.
 pub struct Outgoing {
     inner: Body,
     room: AnswerRoom,

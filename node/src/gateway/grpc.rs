@@ -168,7 +168,11 @@ impl UnaryService<Bytes> for Forwarder {
             super::rest::audit(&caller, rule.call, &message, result.as_ref().err());
             let answer = result.map_err(|status| Refusal::Backend(status).into_status())?;
             let answer = gateway.answers.hold(answer, &caller.departures);
-            let full = || Refusal::Overloaded("too many answers at one time").into_status();
+            let full = || {
+                let reason = "too many answers at one time";
+                gateway.metrics.shed_total.with_label_values(&[reason]).inc();
+                Refusal::Overloaded(reason).into_status()
+            };
             Ok(tonic::Response::new(answer.ok_or_else(full)?))
         })
     }

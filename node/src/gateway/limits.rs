@@ -194,8 +194,8 @@ impl Limiter {
     }
 }
 
-/// How many share the limits when the name has these addresses. It lists gateways that are ready, and one that starts or
-/// stops is not, but gives out its share all the same.
+/// How many share the limits when the name has these addresses. It lists gateways that are ready, and one that starts
+/// or stops is not, but gives out its share all the same.
 fn sharing(found: &BTreeSet<IpAddr>, is_own: impl Fn(IpAddr) -> bool) -> usize {
     found.len() + usize::from(!found.iter().any(|address| is_own(*address)))
 }

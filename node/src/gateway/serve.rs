@@ -193,8 +193,8 @@ where
     }
 }
 
-/// The age at which a connection ends: what is configured, give or take a tenth, so that connections that began together
-/// do not come again together.
+/// The age at which a connection ends: what is configured, give or take a tenth, so that connections that began
+/// together do not come again together.
 fn age(configured_s: u64, chance: u16) -> Duration {
     let part = 0.9 + 0.2 * f64::from(chance) / f64::from(u16::MAX);
     Duration::from_secs(configured_s).mul_f64(part)

@@ -1,4 +1,4 @@
-//! What a gateway says of itself: ready with one tier of two, healthy service by service, and its interface by reflection.
+//! What a gateway says of itself: ready with one tier of two, healthy service by service, its interface by reflection.
 
 use futures::StreamExt;
 use http::StatusCode;

@@ -372,7 +372,8 @@ impl GatewayConfig {
         Ok(config)
     }
 
-    /// The file as text, every key written out but the times of connections where nothing else is said. Equal configurations give equal bytes.
+    /// The file as text, every key written out but the times of connections where nothing else is said. Equal
+    /// configurations give equal bytes.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
         serde_yaml::to_string(self).map_err(|error| ConfigError::Parse { problem: error.to_string() })
