@@ -1,4 +1,5 @@
-//! What the gateway adds: the same calls made directly and through it, in the same run, against one real validator.
+//! What the gateway adds: the same calls made directly and through it, in the same run, against one real observer, whose
+//! reads wait for no disk; batches go through it to the validator.
 //!
 //! Writes `target/bench/gateway.json`. Times depend on the machine, and the nodes, the gateway and this program share it;
 //! the two ways are measured in turns, so that a disturbance meets both.
@@ -20,14 +21,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper_util::{
-    client::legacy::{Client as HttpClient, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use node_api::{
     client::{Client, ClientOptions},
     config::LogLevel,
-    tls::{Expected, TlsStore},
+    tls::{Expected, TlsStore, secure},
     transactions::{TransferTerms, transfer},
 };
 use node_core::{
@@ -36,6 +35,7 @@ use node_core::{
 };
 use serde_json::{Value, json};
 use tokio::{
+    net::TcpStream,
     runtime::Handle,
     task::spawn_blocking,
     time::{Instant, interval},
@@ -52,15 +52,21 @@ const SUSTAINED_P50_MAX_MS: f64 = 10.0;
 /// Turns at 60 % of what is sustained, each way.
 const TURNS: usize = 4;
 const TURN_TIME: Duration = Duration::from_secs(4);
-const BATCH: usize = 500;
-const BATCHES: usize = 40;
+const BATCH: u64 = 500;
+/// Clients that send batches, each one after the other over a connection of its own, from accounts of its own.
+const SENDERS: u32 = 4;
+const ACCOUNTS_EACH: u32 = accounts::FUNDED / SENDERS;
+/// Batches that each of them has ready, enough for the whole time at twice the goal.
+const BATCHES_EACH: u64 = 200;
+const BATCHES_TIME: Duration = Duration::from_secs(12);
 
 struct Bench {
     direct: Client,
     through: Client,
     incarnation: Incarnation,
-    edge_http: SocketAddr,
-    _processes: Vec<NodeProcess>,
+    edge: SocketAddr,
+    tls: Arc<TlsStore>,
+    _process: NodeProcess,
     devnet: Devnet,
     _directory: tempfile::TempDir,
 }
@@ -120,34 +126,32 @@ impl Bench {
         let request = PlanRequest {
             directory: directory.path().to_owned(),
             chain_id: "devnet".parse().expect("a chain id"),
-            ports: ports::free(1).expect("free ports"),
-            observers: 0,
+            ports: ports::free(2).expect("free ports"),
+            observers: 1,
             candidates: 0,
             log_level: LogLevel::Warn,
         };
         let mut devnet = Devnet::create(program.clone(), &request).expect("the node starts");
         let genesis = devnet.start_chain(ParametersDraft::default()).await.expect("the chain starts");
-        let (plan, mut processes, mut edges) = (devnet.plan(), Vec::new(), Vec::new());
-        // One gateway as clients see it, and one without TLS for the batches over REST.
-        for plaintext in [false, true] {
-            let port = ports::free(1).expect("free ports")[0];
-            let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let (edge, http) = (address(port.grpc), address(port.http));
-            let text = format!(
-                "configVersion: 1\nchainId: devnet\nrole: gateway\ntlsDirectory: {}\nlogLevel: warn\n\
-                 listen: {{edge: '{edge}', http: '{http}'}}\ngateway:\n  backends: {{submit: [{{address: '{}'}}]}}\n  \
-                 edge: {{plaintext: {plaintext}}}\n  authentication: {{anonymousRoles: [writer]}}\n  \
-                 limits: {{ipPerMinute: 100000000, userPerMinute: 100000000, burstPercent: 100}}\n",
-                plan.gateway.display(),
-                plan.nodes[0].listen.grpc
-            );
-            let config = directory.path().join(format!("gateway-{plaintext}.yaml"));
-            std::fs::write(&config, text).expect("written");
-            let arguments = ["gateway".into(), "--config".into(), config.into()];
-            let log = directory.path().join("gateway.jsonl");
-            processes.push(NodeProcess::start(&program, &arguments, &log).expect("the gateway starts"));
-            edges.push(edge);
-        }
+        let plan = devnet.plan();
+        let (validator, observer) = (&plan.nodes[0].listen, &plan.nodes[1].listen);
+        let port = ports::free(1).expect("free ports")[0];
+        let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (edge, http) = (address(port.grpc), address(port.http));
+        let text = format!(
+            "configVersion: 1\nchainId: devnet\nrole: gateway\ntlsDirectory: {}\nlogLevel: warn\n\
+             listen: {{edge: '{edge}', http: '{http}'}}\ngateway:\n  \
+             backends: {{submit: [{{address: '{}'}}], read: [{{address: '{}'}}]}}\n  \
+             limits: {{userPerMinute: 100000000, burstPercent: 100, connectionAgeS: 86400}}\n",
+            plan.gateway.display(),
+            validator.grpc,
+            observer.grpc
+        );
+        let config = directory.path().join("gateway.yaml");
+        std::fs::write(&config, text).expect("written");
+        let arguments = ["gateway".into(), "--config".into(), config.into()];
+        let log = directory.path().join("gateway.jsonl");
+        let process = NodeProcess::start(&program, &arguments, &log).expect("the gateway starts");
         let tls = TlsStore::from_directory(&plan.client).expect("a certificate");
         let connect = async |address: SocketAddr| {
             let mut ticks = interval(Duration::from_millis(100));
@@ -165,56 +169,74 @@ impl Bench {
             }
             panic!("{address} does not answer");
         };
-        let (direct, through) = (connect(plan.nodes[0].listen.grpc).await, connect(edges[0]).await);
+        let (direct, through) = (connect(observer.grpc).await, connect(edge).await);
         let incarnation = genesis.incarnation();
-        Self { direct, through, incarnation, edge_http: edges[1], _processes: processes, devnet, _directory: directory }
+        Self { direct, through, incarnation, edge, tls, _process: process, devnet, _directory: directory }
     }
 
-    /// Transactions a second that batches over REST are answered with, without waiting for finality.
+    /// Transactions a second that batches over REST and TLS are answered with, without waiting for finality.
     async fn submit_batches(&self) -> f64 {
-        let bodies: Vec<Bytes> = (0..BATCHES).map(|batch| self.batch(batch)).collect();
-        let client: HttpClient<HttpConnector, Full<Bytes>> = HttpClient::builder(TokioExecutor::new()).build_http();
-        let taken = AtomicUsize::new(0);
+        let signing = (0..SENDERS).map(|sender| {
+            let incarnation = self.incarnation;
+            spawn_blocking(move || (0..BATCHES_EACH).map(|number| batch(incarnation, sender, number)).collect())
+        });
+        let mut ready: Vec<(SendRequest<Full<Bytes>>, Vec<Bytes>)> = Vec::new();
+        for bodies in futures::future::join_all(signing).await {
+            ready.push((self.rest().await, bodies.expect("the batches are signed")));
+        }
+        let (taken, sent) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let begin = Instant::now();
-        futures::StreamExt::for_each_concurrent(futures::stream::iter(bodies), 4, |body| {
-            let (client, taken) = (&client, &taken);
-            async move {
-                let url = format!("http://{}/api/v1/transactions/batch", self.edge_http);
+        let send = async |(mut connection, bodies): (SendRequest<Full<Bytes>>, Vec<Bytes>)| {
+            for body in bodies {
+                if begin.elapsed() >= BATCHES_TIME {
+                    return;
+                }
+                let url = format!("https://{}/api/v1/transactions/batch", self.edge);
                 let request = Request::post(url).header("content-type", "application/json").body(Full::new(body));
-                let answer = client.request(request.expect("a request")).await.expect("an answer");
+                connection.ready().await.expect("the connection is open");
+                let answer = connection.send_request(request.expect("a request")).await.expect("an answer");
                 let body = answer.into_body().collect().await.expect("a body").to_bytes();
                 let answer: Value = serde_json::from_slice(&body).expect("JSON");
                 let results = answer["results"].as_array().unwrap_or_else(|| panic!("{answer}"));
-                taken.fetch_add(
-                    results.iter().filter(|result| result["accepted"].is_object()).count(),
-                    Ordering::Relaxed,
-                );
+                let accepted = results.iter().filter(|result| result["accepted"].is_object()).count();
+                taken.fetch_add(accepted, Ordering::Relaxed);
+                sent.fetch_add(results.len(), Ordering::Relaxed);
             }
-        })
-        .await;
+        };
+        futures::future::join_all(ready.into_iter().map(send)).await;
         let time = begin.elapsed().as_secs_f64();
-        println!("batches: {} of {} transactions taken in {time:.2} s", taken.load(Ordering::Relaxed), BATCH * BATCHES);
-        taken.load(Ordering::Relaxed) as f64 / time
+        let (taken, sent) = (taken.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
+        println!("batches: {taken} of {sent} transactions taken in {time:.2} s");
+        taken as f64 / time
     }
 
-    /// Signed transfers, each batch from accounts of its own so that nonces do not meet.
-    fn batch(&self, batch: usize) -> Bytes {
-        let account = u32::try_from(batch).expect("few batches");
-        let key = accounts::key(account);
-        let transactions: Vec<String> = (0..BATCH as u64)
-            .map(|nonce| {
-                let terms = TransferTerms {
-                    incarnation: self.incarnation,
-                    nonce: Nonce::new(nonce),
-                    valid_until: Height::new(u64::MAX / 2),
-                    to: accounts::account(account + 1),
-                    amount: Amount::new(1),
-                };
-                STANDARD.encode(transfer(&key, &terms).encode())
-            })
-            .collect();
-        json!({"transactions": transactions}).to_string().into()
+    /// A connection for REST, with TLS and the certificate of a client.
+    async fn rest(&self) -> SendRequest<Full<Bytes>> {
+        let tcp = TcpStream::connect(self.edge).await.expect("connects");
+        let expected = Expected::any_server(&self.devnet.plan().chain_id);
+        let stream = secure(tcp, &self.tls.current(), expected).await.expect("shakes hands");
+        let (connection, serving) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(serving);
+        connection
     }
+}
+
+/// Signed transfers; the batches of one sender go round its accounts.
+fn batch(incarnation: Incarnation, sender: u32, number: u64) -> Bytes {
+    let account = sender * ACCOUNTS_EACH + u32::try_from(number).expect("few batches") % ACCOUNTS_EACH;
+    let first = number / u64::from(ACCOUNTS_EACH) * BATCH;
+    let key = accounts::key(account);
+    let transactions = (first..first + BATCH).map(|nonce| {
+        let terms = TransferTerms {
+            incarnation,
+            nonce: Nonce::new(nonce),
+            valid_until: Height::new(u64::MAX / 2),
+            to: accounts::account(account + 1),
+            amount: Amount::new(1),
+        };
+        STANDARD.encode(transfer(&key, &terms).encode())
+    });
+    json!({"transactions": transactions.collect::<Vec<String>>()}).to_string().into()
 }
 
 /// Calls a second with a fixed number of callers.

@@ -208,9 +208,13 @@ impl Client {
     }
 
     /// `Transactions.SubmitBatch`.
-    pub async fn submit_batch(&self, transactions: Vec<Bytes>) -> Result<proto::SubmitBatchResponse, ClientError> {
+    pub async fn submit_batch(
+        &self,
+        transactions: Vec<Bytes>,
+        wait: proto::Wait,
+    ) -> Result<proto::SubmitBatchResponse, ClientError> {
         let mut client = TransactionsClient::new(self.channel.clone());
-        let request = self.request(proto::SubmitBatchRequest { transactions });
+        let request = self.request(proto::SubmitBatchRequest { transactions, wait: wait.into() });
         self.call("Transactions.SubmitBatch", client.submit_batch(request)).await
     }
 

@@ -11,7 +11,7 @@
 //! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
 //! | [`light`] | a light client over the network: trusts what the voters of its genesis lead to |
 //! | [`events`] | events of blocks as they are stored and sent |
-//! | [`fields`], [`trace`] | raw bytes of messages as types; the W3C trace of calls |
+//! | [`fields`], [`trace`], [`deadline`] | raw bytes of messages as types; the W3C trace of calls, the time that they have |
 //! | [`metrics`] | Prometheus metrics with their descriptions |
 
 #![deny(missing_docs)]
@@ -21,6 +21,7 @@ pub mod authorize;
 pub mod client;
 pub mod cometbft;
 pub mod config;
+pub mod deadline;
 pub mod events;
 pub mod fields;
 pub mod gateway;

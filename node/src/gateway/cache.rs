@@ -141,6 +141,12 @@ mod tests {
     }
 
     #[test]
+    fn lifetimes_are_an_hour_a_minute_and_for_ever() {
+        let lifetimes = [Lifetime::Static, Lifetime::Dynamic, Lifetime::RealTime, Lifetime::Final];
+        assert_eq!(lifetimes.map(Lifetime::seconds), [Some(3_600), Some(60), None, Some(31_536_000)]);
+    }
+
+    #[test]
     fn the_cache_stays_in_its_bounds() {
         let cache = cache(1 << 20);
         for number in 0..10_000_u32 {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use node_api::{gateway::Permission, proto};
-use prost::Message;
+use prost::{DecodeError, Message};
 
 /// A call of the node API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +120,26 @@ impl Call {
     /// Its row.
     pub fn rule(self) -> &'static CallRule {
         CALLS.iter().find(|rule| rule.call == self).expect("a test finds every call in the table")
+    }
+
+    /// Whether a node can read this request. One that it cannot read would come back as a fault of the node.
+    pub fn check(self, request: &Bytes) -> Result<(), DecodeError> {
+        fn decodes<M: Message + Default>(request: &Bytes) -> Result<(), DecodeError> {
+            M::decode(request.clone()).map(drop)
+        }
+        match self {
+            Self::Submit => decodes::<proto::SubmitRequest>(request),
+            Self::SubmitBatch => decodes::<proto::SubmitBatchRequest>(request),
+            Self::SubmitStream => decodes::<proto::SubmitStreamRequest>(request),
+            Self::GetTransaction => decodes::<proto::GetTransactionRequest>(request),
+            Self::GetAccount => decodes::<proto::GetAccountRequest>(request),
+            Self::GetBlock => decodes::<proto::GetBlockRequest>(request),
+            Self::StreamBlocks => decodes::<proto::StreamBlocksRequest>(request),
+            Self::GetLightBlocks => decodes::<proto::GetLightBlocksRequest>(request),
+            Self::GetValidators => decodes::<proto::GetValidatorsRequest>(request),
+            Self::GetGovernance => decodes::<proto::GetGovernanceRequest>(request),
+            Self::GetStatus => decodes::<proto::GetStatusRequest>(request),
+        }
     }
 
     /// What this request needs beyond the row: a proof costs the node disk reads.

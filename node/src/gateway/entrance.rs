@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{extract::Request, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use node_api::{
     gateway::Permission,
@@ -19,7 +19,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{
     auth::{Class, Principal},
     backends::CallContext,
-    bodies::Room,
+    bodies::{Departures, Outgoing, Room},
     limits::Limited,
     refusal::Refusal,
     rules::address,
@@ -37,6 +37,8 @@ pub struct Connection {
     pub address: SocketAddr,
     /// Whom its certificate names, if it showed one.
     pub certificate: Option<SpiffeId>,
+    /// What of its answers has not left yet.
+    pub departures: Arc<Departures>,
 }
 
 /// How a refusal is written.
@@ -81,6 +83,8 @@ pub struct Caller {
     pub from: IpAddr,
     /// Room for the body.
     pub room: Arc<Room>,
+    /// What of the answers of its connection has not left yet.
+    pub departures: Arc<Departures>,
 }
 
 /// The place of one open stream, among all and among those of its caller.
@@ -134,24 +138,17 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
     work: impl FnOnce(Caller, Request) -> F,
 ) -> Response {
     let connection = request.extensions().get::<Connection>().cloned();
-    let connection =
-        connection.unwrap_or(Connection { address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), certificate: None });
+    let connection = connection.unwrap_or_else(|| Connection {
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        certificate: None,
+        departures: Arc::default(),
+    });
     let arrival = Arrival::new(gateway, &connection, &request);
     // Held until the answer begins.
     let place = Arc::clone(&gateway.requests).try_acquire_owned();
-    let (admitted, limited, class, name) = match &place {
-        Err(_) => (Err(Refusal::Overloaded("too many requests at one time")), None, Class::Anonymous, Arc::from("-")),
-        Ok(_) => {
-            let Admission { result, limited } =
-                admit(gateway, visit.door, request.headers(), &connection, arrival.from).await;
-            match result {
-                Ok(principal) => {
-                    let (class, name) = (principal.class, Arc::clone(&principal.name));
-                    (Ok(principal), Some(limited), class, name)
-                }
-                Err(refusal) => (Err(refusal), Some(limited), Class::Anonymous, Arc::from("-")),
-            }
-        }
+    let Admission { result: admitted, limited, class, name } = match &place {
+        Err(_) => Admission::refused(Refusal::Overloaded("too many requests at one time"), None),
+        Ok(_) => admit(gateway, visit.door, request.headers(), &connection, arrival.from).await,
     };
     let result = match admitted {
         Ok(principal) => {
@@ -161,9 +158,15 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
                 trace: arrival.trace,
                 request_id: Arc::clone(&arrival.request_id),
             };
-            let caller =
-                Caller { principal, context, from: arrival.from, room: Room::new(Arc::clone(&gateway.bodies)) };
-            work(caller, request).await
+            let caller = Caller {
+                principal,
+                context,
+                from: arrival.from,
+                room: Room::new(Arc::clone(&gateway.bodies)),
+                departures: Arc::clone(&connection.departures),
+            };
+            let result = work(caller, request).await;
+            result.and_then(|response| counted(response, gateway, &connection.departures))
         }
         Err(refusal) => Err(refusal),
     };
@@ -177,6 +180,14 @@ pub async fn enter<F: Future<Output = Result<Response, Refusal>>>(
     let response = finish(result, visit.surface, limited.as_ref(), &arrival);
     record(gateway, visit, &arrival, (class, &name), &response);
     response
+}
+
+/// The same answer in bytes that take room until they have left.
+fn counted(response: Response, gateway: &Gateway, departures: &Arc<Departures>) -> Result<Response, Refusal> {
+    let (parts, body) = response.into_parts();
+    let body = Outgoing::new(body, &gateway.answers, departures);
+    let body = body.ok_or(Refusal::Overloaded("too many answers at one time"))?;
+    Ok(Response::from_parts(parts, Body::new(body)))
 }
 
 impl Arrival {
@@ -207,9 +218,31 @@ fn is_request_id(text: &str) -> bool {
     (1..=REQUEST_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
 }
 
+/// What the door says, and of whom.
 struct Admission {
     result: Result<Principal, Refusal>,
-    limited: Limited,
+    limited: Option<Limited>,
+    class: Class,
+    name: Arc<str>,
+}
+
+impl Admission {
+    /// Somebody who showed a good credential, or needs none. The name counts also for who is turned away.
+    fn of(principal: Principal, limited: Limited, door: Door) -> Self {
+        let (class, name) = (principal.class, Arc::clone(&principal.name));
+        let result = limited.check().and_then(|()| match door {
+            Door::Allowed(permission) if !principal.permissions.contains(&permission) => {
+                Err(Refusal::Forbidden(permission))
+            }
+            Door::Open | Door::Known | Door::Allowed(_) => Ok(principal),
+        });
+        Self { result, limited: Some(limited), class, name }
+    }
+
+    /// Nobody who is known.
+    fn refused(refusal: Refusal, limited: Option<Limited>) -> Self {
+        Self { result: Err(refusal), limited, class: Class::Anonymous, name: "-".into() }
+    }
 }
 
 async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &Connection, from: IpAddr) -> Admission {
@@ -218,7 +251,7 @@ async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &
             let limited = gateway.limiter.take_address(from).await;
             let principal =
                 Principal { class: Class::Anonymous, name: "-".into(), permissions: std::collections::BTreeSet::new() };
-            return Admission { result: limited.check().map(|()| principal), limited };
+            return Admission::of(principal, limited, door);
         }
         Door::Known | Door::Allowed(_) => {
             gateway.authenticator.authenticate(headers, connection.certificate.as_ref()).await
@@ -227,18 +260,12 @@ async fn admit(gateway: &Gateway, door: Door, headers: &HeaderMap, connection: &
     match authenticated {
         Ok(principal) => {
             let limited = gateway.limiter.take(&principal, from).await;
-            let result = limited.check().and_then(|()| match door {
-                Door::Allowed(permission) if !principal.permissions.contains(&permission) => {
-                    Err(Refusal::Forbidden(permission))
-                }
-                Door::Open | Door::Known | Door::Allowed(_) => Ok(principal),
-            });
-            Admission { result, limited }
+            Admission::of(principal, limited, door)
         }
         // A bad credential costs its address a request.
         Err(refusal) => {
             let limited = gateway.limiter.take_address(from).await;
-            Admission { result: limited.check().and(Err(refusal)), limited }
+            Admission::refused(limited.check().err().unwrap_or(refusal), Some(limited))
         }
     }
 }

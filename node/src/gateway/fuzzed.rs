@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use node_api::{
+    deadline::{TIMEOUT, timeout_ms},
     gateway::{Authentication, Issuer, default_roles},
     trace::TraceParent,
 };
@@ -16,7 +17,6 @@ use prost_reflect::DynamicMessage;
 
 use super::{
     auth::{Authenticator, Roles},
-    grpc,
     json::Translator,
     rest,
     rules::address,
@@ -97,7 +97,7 @@ impl Gateway {
         if let Ok(trace) = text("traceparent").parse::<TraceParent>() {
             assert_eq!(trace.to_string().parse::<TraceParent>().expect("is one").trace_id(), trace.trace_id());
         }
-        assert!(grpc::timeout_ms(text("grpc-timeout")).is_none_or(|time_ms| time_ms < u64::MAX));
+        assert!(timeout_ms(text(TIMEOUT)).is_none_or(|time_ms| time_ms < u64::MAX));
         rest::read_headers(text("last-event-id"), &headers);
         let principal = self.runtime.block_on(self.authenticator.authenticate(&headers, None));
         assert!(principal.is_err(), "{principal:?} by {:?}", String::from_utf8_lossy(input));

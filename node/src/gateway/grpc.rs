@@ -10,46 +10,54 @@ use futures::{
     stream::{self, BoxStream},
 };
 use http::header;
-use node_api::proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX};
+use node_api::{
+    deadline::{TIMEOUT, timeout_ms},
+    proto::{FILE_DESCRIPTOR_SET, MESSAGE_BYTES_MAX},
+};
 use tonic::{
     Status, Streaming,
     body::Body as TonicBody,
     server::{Grpc, ServerStreamingService, StreamingService, UnaryService},
 };
+use tonic_health::server::HealthReporter;
 use tower::{Service, ServiceExt};
 
 use super::{
     backends::RawCodec,
     bodies::{Guarded, Metered},
-    calls::{CALLS, Call, CallRule, Shape},
+    calls::{CALLS, Call, CallRule, Shape, Tier},
     entrance::{self, Caller, Door, Surface, Visit},
     refusal::Refusal,
     state::Gateway,
 };
 
-/// Services that reflection names.
-const SERVICES: [&str; 5] =
-    ["althing.v1.Transactions", "althing.v1.Accounts", "althing.v1.Blocks", "althing.v1.Validators", "althing.v1.Node"];
+/// Services that reflection and health name, and the tier without which they are of no use.
+pub const SERVICES: [(&str, Tier); 5] = [
+    ("althing.v1.Transactions", Tier::Submit),
+    ("althing.v1.Accounts", Tier::Read),
+    ("althing.v1.Blocks", Tier::Read),
+    ("althing.v1.Validators", Tier::Read),
+    ("althing.v1.Node", Tier::Read),
+];
 
-/// The routes of all calls, of health and of reflection.
-pub async fn router(gateway: &Arc<Gateway>) -> Result<Router, tonic_reflection::server::Error> {
+/// The routes of all calls, of health and of reflection, and whom to tell what health answers.
+pub fn router(gateway: &Arc<Gateway>) -> Result<(Router, HealthReporter), tonic_reflection::server::Error> {
     let mut router = Router::new();
     for rule in CALLS {
         let gateway = Arc::clone(gateway);
         router = router.route(rule.path, post(move |request: Request| forward(gateway, rule, request)));
     }
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let mut reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("grpc.health.v1.Health");
-    for service in SERVICES {
+    for (service, _) in SERVICES {
         reflection = reflection.with_service_name(service);
     }
     router = router.route("/grpc.health.v1.Health/{method}", open(gateway, "grpc.health", health));
     let path = "/grpc.reflection.v1.ServerReflection/{method}";
-    Ok(router.route(path, open(gateway, "grpc.reflection", reflection.build_v1()?)))
+    Ok((router.route(path, open(gateway, "grpc.reflection", reflection.build_v1()?)), reporter))
 }
 
 /// A service that anybody may ask, within the limits of addresses.
@@ -90,13 +98,16 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
         if !content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
             return Err(Refusal::MediaType("application/grpc"));
         }
-        let wait_ms = request.headers().get("grpc-timeout").and_then(|value| timeout_ms(value.to_str().ok()?));
+        let wait_ms = request.headers().get(TIMEOUT).and_then(|value| timeout_ms(value.to_str().ok()?));
         let context = caller.context_within(&shared, wait_ms);
         let deadline = context.deadline;
         let caller = Caller { context, ..caller };
         let most = gateway_body_max(&shared);
         let room = Arc::clone(&caller.room);
-        let request = request.map(|body| Metered::new(body, room, most));
+        let request = request.map(|body| match rule.shape {
+            Shape::Unary | Shape::ServerStream => Metered::new(body, room, most),
+            Shape::BothStreams => Metered::endless(body, room),
+        });
         let mut grpc = Grpc::new(RawCodec).max_decoding_message_size(most).max_encoding_message_size(MESSAGE_BYTES_MAX);
         let place = match rule.shape {
             Shape::Unary => None,
@@ -128,24 +139,6 @@ async fn forward(gateway: Arc<Gateway>, rule: &'static CallRule, request: Reques
     .await
 }
 
-/// The value of a `grpc-timeout` header in milliseconds.
-pub(super) fn timeout_ms(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if number.is_empty() || number.len() > 8 {
-        return None;
-    }
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => number.checked_mul(3_600_000),
-        "M" => number.checked_mul(60_000),
-        "S" => number.checked_mul(1_000),
-        "m" => Some(number),
-        "u" => Some(number / 1_000),
-        "n" => Some(number / 1_000_000),
-        _ => None,
-    }
-}
-
 /// Hands one message on.
 struct Forwarder {
     gateway: Arc<Gateway>,
@@ -155,6 +148,8 @@ struct Forwarder {
 
 impl Forwarder {
     fn check(&self, message: &Bytes) -> Result<(), Status> {
+        let decoded = self.rule.call.check(message);
+        decoded.map_err(|error| Refusal::Invalid(error.to_string()).into_status())?;
         self.caller.needs(self.rule.call.permission(message)).map_err(Refusal::into_status)
     }
 }
@@ -171,7 +166,14 @@ impl UnaryService<Bytes> for Forwarder {
             checked?;
             let result = gateway.backends.unary(rule, message.clone(), &caller.context).await;
             super::rest::audit(&caller, rule.call, &message, result.as_ref().err());
-            result.map(tonic::Response::new).map_err(|status| Refusal::Backend(status).into_status())
+            let answer = result.map_err(|status| Refusal::Backend(status).into_status())?;
+            let answer = gateway.answers.hold(answer, &caller.departures);
+            let full = || {
+                let reason = "too many answers at one time";
+                gateway.metrics.shed_total.with_label_values(&[reason]).inc();
+                Refusal::Overloaded(reason).into_status()
+            };
+            Ok(tonic::Response::new(answer.ok_or_else(full)?))
         })
     }
 }
@@ -208,10 +210,13 @@ impl StreamingService<Bytes> for Forwarder {
         let messages = stream::unfold((request.into_inner(), sender), move |(mut messages, sender)| async move {
             let message = messages.message().await.ok().flatten()?;
             let (gateway, caller) = &sender;
+            // The stream ends here, as a node would end it.
+            rule.call.check(&message).ok()?;
             while let Some(wait) = gateway.limiter.take(&caller.principal, caller.from).await.wait() {
                 tokio::time::sleep(wait).await;
             }
             super::rest::audit(caller, rule.call, &message, None);
+            caller.room.clear();
             Some((message, (messages, sender)))
         });
         Box::pin(async move {
@@ -221,30 +226,5 @@ impl StreamingService<Bytes> for Forwarder {
             let stop = gateway.stop.clone();
             Ok(tonic::Response::new(answers.take_until(async move { stop.cancelled().await }).boxed()))
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::timeout_ms;
-
-    #[test]
-    fn timeouts_are_read_in_every_unit_and_rubbish_is_none() {
-        for (text, expected) in [
-            ("1H", Some(3_600_000)),
-            ("2M", Some(120_000)),
-            ("3S", Some(3_000)),
-            ("4m", Some(4)),
-            ("5000u", Some(5)),
-            ("6000000n", Some(6)),
-            ("", None),
-            ("S", None),
-            ("-1S", None),
-            ("999999999S", None),
-            ("1é", None),
-            ("1X", None),
-        ] {
-            assert_eq!(timeout_ms(text), expected, "{text}");
-        }
     }
 }

@@ -17,6 +17,7 @@ use node_api::{
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
 use tower_http::{
     compression::{
         CompressionLayer,
@@ -27,7 +28,7 @@ use tower_http::{
 
 use super::{
     calls::Tier,
-    grpc, rest,
+    grpc, readiness, rest,
     serve::{self, Security},
     state::{Gateway, GatewayError},
 };
@@ -86,7 +87,7 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), L
     let security = security(&config, &tls)?;
     let listen = config.listen;
     let gateway = Gateway::new(config, Arc::clone(&tls), stop.clone())?;
-    let router = router(&gateway).await?;
+    let (router, health) = router(&gateway)?;
     let edge = bind(listen.edge).await?;
     let probes = bind(listen.http).await?;
     tracing::info!(edge = %listen.edge, http = %listen.http, "the gateway listens");
@@ -97,6 +98,7 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), L
             gateway.limiter.count_gateways(),
             gateway.limiter.keep_shared(),
             gateway.feed.run(),
+            readiness::report(&gateway, &health),
             gateway.backends.probe(Tier::Submit),
             gateway.backends.probe(Tier::Read),
             watch_tls(Arc::clone(&tls), security.clone()),
@@ -172,20 +174,22 @@ async fn watch_tls(tls: Arc<TlsStore>, security: Security) {
     }
 }
 
-/// Everything that clients reach.
-async fn router(gateway: &Arc<Gateway>) -> Result<Router, LaunchError> {
+/// Everything that clients reach, and whom to tell what the health service answers.
+fn router(gateway: &Arc<Gateway>) -> Result<(Router, HealthReporter), LaunchError> {
     let json_only = |_: StatusCode, _: http::Version, headers: &http::HeaderMap, _: &http::Extensions| {
         let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
         kind.starts_with(b"application/json") || kind.starts_with(b"application/problem+json")
     };
     let compression =
         CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(COMPRESS_BYTES_MIN).and(json_only));
-    let routes = rest::router(gateway).merge(grpc::router(gateway).await?);
+    let (calls, health) = grpc::router(gateway)?;
+    let routes = rest::router(gateway).merge(calls);
     let router = rest::with_fallbacks(routes, gateway).layer(compression);
-    Ok(match cors(&gateway.config.gateway.cors_origins) {
+    let router = match cors(&gateway.config.gateway.cors_origins) {
         Some(cors) => router.layer(cors),
         None => router,
-    })
+    };
+    Ok((router, health))
 }
 
 fn cors(origins: &[String]) -> Option<CorsLayer> {
@@ -234,6 +238,7 @@ fn private_router(gateway: &Arc<Gateway>) -> Router {
 fn show(gateway: &Gateway) -> Response {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     gateway.metrics.callers.set(count(gateway.limiter.callers()));
+    gateway.backends.show();
     gateway.metrics.gateways.set(i64::from(gateway.limiter.gateways()));
     match gateway.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
@@ -241,13 +246,9 @@ fn show(gateway: &Gateway) -> Response {
     }
 }
 
-/// Ready = somebody is there to forward to, and the process does not stop.
 fn readiness(gateway: &Gateway) -> Response {
-    if gateway.stop.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    match gateway.readiness() {
+        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", why.as_str())).into_response(),
     }
-    if !gateway.backends.serve() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no node to forward to\n").into_response();
-    }
-    (StatusCode::OK, "ok\n").into_response()
 }

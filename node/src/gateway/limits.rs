@@ -1,8 +1,9 @@
 //! How much each caller gets: one bucket for each user, each service, and each address without a credential.
 
 use std::{
+    collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -12,7 +13,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue};
 use node_api::gateway::{Gateways, Limits};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::{
     auth::{Class, Principal},
@@ -27,6 +28,11 @@ use super::{
 
 /// How often the gateways are counted.
 const COUNT: Duration = Duration::from_secs(5);
+/// Pause before another try of the first count.
+const FIRST_COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// Failed tries of the first count, in a row, after which this gateway takes itself for the only one: the name of a
+/// tier that has no ready gateway yet may have no address at all.
+const FIRST_COUNT_FAILURES_MAX: u32 = 3;
 /// Most gateways that a name is believed to have.
 const GATEWAYS_MAX: usize = 10_000;
 
@@ -40,6 +46,7 @@ pub struct Limiter {
     anonymous: ClassLimit,
     user: ClassLimit,
     service: ClassLimit,
+    /// 0 until they are counted.
     gateways: AtomicU32,
     configured: Gateways,
     /// Counts for all gateways, while it answers.
@@ -72,7 +79,7 @@ impl Limiter {
         };
         let gateways = match limits.gateways {
             Gateways::Count(count) => count,
-            Gateways::Service(_) => 1,
+            Gateways::Service(_) => 0,
         };
         Self {
             anonymous: class(limits.ip_per_minute),
@@ -89,15 +96,32 @@ impl Limiter {
     /// Counts the gateways until the future is dropped. A failed count leaves the last one.
     pub async fn count_gateways(&self) {
         let Gateways::Service(name) = &self.configured else { return std::future::pending().await };
-        let mut ticks = interval(COUNT);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failures = 0_u32;
         loop {
-            ticks.tick().await;
             match tokio::time::timeout(COUNT, tokio::net::lookup_host(name.as_str())).await {
-                Ok(Ok(found)) => self.set_gateways(found.take(GATEWAYS_MAX).count()),
-                Ok(Err(error)) => tracing::warn!(name = name.as_str(), %error, "failed to count the gateways"),
-                Err(_) => tracing::warn!(name = name.as_str(), "no answer in time when counting the gateways"),
+                Ok(Ok(found)) => {
+                    let found = found.take(GATEWAYS_MAX).map(|address| address.ip()).collect();
+                    self.set_gateways(sharing(&found, is_own));
+                    failures = 0;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(name = name.as_str(), %error, "failed to count the gateways");
+                    failures = failures.saturating_add(1);
+                }
+                Err(_) => {
+                    tracing::warn!(name = name.as_str(), "no answer in time when counting the gateways");
+                    failures = failures.saturating_add(1);
+                }
             }
+            self.after_failures(failures);
+            tokio::time::sleep(if self.counted() { COUNT } else { FIRST_COUNT_PAUSE }).await;
+        }
+    }
+
+    /// So many counts in a row failed.
+    fn after_failures(&self, failures: u32) {
+        if !self.counted() && failures >= FIRST_COUNT_FAILURES_MAX {
+            self.set_gateways(1);
         }
     }
 
@@ -109,9 +133,14 @@ impl Limiter {
         }
     }
 
+    /// Whether the gateways are counted; before, this one would give everybody the share of all.
+    pub fn counted(&self) -> bool {
+        self.gateways.load(Ordering::Relaxed) > 0
+    }
+
     /// Gateways that share the limits.
     pub fn gateways(&self) -> u32 {
-        self.gateways.load(Ordering::Relaxed)
+        self.gateways.load(Ordering::Relaxed).max(1)
     }
 
     /// Callers that are counted now.
@@ -165,6 +194,17 @@ impl Limiter {
     }
 }
 
+/// How many share the limits when the name has these addresses. It lists gateways that are ready, and one that starts
+/// or stops is not, but gives out its share all the same.
+fn sharing(found: &BTreeSet<IpAddr>, is_own: impl Fn(IpAddr) -> bool) -> usize {
+    found.len() + usize::from(!found.iter().any(|address| is_own(*address)))
+}
+
+/// Whether an address is one of this machine: nobody else may bind it.
+fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
 fn lock(callers: &Mutex<Callers>) -> std::sync::MutexGuard<'_, Callers> {
     callers.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -207,7 +247,7 @@ mod tests {
     use http::HeaderMap;
     use node_api::gateway::{Gateways, Limits};
 
-    use super::{Class, Limiter, Principal};
+    use super::{Class, Limiter, Principal, is_own, sharing};
 
     fn user(name: &str) -> Principal {
         Principal { class: Class::User, name: name.into(), permissions: BTreeSet::new() }
@@ -255,5 +295,45 @@ mod tests {
         limiter.set_gateways(4);
         let passed = passed(&limiter, 1_000).await;
         assert!((25..=30).contains(&passed), "{passed}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_given_out_before_the_first_count_and_a_gateway_counts_itself() {
+        let service =
+            |name: &str| Limits { gateways: Gateways::Service(name.parse().expect("a name")), ..Limits::default() };
+        let limiter = Limiter::new(&service("127.0.0.1:8443"), None);
+        assert!(!limiter.counted(), "a gateway that has just started knows nothing");
+        assert!(Limiter::new(&Limits::default(), None).counted());
+
+        // Two others are ready; this one is not in their list until it is ready too.
+        let others = BTreeSet::from([IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])]);
+        assert_eq!(sharing(&others, |_| false), 3);
+        assert_eq!(sharing(&others, |address| address == IpAddr::from([192, 0, 2, 2])), 2);
+        assert_eq!(sharing(&BTreeSet::new(), |_| false), 1);
+        assert!(is_own(IpAddr::from([127, 0, 0, 1])) && !is_own(IpAddr::from([192, 0, 2, 1])));
+
+        // The address of another machine, and one of this machine.
+        for (name, expected) in [("192.0.2.1:8443", 2), ("127.0.0.1:8443", 1)] {
+            let limiter = Limiter::new(&service(name), None);
+            tokio::select! {
+                () = limiter.count_gateways() => {}
+                () = async { while !limiter.counted() { tokio::task::yield_now().await } } => {}
+            }
+            assert_eq!(limiter.gateways(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn failed_counts_leave_the_last_one_and_the_first_is_given_up_after_three() {
+        let limits =
+            Limits { gateways: Gateways::Service("gateways:8443".parse().expect("a name")), ..Limits::default() };
+        let limiter = Limiter::new(&limits, None);
+        limiter.after_failures(2);
+        assert!(!limiter.counted());
+        limiter.after_failures(3);
+        assert_eq!((limiter.counted(), limiter.gateways()), (true, 1));
+        limiter.set_gateways(4);
+        limiter.after_failures(9);
+        assert_eq!(limiter.gateways(), 4);
     }
 }

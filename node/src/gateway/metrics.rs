@@ -23,6 +23,8 @@ pub struct GatewayMetrics {
     pub limited_total: IntCounterVec,
     /// Requests turned away because of too much work, by reason.
     pub shed_total: IntCounterVec,
+    /// Connections cut because their client did not take the answers.
+    pub unread_total: IntCounter,
     /// Calls to backends, by backend and result.
     pub backend_calls_total: IntCounterVec,
     /// Seconds of calls to backends, by backend.
@@ -129,6 +131,10 @@ impl GatewayMetrics {
             streams: gauge(&mut registrar, "althing_gateway_streams", "Open streams.")?,
             connections: gauge(&mut registrar, "althing_gateway_connections", "Open connections of clients.")?,
             height: gauge(&mut registrar, "althing_gateway_height", "Newest block that this gateway has seen.")?,
+            unread_total: registrar.add(IntCounter::new(
+                "althing_gateway_unread_total",
+                "Connections cut because their client did not take the answers in time.",
+            )?)?,
             retries_total: registrar.add(IntCounter::new(
                 "althing_gateway_retries_total",
                 "Calls that were made again at another backend.",

@@ -9,7 +9,7 @@
 //! | [`auth`], [`limits`], [`shared_limits`] | who somebody is and may do; how much they get |
 //! | [`backends`] | the nodes: probes, choice, retry, deadlines |
 //! | [`rest`], [`grpc`], [`feed`] | the handlers |
-//! | [`launch`], [`serve`] | the process |
+//! | [`launch`], [`serve`], [`readiness`] | the process |
 
 pub mod auth;
 pub mod backends;
@@ -26,6 +26,7 @@ pub mod launch;
 pub mod limits;
 pub mod metrics;
 pub mod openapi;
+pub mod readiness;
 pub mod refusal;
 pub mod rest;
 pub mod routes;

@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{interval, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -126,14 +126,15 @@ async fn connection(accepted: Accepted, gateway: Arc<Gateway>, builder: Arc<Buil
     gateway.metrics.connections.inc();
     match security {
         Security::Plaintext => {
-            let connection = Connection { address, certificate: None };
+            let connection = Connection { address, certificate: None, departures: Arc::default() };
             http(tcp, connection, &gateway, &builder, router).await;
         }
         Security::Tls(store) => match timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(store.current()).accept(tcp)).await
         {
             Ok(Ok(stream)) => {
                 let certificate = stream.get_ref().1.peer_certificates().and_then(certificate_of);
-                http(stream, Connection { address, certificate }, &gateway, &builder, router).await;
+                let connection = Connection { address, certificate, departures: Arc::default() };
+                http(stream, connection, &gateway, &builder, router).await;
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
@@ -150,24 +151,65 @@ async fn http<S>(stream: S, connection: Connection, gateway: &Gateway, builder: 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let address = connection.address;
+    let (address, departures) = (connection.address, Arc::clone(&connection.departures));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
         router.clone().oneshot(request)
     });
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let result = tokio::select! {
-        result = &mut serving => result,
-        () = gateway.stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            match timeout(DRAIN_TIME_MAX, &mut serving).await {
-                Ok(result) => result,
-                Err(_) => return,
+    let limits = &gateway.config.gateway.limits;
+    let send_time_max = Duration::from_millis(limits.send_timeout_ms);
+    let mut looks = interval(send_time_max / 2);
+    let age = sleep(age(limits.connection_age_s, rand::random()));
+    tokio::pin!(age);
+    let mut ending = false;
+    let result = loop {
+        tokio::select! {
+            result = &mut serving => break result,
+            () = gateway.stop.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                match timeout(DRAIN_TIME_MAX, &mut serving).await {
+                    Ok(result) => break result,
+                    Err(_) => return,
+                }
+            }
+            // Requests in progress and open streams go on to their end; the client opens another connection.
+            () = &mut age, if !ending => {
+                serving.as_mut().graceful_shutdown();
+                ending = true;
+            }
+            _ = looks.tick() => {
+                if departures.oldest().is_some_and(|since| since.elapsed() >= send_time_max) {
+                    gateway.metrics.unread_total.inc();
+                    tracing::debug!(%address, "cut a connection: its client does not take the answers");
+                    return;
+                }
             }
         }
     };
     if let Err(error) = result {
         tracing::debug!(%address, %error, "a connection failed");
+    }
+}
+
+/// The age at which a connection ends: what is configured, give or take a tenth, so that connections that began
+/// together do not come again together.
+fn age(configured_s: u64, chance: u16) -> Duration {
+    let part = 0.9 + 0.2 * f64::from(chance) / f64::from(u16::MAX);
+    Duration::from_secs(configured_s).mul_f64(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::age;
+
+    #[test]
+    fn connections_end_within_a_tenth_of_their_age() {
+        let ages = [0, u16::MAX / 2, u16::MAX].map(|chance| age(300, chance));
+        assert_eq!((ages[0], ages[2]), (Duration::from_secs(270), Duration::from_secs(330)));
+        assert!(ages[0] < ages[1] && ages[1] < ages[2]);
     }
 }

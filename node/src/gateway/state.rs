@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     auth::{AuthError, Authenticator, Roles},
     backends::{Backends, Dialing},
+    bodies::AnswerRoom,
     cache::{AnswerCache, Lifetime, Stored},
     feed::Feed,
     json::{JsonError, Translator},
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub connection_shares: Arc<Shares>,
     /// Room for bodies, in units of [`BODY_UNIT`] bytes.
     pub bodies: Arc<Semaphore>,
+    /// As much room again for answers: who does not read them keeps nobody from sending.
+    pub answers: AnswerRoom,
     /// Cancelled when the process stops: streams end then.
     pub stop: CancellationToken,
 }
@@ -98,6 +101,7 @@ impl Gateway {
             stream_shares: Shares::new(limits.streams_per_caller_max),
             connection_shares: Shares::new(limits.connections_per_address_max),
             bodies: Arc::new(Semaphore::new(limits.bodies_bytes_max / BODY_UNIT)),
+            answers: AnswerRoom::new(limits.bodies_bytes_max),
             backends,
             metrics,
             config,

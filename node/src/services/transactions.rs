@@ -1,17 +1,21 @@
 //! `Transactions`: takes signed transactions and answers what became of them.
 
-use std::pin::Pin;
+use std::{pin::Pin, time::Duration};
 
-use futures::Stream;
+use futures::{FutureExt, Stream};
 use node_api::{
+    deadline::{TIMEOUT, timeout_ms},
     fields,
     proto::{self, stream_answer, submit_response::Answer, transactions_server::Transactions},
 };
 use node_core::{codec::Decode, mempool::Refusal, types::Transaction};
 use prost::bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataValue};
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 use super::submissions::Submitter;
 use crate::shell::{
@@ -26,6 +30,10 @@ pub const TRANSACTION_BYTES_MAX: usize = 64 << 10;
 const ANSWERS_MAX: usize = 64;
 /// When a client whose transaction did not fit may try again: a few blocks later.
 const RETRY_AFTER_MS: u32 = 500;
+
+/// What is kept of a caller's time for the way back of a batch's answers: a tenth, within these.
+const WAY_TIME_MIN: Duration = Duration::from_millis(20);
+const WAY_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -48,7 +56,7 @@ impl Transactions for TransactionsService {
     async fn submit(&self, request: Request<proto::SubmitRequest>) -> Result<Response<proto::SubmitResponse>, Status> {
         let proto::SubmitRequest { transaction, wait } = request.into_inner();
         let id = Transaction::decode(&transaction).map(|transaction| transaction.id());
-        let mut answers = self.run(std::slice::from_ref(&transaction), wait).await?;
+        let mut answers = self.run(std::slice::from_ref(&transaction), wait, None).await?;
         let answer = answers.pop().and_then(|run| run.answer);
         let answer = match answer {
             None => return Err(Status::aborted("the mempool dropped the transaction")),
@@ -66,8 +74,9 @@ impl Transactions for TransactionsService {
         &self,
         request: Request<proto::SubmitBatchRequest>,
     ) -> Result<Response<proto::SubmitBatchResponse>, Status> {
-        let proto::SubmitBatchRequest { transactions } = request.into_inner();
-        let answers = self.run(&transactions, proto::Wait::Accepted.into()).await?;
+        let until = answer_by(request.metadata());
+        let proto::SubmitBatchRequest { transactions, wait } = request.into_inner();
+        let answers = self.run(&transactions, wait, until).await?;
         Ok(Response::new(proto::SubmitBatchResponse { answers }))
     }
 
@@ -96,19 +105,82 @@ impl Transactions for TransactionsService {
 }
 
 impl TransactionsService {
-    /// Submits, and waits for the answer to each.
-    async fn run(&self, transactions: &[Bytes], wait: i32) -> Result<Vec<proto::StreamAnswer>, Status> {
+    /// Submits, and waits for the answer to each; at `until` the rest is answered with `accepted`.
+    async fn run(
+        &self,
+        transactions: &[Bytes],
+        wait: i32,
+        until: Option<Instant>,
+    ) -> Result<Vec<proto::StreamAnswer>, Status> {
         let (mut submitter, mut answers) = Submitter::new(self.handle.clone(), self.verifier.clone());
         submitter.one(transactions, wait).await?;
         // The answers end once the last ticket is gone.
         drop(submitter);
         let mut runs = Vec::new();
-        while let Some(more) = answers.next().await {
-            runs.extend(more);
+        let early = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(early);
+        loop {
+            tokio::select! {
+                // What is known counts more than that time is up.
+                biased;
+                more = answers.next() => match more {
+                    Some(more) => runs.extend(more),
+                    None => break,
+                },
+                () = &mut early => {
+                    self.mempool_has_spoken(transactions).await?;
+                    while let Some(more) = answers.next().now_or_never().flatten() {
+                        runs.extend(more);
+                    }
+                    runs.extend(unanswered(&runs, transactions.len()));
+                    break;
+                }
+            }
         }
         runs.sort_by_key(|run| run.first);
         Ok(runs)
     }
+
+    /// The main loop answers in order: when it has answered a question, it has taken or refused what was submitted before.
+    async fn mempool_has_spoken(&self, transactions: &[Bytes]) -> Result<(), Status> {
+        let id = transactions.first().and_then(|bytes| Transaction::decode(bytes).ok()).map(|first| first.id());
+        if let Some(id) = id {
+            self.handle.ask(|reply| handle::Request::Transaction(id, reply)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// `accepted` for every number below `count` that no run holds.
+fn unanswered(runs: &[proto::StreamAnswer], count: usize) -> Vec<proto::StreamAnswer> {
+    let mut known: Vec<(u64, u64)> = runs.iter().map(|run| (run.first, run.first + u64::from(run.count))).collect();
+    known.sort_unstable();
+    let end = count as u64;
+    let mut next = 0;
+    let mut gaps = Vec::new();
+    for (first, behind) in known.into_iter().chain([(end, end)]) {
+        if next < first {
+            let count = u32::try_from(first - next).unwrap_or(u32::MAX);
+            let answer = Some(stream_answer::Answer::Accepted(proto::Accepted {}));
+            gaps.push(proto::StreamAnswer { first: next, count, answer });
+        }
+        next = behind;
+    }
+    gaps
+}
+
+/// When to answer with what is known, so that it arrives before the caller's deadline.
+fn answer_by(metadata: &MetadataMap) -> Option<Instant> {
+    let time_ms = timeout_ms(metadata.get(TIMEOUT)?.to_str().ok()?)?;
+    let time = Duration::from_millis(time_ms);
+    let way = (time / 10).clamp(WAY_TIME_MIN, WAY_TIME_MAX);
+    // A deadline beyond what the clock can hold is none.
+    Instant::now().checked_add(time.saturating_sub(way))
 }
 
 /// What a client waits for.
@@ -148,4 +220,43 @@ fn refusal(refused: &proto::Refused) -> Status {
         status.metadata_mut().insert("grpc-retry-pushback-ms", hint);
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use node_api::proto;
+    use tokio::time::Instant;
+    use tonic::metadata::MetadataMap;
+
+    use super::{TIMEOUT, answer_by, unanswered};
+
+    #[test]
+    fn whatever_has_no_answer_in_time_is_accepted() {
+        let run = |first, count| proto::StreamAnswer { first, count, answer: None };
+        for (answered, count, expected) in [
+            (vec![], 3, vec![(0, 3)]),
+            (vec![run(0, 3)], 3, vec![]),
+            (vec![run(4, 1), run(1, 2)], 6, vec![(0, 1), (3, 1), (5, 1)]),
+            (vec![], 0, vec![]),
+        ] {
+            let gaps: Vec<_> = unanswered(&answered, count).iter().map(|run| (run.first, run.count)).collect();
+            assert_eq!(gaps, expected, "{answered:?} of {count}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_answered_before_the_caller_is_gone() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(answer_by(&metadata), None);
+        for (text, earliest_ms, latest_ms) in [("10S", 9_000, 9_500), ("1S", 800, 900), ("1m", 0, 1)] {
+            metadata.insert(TIMEOUT, text.parse().expect("a value"));
+            let (before, until) = (Instant::now(), answer_by(&metadata).expect("a time"));
+            let left = until.saturating_duration_since(before);
+            assert!(left >= Duration::from_millis(earliest_ms), "{text}: {left:?}");
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(left <= Duration::from_millis(latest_ms), "{text}: {left:?}");
+        }
+    }
 }

@@ -54,7 +54,16 @@ async fn an_address_gets_its_limit_and_is_told_when_to_come_again() {
 async fn paths_bodies_and_origins_are_answered_with_problems() {
     let directory = TempDir::new().expect("a directory");
     let gateway = gateway(&directory, "ipPerMinute: 1000000, burstPercent: 100, bodyBytesMax: 2048").await;
-    let versions = gateway.get("/api").await.json();
+    let versions = gateway.get("/api").await;
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("strict-transport-security", "max-age=31536000"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cache-control", "public, max-age=3600"),
+    ] {
+        assert_eq!(versions.header(name), value);
+    }
+    let versions = versions.json();
     assert_eq!(versions["versions"][0]["version"], "v1");
     let unknown = gateway.get("/api/v2/blocks").await;
     assert_eq!(
@@ -76,6 +85,18 @@ async fn paths_bodies_and_origins_are_answered_with_problems() {
         let answer = gateway.post(path, kind, body).await;
         assert_eq!(answer.status, expected, "{kind}: {:?}", answer.body);
         assert_eq!(answer.header("content-type"), "application/problem+json");
+    }
+    // JSON that is long enough is sent compressed, and nothing else.
+    for (path, accepted, compressed) in [
+        ("/api/v1/openapi.json", "gzip", true),
+        ("/api/v1/openapi.json", "identity", false),
+        ("/api", "gzip", false),
+        ("/api/v1/stream/blocks", "gzip", false),
+    ] {
+        let request = gateway.request(Method::GET, path).header("accept-encoding", accepted);
+        let answer = gateway.open(request.body(Full::default()).expect("a request")).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        assert_eq!(answer.headers().contains_key("content-encoding"), compressed, "{path} {accepted}");
     }
     let preflight = gateway
         .request(Method::OPTIONS, path)

@@ -73,7 +73,7 @@ pub struct GatewayProcess {
     pub http: SocketAddr,
     pub log: PathBuf,
     client: Client<HttpConnector, Full<Bytes>>,
-    _process: NodeProcess,
+    process: NodeProcess,
 }
 
 impl GatewayProcess {
@@ -93,9 +93,24 @@ impl GatewayProcess {
         let arguments = ["gateway".into(), "--config".into(), config.into()];
         let process = NodeProcess::start(&program(), &arguments, &log).expect("the gateway starts");
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let gateway = Self { edge, http, log, client, _process: process };
+        let gateway = Self { edge, http, log, client, process };
         until("the gateway listens", || async { tokio::net::TcpStream::connect(edge).await.ok() }).await;
         gateway
+    }
+
+    /// Waits until each tier has somebody to forward to.
+    pub async fn ready_for_all(&self) {
+        self.ready().await;
+        until("both tiers are up", || async {
+            let metrics = self.metrics().await;
+            let up = |tier: &str| {
+                let label = format!("tier=\"{tier}\"");
+                let mut lines = metrics.lines().filter(|line| line.starts_with("althing_gateway_backend_up{"));
+                lines.any(|line| line.contains(&label) && line.ends_with(" 1"))
+            };
+            (up("submit") && up("read")).then_some(())
+        })
+        .await;
     }
 
     /// Waits until it has somebody to forward to.
@@ -140,6 +155,41 @@ impl GatewayProcess {
         self.send(request.body(Full::new(body.into())).expect("a request")).await
     }
 
+    /// A gRPC call with one message over HTTP/1.1, which needs no client of its own; a refusal stands in the headers.
+    pub async fn grpc(&self, path: &str, headers: &[(&str, &str)], message: &[u8]) -> Answer {
+        let mut request = self.request(Method::POST, path).header("content-type", "application/grpc");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+        let body = [&[0], &length[..], message].concat();
+        self.send(request.body(Full::new(body.into())).expect("a request")).await
+    }
+
+    /// A gRPC channel to a gateway without TLS.
+    pub async fn channel(&self) -> tonic::transport::Channel {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", self.edge)).expect("an address");
+        endpoint.connect().await.expect("connects")
+    }
+
+    /// The value of one metric; `series` is the name with its labels in order of their names.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().expect("a number"))
+    }
+
+    /// What `/readyz` says.
+    pub async fn readiness(&self) -> Answer {
+        let request = Request::get(format!("http://{}/readyz", self.http)).body(Full::default()).expect("a request");
+        self.send(request).await
+    }
+
+    /// Asks the process to stop and waits until it has ended.
+    pub async fn stop(self) {
+        self.process.stop().await.expect("the gateway ends");
+    }
+
     pub async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.http);
         let request = Request::get(url).body(Full::default()).expect("a request");
@@ -147,11 +197,15 @@ impl GatewayProcess {
     }
 }
 
-/// A certificate directory of role gateway for tests without nodes.
-pub fn certificate(directory: &Path) -> PathBuf {
+/// An authority of the test chain, and the times of what it issues.
+pub fn authority() -> (CertificateAuthority, Validity) {
     let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
     let validity = Validity::new(now_s - 300, now_s + 86_400).expect("times");
-    let authority = CertificateAuthority::generate("test", validity).expect("an authority");
+    (CertificateAuthority::generate("test", validity).expect("an authority"), validity)
+}
+
+/// A certificate directory of role gateway.
+pub fn write_certificate(directory: &Path, authority: &CertificateAuthority, validity: Validity) -> PathBuf {
     let id = SpiffeId::new(&"devnet".parse().expect("a chain id"), Role::Gateway, "test").expect("an id");
     let issued = authority.issue(&id, validity).expect("a certificate");
     let tls = directory.join("tls");
@@ -160,6 +214,12 @@ pub fn certificate(directory: &Path) -> PathBuf {
     std::fs::write(tls.join("tls.key"), issued.key_pem.as_bytes()).expect("written");
     std::fs::write(tls.join("ca.crt"), authority.certificate_pem()).expect("written");
     tls
+}
+
+/// The same for tests without nodes.
+pub fn certificate(directory: &Path) -> PathBuf {
+    let (authority, validity) = authority();
+    write_certificate(directory, &authority, validity)
 }
 
 /// Real nodes.
@@ -171,6 +231,11 @@ pub struct Network {
 
 impl Network {
     pub async fn start(validators: u16) -> Self {
+        Self::start_logging(validators, LogLevel::Info).await
+    }
+
+    /// The same with another log of the nodes.
+    pub async fn start_logging(validators: u16, log_level: LogLevel) -> Self {
         let directory = TempDir::new().expect("a directory");
         let request = PlanRequest {
             directory: directory.path().to_owned(),
@@ -178,7 +243,7 @@ impl Network {
             ports: ports::free(validators).expect("free ports"),
             observers: 0,
             candidates: 0,
-            log_level: LogLevel::Info,
+            log_level,
         };
         let mut devnet = Devnet::create(program(), &request).expect("the processes start");
         let parameters = ParametersDraft { block_interval_ms: 200, ..ParametersDraft::default() };
@@ -195,7 +260,7 @@ impl Network {
         let backends: Vec<String> = plan.nodes.iter().map(backend).collect();
         let section = format!("  backends: {{submit: [{}]}}\n{more}", backends.join(", "));
         let gateway = GatewayProcess::start(self.directory.path(), &plan.gateway, &section).await;
-        gateway.ready().await;
+        gateway.ready_for_all().await;
         gateway
     }
 

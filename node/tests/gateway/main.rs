@@ -4,9 +4,14 @@
 
 mod authentication;
 mod companion;
+mod connections;
 mod edge;
+mod fake;
 mod forwarding;
 mod generated;
 mod harness;
+mod health;
 mod oidc;
+mod retries;
+mod submits;
 mod together;

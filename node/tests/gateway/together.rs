@@ -133,6 +133,14 @@ async fn by_shares_three_gateways_give_one_user_the_limit_and_a_tenth() {
         passed += here;
     }
     assert!(passed <= allowed(begin), "{passed} passed, at most {}", allowed(begin));
+    // Who is refused is known all the same.
+    let gateway = &three.gateways[0];
+    let limited = gateway.metric("althing_gateway_limited_total{class=\"user\"}").await;
+    assert!(limited.is_some_and(|limited| limited >= 100.0), "{limited:?}");
+    assert_eq!(gateway.metric("althing_gateway_limited_total{class=\"ip\"}").await, None);
+    let log = std::fs::read_to_string(&gateway.log).expect("the log");
+    let refused = log.lines().find(|line| line.contains("\"status\":\"429\"")).expect("a line");
+    assert!(refused.contains("\"class\":\"user\"") && refused.contains("\"principal\":\"key:first\""), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

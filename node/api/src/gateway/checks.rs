@@ -96,6 +96,8 @@ impl Limits {
         ] {
             check_range(key, size(value), 1, 1_000_000)?;
         }
+        check_range("gateway.limits.connectionAgeS", self.connection_age_s, 1, 86_400)?;
+        check_range("gateway.limits.sendTimeoutMs", self.send_timeout_ms, 1_000, 600_000)?;
         check_range("gateway.limits.timeoutMsMax", self.timeout_ms_max, 100, 600_000)?;
         check_range("gateway.limits.timeoutMs", self.timeout_ms, 100, self.timeout_ms_max)?;
         check_range("gateway.limits.cacheBytesMax", self.cache_bytes_max, 0, 16 << 30)?;
@@ -122,4 +124,39 @@ pub(super) fn check_range(key: &str, found: u64, least: u64, most: u64) -> Resul
         return Ok(());
     }
     refuse(key, &format!("{found} is not in {least} to {most}"), "choose a number in this range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GatewayConfig;
+
+    fn with(limits: &str) -> Result<GatewayConfig, String> {
+        let text = format!(
+            "configVersion: 1\nchainId: demo-main\nrole: gateway\n\
+             gateway: {{backends: {{submit: [{{address: 'nodes:7200'}}]}}, limits: {{{limits}}}}}\n"
+        );
+        GatewayConfig::from_yaml(&text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn times_of_connections_have_bounds_and_stand_in_the_file_only_when_they_differ() {
+        for (limits, good) in [
+            ("connectionAgeS: 1, sendTimeoutMs: 1000", true),
+            ("connectionAgeS: 86400, sendTimeoutMs: 600000", true),
+            ("connectionAgeS: 0", false),
+            ("connectionAgeS: 86401", false),
+            ("sendTimeoutMs: 999", false),
+            ("sendTimeoutMs: 600001", false),
+        ] {
+            let found = with(limits);
+            assert_eq!(found.is_ok(), good, "{limits}: {found:?}");
+        }
+        let problem = with("connectionAgeS: 0").expect_err("is refused");
+        assert!(problem.contains("gateway.limits.connectionAgeS"), "{problem}");
+        let text = with("").and_then(|config| config.to_yaml().map_err(|error| error.to_string())).expect("is good");
+        assert!(!text.contains("connectionAgeS") && !text.contains("sendTimeoutMs"), "{text}");
+        let changed = with("connectionAgeS: 60").expect("is good");
+        let again = GatewayConfig::from_yaml(&changed.to_yaml().expect("text")).expect("is good");
+        assert_eq!((again.gateway.limits.connection_age_s, again), (60, changed));
+    }
 }

@@ -26,6 +26,10 @@ pub const PORT_GATEWAY: u16 = 8443;
 pub const BACKENDS_MAX: usize = 256;
 /// Most proxies, origins, issuers or roles in one list.
 pub const ENTRIES_MAX: usize = 64;
+/// Seconds after which a connection ends when nothing else is said.
+const CONNECTION_AGE_S: u64 = 300;
+/// Milliseconds that an answer may wait for its client when nothing else is said.
+const SEND_TIMEOUT_MS: u64 = 30_000;
 /// Largest limit, in requests for each minute.
 pub const PER_MINUTE_MAX: u64 = 100_000_000;
 
@@ -254,7 +258,7 @@ pub struct Limits {
     pub redis: Option<RedisLimits>,
     /// Largest body of a request, in bytes.
     pub body_bytes_max: usize,
-    /// Bytes of bodies that may be held at one time by all requests together.
+    /// Bytes of bodies that may be held at one time by all requests together, and as many by all answers.
     pub bodies_bytes_max: usize,
     /// Requests at one time; further ones are turned away at once.
     pub requests_max: usize,
@@ -266,6 +270,14 @@ pub struct Limits {
     pub connections_max: usize,
     /// Connections from one address (IPv6: one /64) at one time; trusted proxies have no bound of their own.
     pub connections_per_address_max: usize,
+    /// Age at which a connection is ended gracefully, so that clients spread over new gateways, in seconds; give or take a
+    /// tenth.
+    #[serde(skip_serializing_if = "is_connection_age")]
+    pub connection_age_s: u64,
+    /// Longest time that a part of an answer may wait for its client to take it, in milliseconds; then the connection is
+    /// cut.
+    #[serde(skip_serializing_if = "is_send_timeout")]
+    pub send_timeout_ms: u64,
     /// Time for a call that names none, in milliseconds.
     pub timeout_ms: u64,
     /// Longest time that a call may ask for, in milliseconds.
@@ -291,6 +303,8 @@ impl Default for Limits {
             streams_per_caller_max: 32,
             connections_max: 4_096,
             connections_per_address_max: 256,
+            connection_age_s: CONNECTION_AGE_S,
+            send_timeout_ms: SEND_TIMEOUT_MS,
             timeout_ms: 10_000,
             timeout_ms_max: 60_000,
             cache_bytes_max: 64 << 20,
@@ -358,7 +372,8 @@ impl GatewayConfig {
         Ok(config)
     }
 
-    /// The file as text, every key written out. Equal configurations give equal bytes.
+    /// The file as text, every key written out but the times of connections where nothing else is said. Equal
+    /// configurations give equal bytes.
     pub fn to_yaml(&self) -> Result<String, ConfigError> {
         self.validate()?;
         serde_yaml::to_string(self).map_err(|error| ConfigError::Parse { problem: error.to_string() })
@@ -379,6 +394,14 @@ pub fn default_roles() -> BTreeMap<String, RoleGrant> {
 
 fn default_roles_claim() -> String {
     "roles".to_owned()
+}
+
+fn is_connection_age(age_s: &u64) -> bool {
+    *age_s == CONNECTION_AGE_S
+}
+
+fn is_send_timeout(timeout_ms: &u64) -> bool {
+    *timeout_ms == SEND_TIMEOUT_MS
 }
 
 const fn default_skew_s() -> u64 {

@@ -45,6 +45,19 @@ pub struct CallContext {
     pub request_id: Arc<str>,
 }
 
+/// One call under way at a backend. It is counted once, also when its caller leaves before the end.
+struct Underway<'a> {
+    lease: Lease,
+    metrics: &'a GatewayMetrics,
+    begun: Instant,
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.metrics.called(self.lease.node().address, self.lease.result(), self.begun.elapsed());
+    }
+}
+
 /// One call of a client, wherever it is tried.
 struct Order<'a> {
     rule: &'a CallRule,
@@ -76,9 +89,16 @@ impl Backends {
         }
     }
 
-    /// Whether each tier has somebody to ask.
-    pub fn serve(&self) -> bool {
-        [Tier::Submit, Tier::Read].iter().all(|tier| self.pool(*tier).view().iter().any(|backend| backend.up))
+    /// Whether a tier has somebody to ask.
+    pub fn serve(&self, tier: Tier) -> bool {
+        self.pool(tier).view().iter().any(|backend| backend.up)
+    }
+
+    /// Shows the backends as they are now.
+    pub fn show(&self) {
+        for tier in [Tier::Submit, Tier::Read] {
+            self.metrics.show_backends(tier, &self.pool(tier).view());
+        }
     }
 
     /// Probes a tier until the future is dropped.
@@ -87,7 +107,6 @@ impl Backends {
         let pool = Arc::clone(self.pool(tier));
         Box::pin(probe::run(pool, tier, move |gone| {
             backends.metrics.forget(tier, gone);
-            backends.metrics.show_backends(tier, &backends.pool(tier).view());
         }))
     }
 
@@ -124,18 +143,18 @@ impl Backends {
     ) -> Result<Streaming<Bytes>, Status> {
         let none = || Status::unavailable("no node can take this call now");
         let lease = self.pool(rule.tier).next(&[]).ok_or_else(none)?;
+        let mut underway = Underway { lease, metrics: &self.metrics, begun: Instant::now() };
         let mut request = Request::new(requests);
         insert(request.metadata_mut(), TRACEPARENT, &context.trace.child().to_string());
         insert(request.metadata_mut(), "x-request-id", &context.request_id);
-        let channel = lease.node().client.channel();
+        let channel = underway.lease.node().client.channel();
         let work = async {
             let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
             grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             grpc.streaming(request, PathAndQuery::from_static(rule.path), RawCodec).await.map(Response::into_inner)
         };
-        let late = || Status::deadline_exceeded("no answer in time");
-        let result = timeout_at(context.deadline, work).await.unwrap_or_else(|_| Err(late()));
-        lease.settle(blame(rule.retry, &result));
+        let result = within(context.deadline, work).await;
+        underway.lease.settle(blame(&result, Patience::Short));
         result
     }
 
@@ -172,28 +191,46 @@ impl Backends {
     ) -> Result<T, Status> {
         let Order { rule, message, context } = order;
         let now = Instant::now();
-        let until = match rule.retry {
-            Retry::Always => context.deadline.min(now + ATTEMPT_TIME_MAX),
-            Retry::IfUnsent => context.deadline,
+        let full = now + ATTEMPT_TIME_MAX;
+        let (until, patience) = match rule.retry {
+            Retry::Always if full <= context.deadline => (full, Patience::Full),
+            // A caller who waits for finality may wait in vain without a fault of the backend.
+            Retry::Always | Retry::IfUnsent => (context.deadline, Patience::Short),
         };
+        let mut underway = Underway { lease, metrics: &self.metrics, begun: now };
         let mut request = Request::new(message.clone());
         request.set_timeout(until.saturating_duration_since(now));
         insert(request.metadata_mut(), TRACEPARENT, &context.trace.child().to_string());
         insert(request.metadata_mut(), "x-request-id", &context.request_id);
-        let channel = lease.node().client.channel();
+        let channel = underway.lease.node().client.channel();
         let work = async {
             let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
             grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             call(grpc, request).await
         };
-        let result = match timeout_at(until, work).await {
-            Ok(result) => result,
-            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
-        };
-        let blame = blame(rule.retry, &result);
-        self.metrics.called(lease.node().address, blame, now.elapsed());
-        lease.settle(blame);
+        let result = within(until, work).await;
+        underway.lease.settle(blame(&result, patience));
         result
+    }
+}
+
+/// How long a backend had for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// As long as a call of this kind may take: no answer is a fault.
+    Full,
+    /// As long as the caller chose: no answer says nothing about the backend.
+    Short,
+}
+
+/// The result of `work`, or that time is up. The connection and the node watch the same time and say so in words of
+/// their own.
+async fn within<T>(until: Instant, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = || Status::deadline_exceeded("no answer in time");
+    match timeout_at(until, work).await {
+        Err(_) => Err(late()),
+        Ok(Err(status)) if status.code() == Code::Cancelled && Instant::now() >= until => Err(late()),
+        Ok(result) => result,
     }
 }
 
@@ -204,24 +241,22 @@ fn insert(metadata: &mut MetadataMap, name: &'static str, value: &str) {
 }
 
 /// Whether the backend is to blame for a result. A refusal of the caller's request is an answer.
-fn blame<T>(retry: Retry, result: &Result<T, Status>) -> CallResult {
+fn blame<T>(result: &Result<T, Status>, patience: Patience) -> CallResult {
     let Err(status) = result else { return CallResult::Answered };
-    match status.code() {
+    match (status.code(), patience) {
         // Nobody but the connection itself reports these with a cause.
-        Code::Unknown | Code::Cancelled if status.source().is_some() => CallResult::Failed,
-        Code::Unavailable | Code::Internal | Code::DataLoss => CallResult::Failed,
-        // A read that takes that long is a fault; a caller who waits for finality may wait in vain without one.
-        Code::DeadlineExceeded => match retry {
-            Retry::Always => CallResult::Failed,
-            Retry::IfUnsent => CallResult::Answered,
-        },
-        _ => CallResult::Answered,
+        (Code::Unknown | Code::Cancelled, _) if status.source().is_some() => CallResult::Failed,
+        (Code::Unavailable | Code::Internal | Code::DataLoss, _) => CallResult::Failed,
+        (Code::DeadlineExceeded, Patience::Full) => CallResult::Failed,
+        (Code::DeadlineExceeded, Patience::Short) => CallResult::Abandoned,
+        (_, _) => CallResult::Answered,
     }
 }
 
 fn may_retry(retry: Retry, status: &Status) -> bool {
     match retry {
-        Retry::Always => blame::<()>(retry, &Err(status.clone())) == CallResult::Failed || was_cut(status),
+        // Whoever has time for another attempt had it for a whole one.
+        Retry::Always => blame::<()>(&Err(status.clone()), Patience::Full) == CallResult::Failed || was_cut(status),
         Retry::IfUnsent => was_not_sent(status),
     }
 }
@@ -241,4 +276,37 @@ fn was_not_sent(status: &Status) -> bool {
         next = cause.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Duration, Instant};
+    use tonic::{Code, Status};
+
+    use super::{Patience, blame, within};
+    use crate::gateway::rules::breaker::CallResult;
+
+    #[test]
+    fn a_deadline_counts_against_a_backend_only_after_a_whole_attempt() {
+        for (code, patience, expected) in [
+            (Code::DeadlineExceeded, Patience::Full, CallResult::Failed),
+            (Code::DeadlineExceeded, Patience::Short, CallResult::Abandoned),
+            (Code::Unavailable, Patience::Short, CallResult::Failed),
+            (Code::NotFound, Patience::Full, CallResult::Answered),
+        ] {
+            assert_eq!(blame::<()>(&Err(Status::new(code, "")), patience), expected, "{code:?} {patience:?}");
+        }
+        assert_eq!(blame(&Ok(()), Patience::Short), CallResult::Answered);
+    }
+
+    #[tokio::test]
+    async fn whoever_watches_the_time_first_it_is_the_same_deadline() {
+        let now = Instant::now();
+        let cancelled = || async { Err::<(), _>(Status::cancelled("Timeout expired")) };
+        for (until, expected) in [(now, Code::DeadlineExceeded), (now + Duration::from_secs(3_600), Code::Cancelled)] {
+            assert_eq!(within(until, cancelled()).await.expect_err("fails").code(), expected);
+        }
+        let never = within(now, std::future::pending::<Result<(), Status>>()).await;
+        assert_eq!(never.expect_err("fails").code(), Code::DeadlineExceeded);
+    }
 }

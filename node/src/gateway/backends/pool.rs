@@ -198,8 +198,13 @@ impl Lease {
         &self.node
     }
 
-    /// Gives the right back with what the call told about the backend.
-    pub fn settle(mut self, result: CallResult) {
+    /// What the call told about the backend, as far as it is known.
+    pub fn result(&self) -> CallResult {
+        self.result
+    }
+
+    /// Says what the call told about the backend. The right is given back when this is dropped.
+    pub fn settle(&mut self, result: CallResult) {
         self.result = result;
     }
 }

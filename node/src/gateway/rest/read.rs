@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use node_api::{gateway::Permission, proto};
@@ -135,15 +134,6 @@ fn lifetime(call: Call, request: &Bytes, answer: &Bytes) -> Lifetime {
     }
 }
 
-/// What became of a transaction that a node took: `final`, `expired`, or `accepted` when time is up before.
-pub async fn settled(gateway: &Gateway, context: &CallContext, id: [u8; 32]) -> Result<Value, Refusal> {
-    let stored = transaction(gateway, context, id, true).await?;
-    let found: Value = serde_json::from_slice(&stored.json).map_err(|_| inconsistent())?;
-    let known = ["final", "expired"].into_iter().find_map(|name| found.get(name).map(|fate| (name, fate.clone())));
-    let (name, fate) = known.unwrap_or(("accepted", json!({})));
-    Ok(json!({"transactionId": STANDARD.encode(id), name: fate}))
-}
-
 /// What became of a transaction; with `wait`, once it is final or time is up.
 async fn transaction(
     gateway: &Gateway,
@@ -207,5 +197,58 @@ async fn newest(gateway: &Gateway, context: &CallContext) -> Result<u64, Refusal
         // A chain without blocks has an empty page.
         Err(status) if status.code() == tonic::Code::NotFound => Ok(0),
         Err(status) => Err(Refusal::Backend(status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use node_api::proto::{self, get_transaction_response::Status};
+    use prost::Message;
+
+    use super::{Call, Lifetime, lifetime};
+
+    #[test]
+    fn answers_are_kept_for_as_long_as_they_stay_true() {
+        let nothing = Bytes::new();
+        let block = |height| Bytes::from(proto::GetBlockRequest { height }.encode_to_vec());
+        let transaction =
+            |status| Bytes::from(proto::GetTransactionResponse { status: Some(status), height: 9 }.encode_to_vec());
+        for (call, request, answer, expected) in [
+            (Call::GetBlock, block(7), nothing.clone(), Lifetime::Final),
+            (Call::GetBlock, block(0), nothing.clone(), Lifetime::RealTime),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Final(proto::Final::default())),
+                Lifetime::Final,
+            ),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Expired(proto::Expired::default())),
+                Lifetime::Final,
+            ),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Pending(proto::Pending {})),
+                Lifetime::RealTime,
+            ),
+            (
+                Call::GetTransaction,
+                nothing.clone(),
+                transaction(Status::Unknown(proto::Unknown {})),
+                Lifetime::RealTime,
+            ),
+            (Call::GetTransaction, nothing.clone(), Bytes::from_static(&[0xff]), Lifetime::RealTime),
+            (Call::GetValidators, nothing.clone(), nothing.clone(), Lifetime::Dynamic),
+            (Call::GetGovernance, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+            (Call::GetAccount, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+            (Call::GetLightBlocks, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+            (Call::GetStatus, nothing.clone(), nothing.clone(), Lifetime::RealTime),
+        ] {
+            assert_eq!(lifetime(call, &request, &answer), expected, "{call:?} {answer:?}");
+        }
     }
 }

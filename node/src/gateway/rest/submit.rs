@@ -5,9 +5,8 @@ use std::sync::Arc;
 use axum::{body::Body, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use http::HeaderMap;
-use node_api::proto::{self, Wait, stream_answer};
+use node_api::proto::{self, Wait, stream_answer, submit_response};
 use node_core::{
     codec::Decode,
     types::{Transaction, TransactionId},
@@ -20,15 +19,12 @@ use tonic::{Code, Status};
 use super::{
     inconsistent,
     input::{self, BodyKind, Input},
-    json_answer, made, read,
+    json_answer, made,
 };
 use crate::gateway::{
     backends::CallContext, cache::Lifetime, calls::Call, entrance::Caller, refusal::Refusal, routes::BATCH_MAX,
     state::Gateway,
 };
-
-/// Transactions of one batch that are under way at one time.
-const PARALLEL_MAX: usize = 64;
 
 /// `POST /api/v1/transactions`
 pub async fn one(
@@ -91,25 +87,21 @@ pub async fn many(
     let transactions: Vec<Bytes> =
         transactions.collect::<Result<_, _>>().map_err(|_| invalid("a transaction is not base64"))?;
     let context = &caller.context_within(gateway, input.number("timeoutMs"));
-    // One node takes them in their order; whatever is stronger than that is told once they are final.
-    let mut results = together(gateway, caller, context, transactions).await?;
-    if !matches!(wait, Wait::Unspecified | Wait::Accepted) {
-        let fates = stream::iter(results).map(|result| fate(gateway, caller, context, result));
-        results = fates.buffered(PARALLEL_MAX).collect().await;
-    }
+    let request = proto::SubmitBatchRequest { transactions, wait: wait.into() };
+    let results = together(gateway, caller, context, request).await?;
     json_answer(caller, &HeaderMap::new(), &made(&json!({"results": results}), Lifetime::RealTime))
 }
 
-/// All in one call of one node: it says of each whether it took it.
+/// All in one call of one node, which takes them in their order and says of each what became of it.
 async fn together(
     gateway: &Gateway,
     caller: &Caller,
     context: &CallContext,
-    transactions: Vec<Bytes>,
+    request: proto::SubmitBatchRequest,
 ) -> Result<Vec<Value>, Refusal> {
     let id = |bytes: &Bytes| Transaction::decode(bytes).ok().map(|transaction| transaction.id());
-    let ids: Vec<Option<TransactionId>> = transactions.iter().map(id).collect();
-    let request = proto::SubmitBatchRequest { transactions }.encode_to_vec().into();
+    let ids: Vec<Option<TransactionId>> = request.transactions.iter().map(id).collect();
+    let request = request.encode_to_vec().into();
     let answer = submit(gateway, caller, context, (Call::SubmitBatch, request)).await.map_err(Refusal::Backend)?;
     let answers = proto::SubmitBatchResponse::decode(answer).map_err(|_| inconsistent())?.answers;
     let missing = || problem(caller, Refusal::Backend(Status::unavailable("the node gave no answer")));
@@ -119,12 +111,7 @@ async fn together(
         let count = usize::try_from(run.count).unwrap_or(usize::MAX);
         for (result, id) in results.iter_mut().zip(&ids).skip(first).take(count) {
             *result = match (&run.answer, id) {
-                (Some(stream_answer::Answer::Accepted(_)), Some(id)) => {
-                    json!({"transactionId": STANDARD.encode(id.as_bytes()), "accepted": {}})
-                }
-                (Some(stream_answer::Answer::Refused(refused)), _) => {
-                    problem(caller, Refusal::Backend(Status::new(Code::from_i32(refused.code), &*refused.reason)))
-                }
+                (Some(answer), Some(id)) => told(gateway, caller, id, answer),
                 (_, _) => missing(),
             };
         }
@@ -132,13 +119,25 @@ async fn together(
     Ok(results)
 }
 
-/// The result of a transaction once it is final or expired; a refusal stays as it is.
-async fn fate(gateway: &Gateway, caller: &Caller, context: &CallContext, result: Value) -> Value {
-    let id = result.get("transactionId").and_then(Value::as_str).and_then(crate::gateway::json::key);
-    match id {
-        Some(id) => read::settled(gateway, context, id).await.unwrap_or_else(|refusal| problem(caller, refusal)),
-        None => result,
-    }
+/// What a node says of one transaction of a batch, in the form of the answer about a single one.
+fn told(gateway: &Gateway, caller: &Caller, id: &TransactionId, answer: &stream_answer::Answer) -> Value {
+    let answer = match answer {
+        stream_answer::Answer::Refused(refused) => {
+            return problem(caller, Refusal::Backend(Status::new(Code::from_i32(refused.code), &*refused.reason)));
+        }
+        // Without a look at the descriptors: there may be a thousand of them.
+        stream_answer::Answer::Accepted(_) => {
+            return json!({"transactionId": STANDARD.encode(id.as_bytes()), "accepted": {}});
+        }
+        stream_answer::Answer::Durable(_) => {
+            return json!({"transactionId": STANDARD.encode(id.as_bytes()), "durable": {}});
+        }
+        stream_answer::Answer::Final(fate) => submit_response::Answer::Final(fate.clone()),
+        stream_answer::Answer::Expired(expired) => submit_response::Answer::Expired(*expired),
+    };
+    let response = proto::SubmitResponse { transaction_id: id.as_bytes().to_vec(), answer: Some(answer) };
+    let json = gateway.translator.to_json("SubmitResponse", response.encode_to_vec().into());
+    json.unwrap_or_else(|_| problem(caller, inconsistent()))
 }
 
 fn problem(caller: &Caller, refusal: Refusal) -> Value {
