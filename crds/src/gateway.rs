@@ -81,7 +81,8 @@ pub struct GatewayPod {
     #[x_kube(validation = Rule::new(r"self.matches('^[^\\s@]+(:[A-Za-z0-9_][A-Za-z0-9_.-]*|@sha256:[0-9a-f]{64})$') && !self.endsWith(':latest')")
         .message("image must end with a tag other than latest, or with a sha256 digest"))]
     pub image: Option<String>,
-    /// CPU and memory of one gateway: 250m and 256Mi if unset. CPU is requested and may be exceeded, memory is a limit.
+    /// CPU and memory of one gateway: 250m and 256Mi if unset. CPU is requested and may be exceeded, memory is a limit, at
+    /// least 64Mi: an eighth of it is for cached answers, an eighth for bodies of requests, 32 MiB for the newest blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// How gateways are kept apart, `Preferred` if unset.
@@ -362,7 +363,7 @@ pub struct GatewayLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 600_000))]
     pub timeout_ms_max: Option<i64>,
-    /// Memory for cached answers of one gateway, in bytes.
+    /// Memory for cached answers of one gateway, in bytes; an eighth of the pod's memory if unset, at most 64 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 17_179_869_184_i64))]
     pub cache_bytes_max: Option<i64>,
