@@ -47,6 +47,9 @@ pub struct Gateway {
     /// Makes an Ingress `<network>-gateway`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress: Option<GatewayIngress>,
+    /// Makes a TLSRoute `<network>-gateway` of the Gateway API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<GatewayRoute>,
     /// Who is let in.
     #[serde(default)]
     pub authentication: GatewayAuthentication,
@@ -217,6 +220,46 @@ pub struct GatewayIngress {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotation_map")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A route of the Gateway API before the gateway: its connections are passed through as they are, by the name that clients ask
+/// for, so that the certificate, client certificates and HTTP/2 are the gateway's own. The cluster must have
+/// `gateway.networking.k8s.io/v1` TLSRoute (Gateway API 1.5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRoute {
+    /// Gateways, or listeners of them, that lead to it: listeners of protocol `TLS` and mode `Passthrough`.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(validation = Rule::new("self.all(one, self.filter(other, other.name == one.name && (has(other.__namespace__) ? other.__namespace__ : '') == (has(one.__namespace__) ? one.__namespace__ : '')).size() == 1 || has(one.sectionName) && self.exists_one(other, other.name == one.name && (has(other.__namespace__) ? other.__namespace__ : '') == (has(one.__namespace__) ? one.__namespace__ : '') && has(other.sectionName) && other.sectionName == one.sectionName))")
+        .message("gateway.route.parentRefs names a Gateway once, or several of its listeners once each"))]
+    pub parent_refs: Vec<RouteParent>,
+    /// Names under which clients reach it. The certificate of the network's own authority is for these too; one that you bring
+    /// (`tls.secretName`) must be.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        )
+    )]
+    pub host_names: Vec<String>,
+}
+
+/// A Gateway of the Gateway API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteParent {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Its namespace, that of the network if unset. It must let routes of the network's namespace in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+    /// Name of its listener; unset: all that fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub section_name: Option<String>,
 }
 
 /// A Redis that counts the requests of all gateways together. While it does not answer, each gateway counts by its share.

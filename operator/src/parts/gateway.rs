@@ -55,7 +55,8 @@ pub fn api_keys(tier: &TierContext, key: &str, hashes: &str) -> Secret {
     Secret { immutable: None, ..secrets::once(tier.metadata(&name), data) }
 }
 
-/// Names that the certificate for clients carries: those of the Service, and those that the spec adds.
+/// Names that the certificate for clients carries: those of the Service, and those that the spec adds. A route leads clients
+/// here with the name that they asked for.
 #[must_use]
 pub fn host_names(tier: &TierContext, gateway: &Gateway) -> Vec<String> {
     let (service, namespace) = (&tier.name, &tier.network.namespace);
@@ -66,7 +67,12 @@ pub fn host_names(tier: &TierContext, gateway: &Gateway) -> Vec<String> {
         format!("{service}.{namespace}.svc.cluster.local"),
         "localhost".to_string(),
     ];
-    hosts.extend(gateway.tls.host_names.iter().cloned());
+    let routed = gateway.route.iter().flat_map(|route| &route.host_names);
+    for name in gateway.tls.host_names.iter().chain(routed) {
+        if !hosts.contains(name) {
+            hosts.push(name.clone());
+        }
+    }
     hosts
 }
 
@@ -110,15 +116,15 @@ fn document(
     if let Some(limits) = limits.as_object_mut() {
         let pods = tier.address(&names::gateway_pods_service(network), names::PORT_GATEWAY);
         limits.insert("gateways".to_string(), json!({ "service": pods }));
+        let Filling { cache, bodies } = filling(&tier.settings.memory, &gateway.limits)?;
+        limits.insert("cacheBytesMax".to_string(), json!(cache));
+        limits.insert("bodiesBytesMax".to_string(), json!(bodies));
         if let Some(place) = &gateway.limits.redis {
             limits.insert("redis".to_string(), redis(place));
         }
     }
     let document = json!({
         "configVersion": CONFIG_VERSION,
-        let Filling { cache, bodies } = filling(&tier.settings.memory, &gateway.limits)?;
-        limits.insert("cacheBytesMax".to_string(), json!(cache));
-        limits.insert("bodiesBytesMax".to_string(), json!(bodies));
         "chainId": tier.chain_id,
         "role": "gateway",
         "tlsDirectory": names::FOLDER_TLS,
@@ -142,12 +148,6 @@ fn document(
     GatewayConfig::from_yaml(&document.to_string())?.to_yaml()
 }
 
-fn path(file: &str) -> String {
-    format!("{}/{file}", names::FOLDER_CONFIG)
-}
-
-fn issuer(number: usize, issuer: &GatewayIssuer) -> Value {
-    let GatewayIssuer { url, audiences, jwks_url, roles_claim, default_roles, ca_secret, clock_skew_s } = issuer;
 /// How much memory a gateway gives to what it may hold more or less of, in bytes.
 struct Filling {
     cache: u64,
@@ -182,6 +182,12 @@ fn size(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
+fn path(file: &str) -> String {
+    format!("{}/{file}", names::FOLDER_CONFIG)
+}
+
+fn issuer(number: usize, issuer: &GatewayIssuer) -> Value {
+    let GatewayIssuer { url, audiences, jwks_url, roles_claim, default_roles, ca_secret, clock_skew_s } = issuer;
     let mut entry = json!({ "url": url, "audiences": audiences, "defaultRoles": default_roles });
     let options = [
         ("jwksUrl", jwks_url.as_ref().map(|url| json!(url))),

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::secrets::CertificatePem;
 use super::{
     GroupContext, Installation, NetworkContext, NodeContext, NodeSettings, PeerPlace, TierContext, autoscaler,
-    configmaps, gateway, ingress, networkpolicies, observers, poddisruptionbudget, secrets, serviceaccount, services,
-    statefulset, storage,
+    configmaps, gateway, ingress, networkpolicies, observers, poddisruptionbudget, route, secrets, serviceaccount,
+    services, statefulset, storage,
 };
 
 fn testdata(name: &str) -> PathBuf {
@@ -208,6 +208,7 @@ fn gateway_children(file: &str) -> Vec<serde_json::Value> {
     let bounds = tier.autoscaling.as_ref();
     children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "Deployment"))));
     children.extend(spec.ingress.as_ref().map(|ingress| value(&ingress::ingress(&tier, ingress))));
+    children.extend(spec.route.as_ref().map(|route| value(&route::route(&tier, route))));
     children
 }
 
@@ -216,7 +217,6 @@ fn the_smallest_gateway_is_complete_and_closed() {
     compare("gateway-smallest.out.yaml", &gateway_children("gateway-smallest.in.yaml"));
 }
 
-#[test]
 #[test]
 fn a_gateway_that_is_reached_from_outside_sees_who_comes() {
     let tier = tier(names::COMPONENT_GATEWAY, NodeSettings::resolve(&NodeTemplate::default(), "a:1"), None);
@@ -251,6 +251,7 @@ fn what_a_gateway_holds_fits_its_memory() {
     assert!(held("128Mi", "{cacheBytesMax: 67108864}").is_err(), "a cache of half of it, and the newest blocks");
 }
 
+#[test]
 fn every_setting_of_a_gateway_reaches_its_children() {
     compare("gateway-full.out.yaml", &gateway_children("gateway-full.in.yaml"));
 }
