@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use althing_e2e::environment::{Environment, Images, OPERATOR_NAMESPACE, Profile};
+use althing_e2e::measured;
 use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -265,6 +266,7 @@ async fn diagnose(scene: &Scene, namespace: &str) {
 }
 
 fn write_times(root: &Path, seconds: &BTreeMap<&str, u64>) -> Result<()> {
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "case_seconds": seconds }))?;
+    let text =
+        serde_json::to_string_pretty(&serde_json::json!({ "case_seconds": seconds, "measured": measured::all() }))?;
     std::fs::write(root.join("target/e2e.json"), text).context("failed to write target/e2e.json")
 }
