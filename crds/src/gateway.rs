@@ -47,6 +47,9 @@ pub struct Gateway {
     /// Makes an Ingress `<network>-gateway`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ingress: Option<GatewayIngress>,
+    /// Makes a TLSRoute `<network>-gateway` of the Gateway API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<GatewayRoute>,
     /// Who is let in.
     #[serde(default)]
     pub authentication: GatewayAuthentication,
@@ -81,7 +84,8 @@ pub struct GatewayPod {
     #[x_kube(validation = Rule::new(r"self.matches('^[^\\s@]+(:[A-Za-z0-9_][A-Za-z0-9_.-]*|@sha256:[0-9a-f]{64})$') && !self.endsWith(':latest')")
         .message("image must end with a tag other than latest, or with a sha256 digest"))]
     pub image: Option<String>,
-    /// CPU and memory of one gateway: 250m and 256Mi if unset. CPU is requested and may be exceeded, memory is a limit.
+    /// CPU and memory of one gateway: 250m and 256Mi if unset. CPU is requested and may be exceeded, memory is a limit, at
+    /// least 64Mi: an eighth of it is for cached answers, an eighth for bodies of requests, 32 MiB for the newest blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// How gateways are kept apart, `Preferred` if unset.
@@ -216,6 +220,46 @@ pub struct GatewayIngress {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotation_map")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// A route of the Gateway API before the gateway: its connections are passed through as they are, by the name that clients ask
+/// for, so that the certificate, client certificates and HTTP/2 are the gateway's own. The cluster must have
+/// `gateway.networking.k8s.io/v1` TLSRoute (Gateway API 1.5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRoute {
+    /// Gateways, or listeners of them, that lead to it: listeners of protocol `TLS` and mode `Passthrough`.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(validation = Rule::new("self.all(one, self.filter(other, other.name == one.name && (has(other.__namespace__) ? other.__namespace__ : '') == (has(one.__namespace__) ? one.__namespace__ : '')).size() == 1 || has(one.sectionName) && self.exists_one(other, other.name == one.name && (has(other.__namespace__) ? other.__namespace__ : '') == (has(one.__namespace__) ? one.__namespace__ : '') && has(other.sectionName) && other.sectionName == one.sectionName))")
+        .message("gateway.route.parentRefs names a Gateway once, or several of its listeners once each"))]
+    pub parent_refs: Vec<RouteParent>,
+    /// Names under which clients reach it. The certificate of the network's own authority is for these too; one that you bring
+    /// (`tls.secretName`) must be.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        )
+    )]
+    pub host_names: Vec<String>,
+}
+
+/// A Gateway of the Gateway API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteParent {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Its namespace, that of the network if unset. It must let routes of the network's namespace in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+    /// Name of its listener; unset: all that fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub section_name: Option<String>,
 }
 
 /// A Redis that counts the requests of all gateways together. While it does not answer, each gateway counts by its share.
@@ -362,7 +406,7 @@ pub struct GatewayLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 600_000))]
     pub timeout_ms_max: Option<i64>,
-    /// Memory for cached answers of one gateway, in bytes.
+    /// Memory for cached answers of one gateway, in bytes; an eighth of the pod's memory if unset, at most 64 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 17_179_869_184_i64))]
     pub cache_bytes_max: Option<i64>,

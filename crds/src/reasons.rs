@@ -65,6 +65,8 @@ reasons! {
     PullSecretMissing = stalls,
     /// A Secret that `spec.gateway` names does not exist or lacks an entry.
     GatewaySecretMissing = stalls,
+    /// `spec.gateway.route` is set and the cluster has no TLSRoute of the Gateway API.
+    RouteKindMissing = stalls,
     /// A Secret of `identitySecrets` does not exist.
     IdentitySecretMissing = stalls,
     /// An identity Secret holds no ed25519 key in PKCS#8 under `identity.pem`.

@@ -70,9 +70,16 @@ fn understood(document: &Value) -> Result<(), String> {
 
 #[test]
 fn the_good_examples_are_understood_to_the_last_field() {
-    for file in ["devnet.yaml", "external.yaml", "gateway.yaml", "production.yaml"] {
+    let files = [
+        ("archive.yaml", "ValidatorNode"),
+        ("devnet.yaml", "BlockchainNetwork"),
+        ("external.yaml", "BlockchainNetwork"),
+        ("gateway.yaml", "BlockchainNetwork"),
+        ("production.yaml", "BlockchainNetwork"),
+    ];
+    for (file, kind) in files {
         let documents = documents(&examples().join(file)).expect("YAML");
-        assert!(documents.iter().any(|document| document["kind"] == "BlockchainNetwork"), "{file} has no network");
+        assert!(documents.iter().any(|document| document["kind"] == kind), "{file} has no {kind}");
         for document in &documents {
             assert_eq!(understood(document), Ok(()), "{file}");
             assert_eq!(unknown_fields(document), Vec::<String>::new(), "{file}");

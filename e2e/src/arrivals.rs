@@ -30,9 +30,10 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Sends so many reads of `path` each second, whatever becomes of those before. Anything but 200 is a failure.
-    pub fn start(entrance: &Entrance, path: &'static str, per_second: u32) -> Self {
+    pub fn start(entrance: &Entrance, path: &str, per_second: u32) -> Self {
         let (stop, answered) = (CancellationToken::new(), Arc::<AtomicU64>::default());
         let failed = Arc::<Mutex<Vec<String>>>::default();
+        let path = path.to_string();
         let reads = Reads { entrance: entrance.clone(), path, answered: answered.clone(), failed: failed.clone() };
         let mut pace = interval(Duration::from_secs(1) / per_second.max(1));
         pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -71,14 +72,14 @@ impl Arrivals {
 #[derive(Clone)]
 struct Reads {
     entrance: Entrance,
-    path: &'static str,
+    path: String,
     answered: Arc<AtomicU64>,
     failed: Arc<Mutex<Vec<String>>>,
 }
 
 impl Reads {
     async fn one(self) {
-        let problem = match self.entrance.get(self.path).await {
+        let problem = match self.entrance.get(&self.path).await {
             Ok(answer) if answer.status == 200 => None,
             Ok(answer) => Some(format!("{}: {}", answer.status, answer.body)),
             Err(error) => Some(format!("{error:#}")),

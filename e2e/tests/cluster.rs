@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use althing_e2e::environment::{Environment, Images, OPERATOR_NAMESPACE, Profile};
 use althing_e2e::invariants::Counts;
+use althing_e2e::measured;
 use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -287,6 +288,7 @@ async fn diagnose(scene: &Scene, namespace: &str) {
 /// Writes `target/e2e.json`, after every case what is known so far.
 fn write_reports(root: &Path, reports: &BTreeMap<&str, Report>) -> Result<()> {
     let seconds: BTreeMap<&str, u64> = reports.iter().map(|(name, report)| (*name, report.seconds)).collect();
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "case_seconds": seconds, "cases": reports }))?;
+    let all = serde_json::json!({ "case_seconds": seconds, "cases": reports, "measured": measured::all() });
+    let text = serde_json::to_string_pretty(&all)?;
     std::fs::write(root.join("target/e2e.json"), text).context("failed to write target/e2e.json")
 }

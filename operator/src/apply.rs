@@ -319,9 +319,10 @@ fn key(owner: &Owner, child: &Child) -> Key {
     (child.kind, owner.namespace.clone(), child.name.clone())
 }
 
-/// Secrets are no part of the hash: what is wanted of a certificate is another one with each issue.
+/// Secrets are no part of the hash: what is wanted of a certificate is another one with each issue. Kinds that a cluster may
+/// lack are none either: nobody waits until it is known what there is of them.
 fn hashed(children: &[Child]) -> impl Iterator<Item = &Child> {
-    children.iter().filter(|child| child.kind != Kind::Secret)
+    children.iter().filter(|child| child.kind != Kind::Secret && !Kind::OPTIONAL.contains(&child.kind))
 }
 
 /// One hash over what is wanted and what is there of every child; none when one is not known.

@@ -7,11 +7,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Servi
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::parts::route;
 
 /// A kind of child, in the order in which children are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +44,8 @@ pub enum Kind {
     HorizontalPodAutoscaler,
     /// Last: it leads clients to all of that.
     Ingress,
+    /// The same.
+    TlsRoute,
 }
 
 impl Kind {
@@ -58,7 +62,10 @@ impl Kind {
         Self::Ingress,
     ];
 
-    const ALL: [Self; 13] = [
+    /// Kinds that not every cluster has: their metadata is watched where it does, and nobody waits for it.
+    pub const OPTIONAL: [Self; 1] = [Self::TlsRoute];
+
+    const ALL: [Self; 14] = [
         Self::NetworkPolicy,
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -72,6 +79,7 @@ impl Kind {
         Self::Deployment,
         Self::HorizontalPodAutoscaler,
         Self::Ingress,
+        Self::TlsRoute,
     ];
 
     /// Group, version and path of the kind.
@@ -90,6 +98,7 @@ impl Kind {
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::HorizontalPodAutoscaler => ApiResource::erase::<HorizontalPodAutoscaler>(&()),
             Self::Ingress => ApiResource::erase::<Ingress>(&()),
+            Self::TlsRoute => route::resource(),
         }
     }
 
@@ -109,6 +118,7 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
             Self::Ingress => "Ingress",
+            Self::TlsRoute => route::KIND,
         }
     }
 }
@@ -151,7 +161,16 @@ pub struct Child {
 impl Child {
     /// A child from a typed object, which must have a name.
     pub fn of<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Result<Self, Error> {
-        let word = K::kind(&());
+        Self::named(&K::kind(&()), object)
+    }
+
+    /// A child of a kind for which there is no type; it must say which, and have a name.
+    pub fn untyped(object: &DynamicObject) -> Result<Self, Error> {
+        let word = object.types.as_ref().map(|types| types.kind.as_str()).unwrap_or_default();
+        Self::named(word, object)
+    }
+
+    fn named<K: Resource + Serialize>(word: &str, object: &K) -> Result<Self, Error> {
         let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| Error::Build {
             what: word.to_string(),
             message: "children of this kind are not made".to_string(),

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{ListParams, PartialObjectMeta};
-use kube::{Api, Resource};
+use kube::{Api, Client, Resource};
 use node_api::keys;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::memory::Memory;
 use crate::parts::gateway::FILE_PASSWORD;
+use crate::parts::route;
 use crate::refusal::Refusal;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -37,6 +38,8 @@ pub enum Missing {
     PullSecret(String),
     /// The Secret of this name with this entry, for the gateway.
     GatewaySecret(String, &'static str),
+    /// The kind of routes of the Gateway API.
+    RouteKind,
     /// The Secret of this name, with an identity.
     IdentitySecret(String),
     /// Authorities of other members that the ConfigMap of this name should hold, and why it does not.
@@ -66,6 +69,14 @@ pub fn refuse(missing: &[Missing]) -> Option<Refusal> {
         Missing::GatewaySecret(name, entry) => Refusal::new(
             Reason::GatewaySecretMissing,
             format!("Secret {name} of spec.gateway does not exist or has no entry {entry}"),
+        ),
+        Missing::RouteKind => Refusal::new(
+            Reason::RouteKindMissing,
+            format!(
+                "spec.gateway.route needs {} of {}, which this cluster does not have",
+                route::KIND,
+                route::API_VERSION
+            ),
         ),
         Missing::IdentitySecret(name) => {
             Refusal::new(Reason::IdentitySecretMissing, format!("Secret {name} of identitySecrets does not exist"))
@@ -136,6 +147,9 @@ pub async fn read_gateway(context: &Context, namespace: &str, gateway: &Gateway)
         && !exists(memory, "", &Api::<PriorityClass>::all(client.clone()), name).await?
     {
         missing.push(Missing::PriorityClass(name.clone()));
+    }
+    if gateway.route.is_some() && !has_routes(memory, client).await? {
+        missing.push(Missing::RouteKind);
     }
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let authentication = &gateway.authentication;
@@ -216,6 +230,24 @@ async fn has_default(memory: &Memory<()>, classes: &Api<StorageClass>) -> Result
         memory.put("", WHAT, at, ());
     }
     Ok(has_one)
+}
+
+/// Whether the cluster knows the routes of the Gateway API.
+async fn has_routes(memory: &Memory<()>, client: &Client) -> Result<bool, Error> {
+    if memory.get("", route::KIND).is_some() {
+        return Ok(true);
+    }
+    let at = Instant::now();
+    let is_known = match client.list_api_group_resources(route::API_VERSION).await {
+        Ok(list) => list.resources.iter().any(|resource| resource.kind == route::KIND),
+        Err(kube::Error::Api(status)) if status.code == 404 => false,
+        Err(error) if is_forbidden(&error) => true,
+        Err(error) => return Err(Error::read(route::API_VERSION)(error)),
+    };
+    if is_known {
+        memory.put("", route::KIND, at, ());
+    }
+    Ok(is_known)
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

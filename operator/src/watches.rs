@@ -96,7 +96,8 @@ fn drop_field_names(object: &mut ChildMeta) {
     }
 }
 
-/// Starts the metadata watches of all kinds of children; each change wakes the object that the labels name.
+/// Starts the metadata watches of all kinds of children; each change wakes the object that the labels name. Of a kind that the
+/// cluster lacks nothing is known, and it is asked for again now and then.
 pub fn watch_children(
     client: &Client,
     scope: Option<&str>,
@@ -105,7 +106,8 @@ pub fn watch_children(
 ) -> (Children, Vec<Watch>) {
     let mut children = Children::default();
     let mut watches = Vec::new();
-    for kind in Kind::WATCHED {
+    for kind in Kind::WATCHED.into_iter().chain(Kind::OPTIONAL) {
+        let is_optional = Kind::OPTIONAL.contains(&kind);
         let resource = kind.resource();
         let api: Api<ChildMeta> = match scope {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
@@ -116,11 +118,14 @@ pub fn watch_children(
         let trim =
             if kind == Kind::HorizontalPodAutoscaler { drop_field_names } else { drop_managed_fields::<ChildMeta> };
         let stream = watcher(api, of_ours()).default_backoff().modify(trim);
-        let stream = filling.of(reflector(writer, stream)).touched_objects();
+        let stream = reflector(writer, stream);
+        let stream = if is_optional { stream.left_stream() } else { filling.of(stream).right_stream() };
+        let stream = stream.touched_objects();
         let wakers = wakers.clone();
         let wake = stream.for_each(move |touched| {
             match touched {
                 Ok(child) => wake_owner(&wakers, &child.metadata),
+                Err(error) if is_optional && is_unknown_kind(&error) => {}
                 Err(error) => tracing::warn!(kind = kind.as_str(), %error, "watch failed, trying again"),
             }
             std::future::ready(())
@@ -128,6 +133,18 @@ pub fn watch_children(
         watches.push(Watch { name: kind.as_str(), task: Box::pin(wake) });
     }
     (children, watches)
+}
+
+/// The API server says that it has no such kind.
+fn is_unknown_kind(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source) => {
+            matches!(source, kube::Error::Api(status) if status.code == 404)
+        }
+        watcher::Error::WatchError(status) => status.code == 404,
+        watcher::Error::NoResourceVersion => false,
+    }
 }
 
 /// Starts the watch of the nodes' pods.

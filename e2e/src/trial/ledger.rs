@@ -26,6 +26,7 @@ pub const KINDS: &[(&str, &str, &str)] = &[
     ("policy", "v1", "PodDisruptionBudget"),
     ("networking.k8s.io", "v1", "NetworkPolicy"),
     ("networking.k8s.io", "v1", "Ingress"),
+    ("gateway.networking.k8s.io", "v1", "TLSRoute"),
     ("althing.dev", "v1alpha1", "BlockchainNetwork"),
     ("althing.dev", "v1alpha1", "ConsensusGroup"),
     ("althing.dev", "v1alpha1", "ValidatorNode"),

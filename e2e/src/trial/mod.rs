@@ -28,6 +28,8 @@ pub use ledger::{Counts, Ledger};
 pub use operator::{Operator, Start};
 pub use snapshot::snapshot;
 
+/// The kind of routes that a cluster has only with the Gateway API, for those that need one: as much of it as is written.
+pub const ROUTES: &str = include_str!("tlsroutes.yaml");
 /// Pauses of the operator in percent of what they are in production: a settled object is looked at once a second.
 pub const PAUSES_PERCENT: u32 = 10;
 /// Longest pause between two looks, with these pauses.
@@ -209,11 +211,12 @@ impl Stage {
     }
 }
 
-/// Makes the resource definitions, a StorageClass and two PriorityClasses known.
+/// Makes the resource definitions, that of routes too, a StorageClass and two PriorityClasses known.
 async fn prepare(environment: &Environment) -> Result<()> {
     let crds = environment.root.join("crds");
     let crds = crds.to_string_lossy();
     environment.kubectl(&["apply", "--server-side", "-f", &crds]).await?;
+    environment.kubectl_call(&["apply", "-f", "-"]).input(ROUTES).stdout().await?;
     let class = "apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata: {name: none, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}
@@ -226,6 +229,8 @@ allowVolumeExpansion: true
         environment.kubectl(&["create", "priorityclass", name, "--value", "1000"]).await?;
     }
     environment.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", &crds]).await?;
+    let wait = ["wait", "--for=condition=Established", "--timeout=30s", "-f", "-"];
+    environment.kubectl_call(&wait).input(ROUTES).stdout().await?;
     Ok(())
 }
 

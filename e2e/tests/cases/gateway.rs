@@ -8,9 +8,13 @@ use althing_e2e::dial::Access;
 use althing_e2e::entrance::Entrance;
 use althing_e2e::load::{Sender, demo_account};
 use althing_e2e::network::{Network, eventually};
+use althing_e2e::regulars::Regulars;
+use althing_e2e::submissions::Submissions;
+use althing_e2e::tier::{calls_to, pods};
 use althing_e2e::watch::Watch;
 use althing_node::adapters::storage::verify_state_proof;
-use anyhow::{Context, Result, ensure};
+use althing_node::devnet::accounts;
+use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use node_api::light::{Follower, PROOF_DELAY};
 use node_api::{genesis, proto};
@@ -22,19 +26,24 @@ use tokio::time::{Instant, interval};
 use super::{alpha, manifest};
 use crate::Scene;
 
-const READ: &str = "/api/v1/blocks/1";
+/// What every gateway answers that is there, also from memory.
+const BLOCK: &str = "/api/v1/blocks/1";
 /// Reads a second while a backend is killed.
 const READS_PER_S: u32 = 20;
+/// Who submits while a voter is killed, each with one transfer in flight.
+const SENDERS: std::ops::Range<u32> = 1..9;
+/// Calls that a backend has answered before it is killed; probes come every five seconds only.
+const CALLS_BEFORE: u64 = 20;
 /// Reads a second, each with a handshake of its own, that one gateway with its small request is not enough for.
 const MANY_READS_PER_S: u32 = 30;
 
-/// `examples/gateway.yaml`: submit with the operator's API key, await finality, read back; an observer killed under load
-/// costs no read.
+/// `examples/gateway.yaml` and `examples/archive.yaml`: submit with the operator's API key, await finality, read back; an
+/// observer killed under load costs no read, a voter what is in flight to it, and nothing of it is lost or done twice.
 pub async fn clients_come_in_through_the_gateway(scene: &Scene) -> Result<()> {
     let root = &scene.environment.root;
     let example = std::fs::read_to_string(root.join("examples/gateway.yaml")).context("failed to read the example")?;
     let network = Network::new(&scene.environment, &scene.client, &scene.namespace, "shop", "main");
-    network.apply(&example).await?;
+    network.apply(&with_accounts(&example)?).await?;
     network.wait_all_signing(4, 150).await?;
     wait_tier(&network, "gateway", 2, 60).await?;
     wait_tier(&network, "observers", 2, 60).await?;
@@ -45,25 +54,89 @@ pub async fn clients_come_in_through_the_gateway(scene: &Scene) -> Result<()> {
     let entrance = anonymous.with_key(&key);
     submits_and_reads_back(scene, &network, &anonymous, &entrance).await?;
 
-    let reads = Arrivals::start(&anonymous, READ, READS_PER_S);
-    wait_answered(&reads, u64::from(READS_PER_S) * 3).await?;
-    let victim = format!("{}-0", names::observers("shop"));
-    network.kubectl(&["delete", "pod", &victim, "--grace-period=0", "--force", "--wait=false"]).await?;
+    a_killed_observer_costs_no_read(&network, &anonymous).await?;
+    a_killed_voter_costs_what_is_in_flight_to_it(&network, &entrance).await?;
+    let archive = std::fs::read_to_string(root.join("examples/archive.yaml")).context("failed to read the example")?;
+    network.apply(&archive).await?;
+    network.wait_condition("ValidatorNode", "shop-archive", "Ready=True", 90).await?;
+    never_a_voter(&network).await?;
+    watch.report(1).await?;
+    Ok(())
+}
+
+/// The example, with something in the accounts of those who submit.
+fn with_accounts(example: &str) -> Result<String> {
+    let account = |number| format!("          - {{key: \"{}\", amount: 1000}}\n", accounts::account(number));
+    let more: String = SENDERS.map(account).collect();
+    let changed =
+        example.replace("            amount: 1000000000\n", &format!("            amount: 1000000000\n{more}"));
+    ensure!(changed != example, "the example has changed its form");
+    Ok(changed)
+}
+
+/// The read of an account, which no gateway answers from memory.
+pub(super) fn read_of(id: &AccountId) -> String {
+    format!("/api/v1/accounts/{}", hex::encode(id.as_bytes()))
+}
+
+async fn a_killed_observer_costs_no_read(network: &Network, anonymous: &Entrance) -> Result<()> {
+    let read = read_of(&accounts::account(0));
+    let victim = pods(network, names::COMPONENT_OBSERVERS).await?.into_iter().next().context("an observer exists")?;
+    let before = calls_to(network, &victim.address).await?;
+    let reads = Arrivals::start(anonymous, &read, READS_PER_S);
+    wait_called(network, &victim.address, before + CALLS_BEFORE).await?;
+    network.kubectl(&["delete", "pod", &victim.name, "--grace-period=0", "--force", "--wait=false"]).await?;
     let begin = reads.tally().await.answered;
     wait_answered(&reads, begin + u64::from(READS_PER_S) * 10).await?;
-    wait_tier(&network, "observers", 2, 90).await?;
+    wait_tier(network, "observers", 2, 90).await?;
     let tally = reads.stop().await;
     ensure!(tally.failed.is_empty(), "a killed backend cost reads: {tally:?}");
-    never_a_voter(&network).await?;
-    watch.report(0).await?;
     Ok(())
+}
+
+/// Each sender has one transfer in flight, so it may see one failure: a second one went to a voter that was known to be gone.
+async fn a_killed_voter_costs_what_is_in_flight_to_it(network: &Network, entrance: &Entrance) -> Result<()> {
+    let access = Access::operator(network).await?;
+    let voters = network.voters().await?;
+    let (Some(first), Some(victim)) = (voters.first(), voters.last()) else { bail!("there are voters") };
+    let direct = access.client(network, first)?;
+    let before = calls_to(network, &victim.address).await?;
+    let submissions = Submissions::start(entrance, &direct, SENDERS).await?;
+    wait_called(network, &victim.address, before + CALLS_BEFORE).await?;
+    network.kubectl(&["delete", "pod", &victim.pod, "--grace-period=0", "--force", "--wait=false"]).await?;
+    let begin = submissions.executed();
+    eventually("transfers go on", 60, || async {
+        let executed = submissions.executed() - begin;
+        ensure!(executed >= 40, "{executed} of 40");
+        Ok(())
+    })
+    .await?;
+    network.wait_all_signing(4, 90).await?;
+    let sent = submissions.stop().await?;
+    let failed: Vec<&String> = sent.iter().flat_map(|sender| &sender.failed).collect();
+    println!("    {} transfers, {} failed: {:?}", sent.iter().map(|it| it.executed).sum::<u64>(), failed.len(), failed);
+    ensure!(
+        sent.iter().all(|sender| sender.failed.len() <= 1),
+        "a killed voter cost more than was in flight: {sent:?}"
+    );
+    Ok(())
+}
+
+/// Waits until the gateways have had so many answers of a backend.
+async fn wait_called(network: &Network, address: &str, count: u64) -> Result<()> {
+    eventually(&format!("{address} has answered {count} calls"), 60, || async {
+        let calls = calls_to(network, address).await?;
+        ensure!(calls >= count, "{calls}");
+        Ok(())
+    })
+    .await
 }
 
 /// The way to a gateway that answers: the Service knows of it a moment after its status does.
 pub(super) async fn open(network: &Network) -> Result<Entrance> {
     let entrance = Entrance::open(network).await?;
     eventually("the gateway answers", 30, || async {
-        let answer = entrance.get(READ).await?;
+        let answer = entrance.get(BLOCK).await?;
         ensure!(answer.status == 200 || answer.status == 401, "{answer:?}");
         Ok(())
     })
@@ -85,7 +158,7 @@ async fn submits_and_reads_back(
     let submit = "/api/v1/transactions?wait=final";
     let refused = anonymous.post(submit, transaction.encode()).await?;
     ensure!(refused.status == 401 || refused.status == 403, "without a key: {refused:?}");
-    let wrong = anonymous.with_key("althing_operator_wrong").get(READ).await?;
+    let wrong = anonymous.with_key("althing_operator_wrong").get(BLOCK).await?;
     ensure!(wrong.status == 401, "with a wrong key: {wrong:?}");
     let sent = entrance.post(submit, transaction.encode()).await?;
     let outcome = sent.body.pointer("/final/receipt/outcome").and_then(Value::as_str);
@@ -110,7 +183,7 @@ pub(super) async fn account_is_proved(network: &Network, entrance: &Entrance, ke
     let text = network.kubectl(&["get", "configmap", &map, "-o", &path]).await?;
     let mut follower = Follower::new(&genesis::from_json(&text)?)?;
     let id = AccountId::new(key);
-    let path = format!("/api/v1/accounts/{}?prove=true", hex::encode(id.as_bytes()));
+    let path = format!("{}?prove=true", read_of(&id));
     let account = eventually("the transaction is in the account", 20, || async {
         let answer = entrance.get(&path).await?;
         ensure!(answer.status == 200, "the account: {answer:?}");
@@ -176,7 +249,8 @@ async fn never_a_voter(network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// At a fixed arrival rate gateways become more, and fewer after it, and no client sees an error.
+/// At a fixed arrival rate gateways become more, and fewer after it, and no client sees an error: not who comes anew each time,
+/// not who keeps a connection, not who follows blocks.
 pub async fn gateways_grow_under_load_and_shrink_after_it(scene: &Scene) -> Result<()> {
     let network = alpha(scene);
     let gateway = "  gateway:
@@ -195,15 +269,22 @@ pub async fn gateways_grow_under_load_and_shrink_after_it(scene: &Scene) -> Resu
     wait_tier(&network, "gateway", 1, 60).await?;
     let watch = Watch::start(&network).await?;
     let entrance = open(&network).await?;
-    let reads = Arrivals::start(&entrance, READ, MANY_READS_PER_S);
+    let read = read_of(&accounts::account(0));
+    let regulars = Regulars::start(&entrance, &read);
+    let reads = Arrivals::start(&entrance, &read, MANY_READS_PER_S);
     let grown = wait_more_than_one(&network).await;
-    let few = Arrivals::start(&entrance, READ, 1);
+    let few = Arrivals::start(&entrance, &read, 1);
     let tally = reads.stop().await;
     grown.with_context(|| format!("{} reads were answered, {:?}", tally.answered, tally.failed.first()))?;
     // While it shrinks somebody still reads.
     wait_tier(&network, "gateway", 1, 240).await?;
     let rest = few.stop().await;
     ensure!(tally.failed.is_empty() && rest.failed.is_empty(), "clients saw errors: {tally:?} {rest:?}");
+    let seen = regulars.stop().await;
+    println!("    {seen:?}");
+    ensure!(seen.failed.is_empty(), "clients that stay saw errors: {seen:?}");
+    ensure!(seen.reads > 0 && seen.connections < seen.reads, "no connection was kept: {seen:?}");
+    ensure!(seen.blocks >= 10, "no blocks were followed: {seen:?}");
     network.wait_condition("BlockchainNetwork", "alpha", "Available=True", 10).await?;
     watch.report(0).await?;
     Ok(())

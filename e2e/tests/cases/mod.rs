@@ -14,6 +14,7 @@ mod refusals;
 mod restarts;
 mod resume;
 mod rights;
+mod tiers;
 mod tokens;
 mod upgrades;
 mod volumes;
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Case> {
         case!(upgrades::a_drain_and_a_rolling_change_share_one_budget),
         case!(gateway::clients_come_in_through_the_gateway),
         case!(gateway::gateways_grow_under_load_and_shrink_after_it),
+        case!(tiers::tiers_grow_in_seconds_and_are_closed_to_strangers),
         case!(tokens::one_user_has_one_limit_through_three_gateways),
         case!(installation::networks_outlive_the_chart),
         case!(rights::no_right_is_given_that_is_not_used),

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{alpha, manifest};
 use crate::Scene;
 
-const STRANGER: &str = "
+/// A pod that is none of a network.
+pub(super) const STRANGER: &str = "
 apiVersion: v1
 kind: Pod
 metadata: {name: stranger}
@@ -52,7 +53,8 @@ pub async fn only_peers_reach_the_p2p_port(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-async fn wait_reachable(network: &Network, address: &str, port: &str, expected: bool) -> Result<()> {
+/// Waits until the stranger reaches a port, or does not.
+pub(super) async fn wait_reachable(network: &Network, address: &str, port: &str, expected: bool) -> Result<()> {
     eventually(&format!("{address}:{port} reachable={expected}"), 30, || async {
         // Debian's nc has no -z: it connects and runs a program that ends at once.
         let connect = ["exec", "stranger", "--", "nc", "-w", "2", address, port, "-e", "true"];

@@ -54,6 +54,13 @@ const JUSTIFIED: &[(&str, &str, &str)] = &[
     ("ingresses", "get", "whose it is, before it is written"),
     ("ingresses", "patch", "the Ingress of a gateway"),
     ("ingresses", "delete", "pruned when no longer wanted"),
+    // Only a network with `spec.gateway.route` shows these.
+    ("tlsroutes", "create", "made by server-side apply"),
+    ("tlsroutes", "get", "whose it is, before it is written"),
+    ("tlsroutes", "list", "where the cluster has the Gateway API"),
+    ("tlsroutes", "watch", "the same"),
+    ("tlsroutes", "patch", "the route of a gateway"),
+    ("tlsroutes", "delete", "pruned when no longer wanted"),
     // An API server with OwnerReferencesPermissionEnforcement asks for it where an owner blocks on its children.
     ("blockchainnetworks/finalizers", "update", "blockOwnerDeletion in owner references"),
     ("consensusgroups/finalizers", "update", "blockOwnerDeletion in owner references"),

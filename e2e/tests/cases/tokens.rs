@@ -19,13 +19,12 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, interval, interval_at};
 
-use super::gateway::{account_is_proved, open, wait_tier};
+use super::gateway::{account_is_proved, open, read_of, wait_tier};
 use super::{alpha, manifest};
 use crate::Scene;
 
 /// Address of node 1, in whose network the provider listens.
 const HOST: &str = "192.168.99.1";
-const READ: &str = "/api/v1/blocks/1";
 const USER_PER_MINUTE: u32 = 120;
 /// Reads a second of one user: three times what the user may.
 const READS_PER_S: u32 = 6;
@@ -58,19 +57,20 @@ pub async fn one_user_has_one_limit_through_three_gateways(scene: &Scene) -> Res
     wait_tier(&network, "gateway", 3, 60).await?;
     let watch = Watch::start(&network).await?;
     let anonymous = open(&network).await?;
-    let nobody = anonymous.get(READ).await?;
+    let read = read_of(&accounts::account(1));
+    let nobody = anonymous.get(&read).await?;
     ensure!(nobody.status == 401, "without a token: {nobody:?}");
     eventually("a token is good", 30, || async {
-        let answer = anonymous.with_token(&provider.token("writer").await?).get(READ).await?;
+        let answer = anonymous.with_token(&provider.token("writer").await?).get(&read).await?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(())
     })
     .await?;
     submits_and_proves(&network, &anonymous, &provider).await?;
-    all_share(&anonymous.with_token(&provider.token("writer").await?)).await?;
+    all_share(&anonymous.with_token(&provider.token("writer").await?), &read).await?;
 
     let reader = anonymous.with_token(&provider.token("reader").await?);
-    let (begin, reads) = (Instant::now(), Arrivals::start(&reader, READ, READS_PER_S));
+    let (begin, reads) = (Instant::now(), Arrivals::start(&reader, &read, READS_PER_S));
     let mut load = interval_at(begin + LOAD, LOAD);
     load.tick().await;
     let tally = reads.stop().await;
@@ -85,12 +85,12 @@ pub async fn one_user_has_one_limit_through_three_gateways(scene: &Scene) -> Res
 }
 
 /// Each call is a new connection to any of the three; each of them counts the others every few seconds.
-async fn all_share(entrance: &Entrance) -> Result<()> {
+async fn all_share(entrance: &Entrance, read: &str) -> Result<()> {
     let share = format!("\"user\";q={};w=60", USER_PER_MINUTE / 3);
     let (begin, mut looks, mut pace) = (Instant::now(), 0, interval(Duration::from_secs(1)));
     while looks < LOOKS {
         pace.tick().await;
-        let answer = entrance.get(READ).await?;
+        let answer = entrance.get(read).await?;
         looks = if answer.limit == share { looks + 1 } else { 0 };
         ensure!(begin.elapsed() < Duration::from_secs(90), "not every gateway counts three: {answer:?}");
     }

@@ -14,7 +14,7 @@ const LISTS_MAX: u64 = 24;
 const STORM: u64 = 5;
 
 /// What the operator watches.
-const WATCHED: [&str; 14] = [
+const WATCHED: [&str; 15] = [
     "blockchainnetworks",
     "configmaps",
     "consensusgroups",
@@ -28,6 +28,7 @@ const WATCHED: [&str; 14] = [
     "serviceaccounts",
     "services",
     "statefulsets",
+    "tlsroutes",
     "validatornodes",
 ];
 

@@ -25,7 +25,7 @@ use super::{
 /// Blocks in the ring.
 const BLOCKS_MAX: usize = 256;
 /// Bytes of blocks in the ring.
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = node_api::gateway::FEED_BYTES_MAX;
 /// Pause before the stream of a node is opened again.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Time for one look at a node.

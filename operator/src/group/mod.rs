@@ -180,7 +180,8 @@ fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta>
         | Kind::StatefulSet
         | Kind::Deployment
         | Kind::HorizontalPodAutoscaler
-        | Kind::Ingress => context.children.get(child.kind, &owner.namespace, &child.name),
+        | Kind::Ingress
+        | Kind::TlsRoute => context.children.get(child.kind, &owner.namespace, &child.name),
     }
 }
 

@@ -15,7 +15,8 @@ use super::tiers::{Workload, group_of};
 use crate::error::Error;
 use crate::kinds::Child;
 use crate::parts::{
-    NodeSettings, TierContext, autoscaler, gateway, ingress, networkpolicies, observers, poddisruptionbudget, services,
+    NodeSettings, TierContext, autoscaler, gateway, ingress, networkpolicies, observers, poddisruptionbudget, route,
+    services,
 };
 
 /// The tiers of a network, those that it has.
@@ -122,6 +123,9 @@ pub fn children(observed: &Observed, tiers: &Contexts, identities: &[String]) ->
         }
         if let Some(asked) = &spec.ingress {
             children.push(Child::of(&ingress::ingress(tier, asked))?);
+        }
+        if let Some(asked) = &spec.route {
+            children.push(Child::untyped(&route::route(tier, asked))?);
         }
     }
     Ok(children)

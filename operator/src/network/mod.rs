@@ -153,12 +153,14 @@ fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta>
         | Kind::StatefulSet
         | Kind::Deployment
         | Kind::HorizontalPodAutoscaler
-        | Kind::Ingress => context.children.get(child.kind, &owner.namespace, &child.name),
+        | Kind::Ingress
+        | Kind::TlsRoute => context.children.get(child.kind, &owner.namespace, &child.name),
     }
 }
 
 /// Kinds of children that go when the spec does not ask for them any more. The autoscaler goes before what it scales.
-const PRUNED: [Kind; 9] = [
+const PRUNED: [Kind; 10] = [
+    Kind::TlsRoute,
     Kind::Ingress,
     Kind::HorizontalPodAutoscaler,
     Kind::Deployment,

@@ -123,6 +123,27 @@ fn a_gateway_reads_from_the_observers_of_its_own_chain_only() {
 }
 
 #[test]
+fn a_route_is_there_when_asked_for_and_its_names_are_in_the_certificate() {
+    let made = |tiers: &str| {
+        let observed = observed(tiers);
+        let contexts = desired_tiers::contexts(&observed).expect("contexts");
+        let children = desired_tiers::children(&observed, &contexts, &[]).expect("children");
+        let spec = observed.network.spec.gateway.as_ref().expect("a gateway");
+        let hosts = crate::parts::gateway::host_names(contexts.gateway.as_ref().expect("a tier"), spec);
+        (children.into_iter().find(|child| child.kind == Kind::TlsRoute), hosts.join(" "))
+    };
+    let (route, hosts) = made("  gateway: {}");
+    assert!(route.is_none() && !hosts.contains("example"));
+    let asked = "route: {parentRefs: [{name: public}], hostNames: [a.example, b.example]}";
+    let (route, hosts) = made(&format!("  gateway: {{tls: {{hostNames: [a.example]}}, {asked}}}"));
+    let route = route.expect("a route");
+    assert_eq!(route.body["spec"]["hostnames"], serde_json::json!(["a.example", "b.example"]));
+    assert_eq!(route.body["metadata"]["ownerReferences"][0]["controller"], true);
+    assert!(hosts.ends_with("a.example b.example"), "{hosts}");
+    assert_eq!(hosts.matches("a.example").count(), 1, "{hosts}");
+}
+
+#[test]
 fn an_ingress_and_a_redis_are_there_when_asked_for() {
     let made = |tiers: &str| {
         let observed = observed(tiers);

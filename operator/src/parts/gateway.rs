@@ -1,7 +1,8 @@
 //! The gateway of a network: a Deployment without state, its configuration and the Services around it.
 
-use althing_crds::gateway::{Gateway, GatewayIssuer, GatewayRedis};
+use althing_crds::gateway::{Gateway, GatewayIssuer, GatewayLimits, GatewayRedis};
 use althing_crds::names;
+use althing_crds::quantity::Quantity as Amount;
 use althing_crds::template::LogLevel;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
@@ -11,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use node_api::config::{CONFIG_VERSION, ConfigError};
-use node_api::gateway::GatewayConfig;
+use node_api::gateway::{FEED_BYTES_MAX, GatewayConfig, Limits};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -27,6 +28,8 @@ pub const FILE_PASSWORD: &str = "password";
 const FAREWELL_S: i64 = 5;
 /// Seconds until a gateway that stops is killed: the farewell, requests in progress, and connections (10 s each).
 const GRACE_PERIOD_S: i64 = 40;
+/// Part of a gateway's memory that cached answers take, and bodies of requests: an eighth each.
+const MEMORY_PARTS: u64 = 8;
 /// Port of an issuer whose URL names none.
 const PORT_HTTPS: u16 = 443;
 /// Port of a Redis whose URL names none.
@@ -52,7 +55,8 @@ pub fn api_keys(tier: &TierContext, key: &str, hashes: &str) -> Secret {
     Secret { immutable: None, ..secrets::once(tier.metadata(&name), data) }
 }
 
-/// Names that the certificate for clients carries: those of the Service, and those that the spec adds.
+/// Names that the certificate for clients carries: those of the Service, and those that the spec adds. A route leads clients
+/// here with the name that they asked for.
 #[must_use]
 pub fn host_names(tier: &TierContext, gateway: &Gateway) -> Vec<String> {
     let (service, namespace) = (&tier.name, &tier.network.namespace);
@@ -63,7 +67,12 @@ pub fn host_names(tier: &TierContext, gateway: &Gateway) -> Vec<String> {
         format!("{service}.{namespace}.svc.cluster.local"),
         "localhost".to_string(),
     ];
-    hosts.extend(gateway.tls.host_names.iter().cloned());
+    let routed = gateway.route.iter().flat_map(|route| &route.host_names);
+    for name in gateway.tls.host_names.iter().chain(routed) {
+        if !hosts.contains(name) {
+            hosts.push(name.clone());
+        }
+    }
     hosts
 }
 
@@ -107,6 +116,9 @@ fn document(
     if let Some(limits) = limits.as_object_mut() {
         let pods = tier.address(&names::gateway_pods_service(network), names::PORT_GATEWAY);
         limits.insert("gateways".to_string(), json!({ "service": pods }));
+        let Filling { cache, bodies } = filling(&tier.settings.memory, &gateway.limits)?;
+        limits.insert("cacheBytesMax".to_string(), json!(cache));
+        limits.insert("bodiesBytesMax".to_string(), json!(bodies));
         if let Some(place) = &gateway.limits.redis {
             limits.insert("redis".to_string(), redis(place));
         }
@@ -134,6 +146,40 @@ fn document(
         },
     });
     GatewayConfig::from_yaml(&document.to_string())?.to_yaml()
+}
+
+/// How much memory a gateway gives to what it may hold more or less of, in bytes.
+struct Filling {
+    cache: u64,
+    bodies: u64,
+}
+
+/// A part of the pod's memory each, unless the spec says how large the cache is. What does not fit is refused: the pod would be
+/// killed for it under load.
+fn filling(memory: &str, limits: &GatewayLimits) -> Result<Filling, ConfigError> {
+    let memory = Amount::parse(memory).map_or(0, |amount| u64::try_from(amount.milli() / 1_000).unwrap_or(u64::MAX));
+    let most = Limits::default();
+    let given = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
+    let part = memory / MEMORY_PARTS;
+    let body = given(limits.body_bytes_max).unwrap_or(size(most.body_bytes_max));
+    let filling = Filling {
+        cache: given(limits.cache_bytes_max).unwrap_or(part.min(most.cache_bytes_max)),
+        bodies: part.min(size(most.bodies_bytes_max)).max(body),
+    };
+    let filled = filling.cache.saturating_add(filling.bodies).saturating_add(size(FEED_BYTES_MAX));
+    // A quarter is left for connections and the program itself.
+    if filled > memory / 4 * 3 {
+        return Err(ConfigError::Value {
+            key: "pod.resources.memory".to_string(),
+            problem: format!("{memory} bytes are too little for {filled} bytes of answers, bodies and newest blocks"),
+            advice: "these may take three quarters: give more memory, or lower limits.cacheBytesMax or limits.bodyBytesMax",
+        });
+    }
+    Ok(filling)
+}
+
+fn size(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 fn path(file: &str) -> String {

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use super::secrets::CertificatePem;
 use super::{
     GroupContext, Installation, NetworkContext, NodeContext, NodeSettings, PeerPlace, TierContext, autoscaler,
-    configmaps, gateway, ingress, networkpolicies, observers, poddisruptionbudget, secrets, serviceaccount, services,
-    statefulset, storage,
+    configmaps, gateway, ingress, networkpolicies, observers, poddisruptionbudget, route, secrets, serviceaccount,
+    services, statefulset, storage,
 };
 
 fn testdata(name: &str) -> PathBuf {
@@ -208,12 +208,47 @@ fn gateway_children(file: &str) -> Vec<serde_json::Value> {
     let bounds = tier.autoscaling.as_ref();
     children.extend(bounds.map(|bounds| value(&autoscaler::autoscaler(&tier, bounds, "Deployment"))));
     children.extend(spec.ingress.as_ref().map(|ingress| value(&ingress::ingress(&tier, ingress))));
+    children.extend(spec.route.as_ref().map(|route| value(&route::route(&tier, route))));
     children
 }
 
 #[test]
 fn the_smallest_gateway_is_complete_and_closed() {
     compare("gateway-smallest.out.yaml", &gateway_children("gateway-smallest.in.yaml"));
+}
+
+#[test]
+fn a_gateway_that_is_reached_from_outside_sees_who_comes() {
+    let tier = tier(names::COMPONENT_GATEWAY, NodeSettings::resolve(&NodeTemplate::default(), "a:1"), None);
+    let policy = |kind: &str| {
+        let exposed = serde_yaml::from_str(&format!("{{type: {kind}}}")).expect("a Service");
+        services::gateway(&tier, &exposed).spec.and_then(|spec| spec.external_traffic_policy)
+    };
+    assert_eq!(policy("ClusterIP"), None, "the API server refuses one");
+    assert_eq!(policy("NodePort").as_deref(), Some("Local"));
+    assert_eq!(policy("LoadBalancer").as_deref(), Some("Local"));
+}
+
+#[test]
+fn what_a_gateway_holds_fits_its_memory() {
+    let held = |memory: &str, limits: &str| {
+        let text = format!("{{pod: {{resources: {{cpu: 50m, memory: {memory}}}}}, limits: {limits}}}");
+        let spec: Gateway = serde_yaml::from_str(&text).expect("a gateway");
+        let settings = NodeSettings::resolve_gateway(&spec.pod.over(&NodeTemplate::default()), "a:1");
+        let map = gateway::config(&tier(names::COMPONENT_GATEWAY, settings, None), &spec, None);
+        let map = map.map_err(|error| error.to_string())?;
+        let text = map.data.and_then(|data| data.get("node.yaml").cloned()).expect("a file");
+        let limits = node_api::gateway::GatewayConfig::from_yaml(&text).expect("good").gateway.limits;
+        Ok::<_, String>((limits.cache_bytes_max >> 20, limits.bodies_bytes_max >> 20))
+    };
+    assert_eq!(held("128Mi", "{}"), Ok((16, 16)));
+    assert_eq!(held("64Mi", "{}"), Ok((8, 8)), "the least that there can be");
+    assert_eq!(held("4Gi", "{}"), Ok((64, 64)), "more than the gateway's own defaults is for who asks for it");
+    assert_eq!(held("4Gi", "{cacheBytesMax: 1073741824}"), Ok((1024, 64)));
+    assert_eq!(held("192Mi", "{bodyBytesMax: 16777216, cacheBytesMax: 0}"), Ok((0, 24)));
+    let refused = held("63Mi", "{}").expect_err("the newest blocks alone take half of it");
+    assert!(refused.contains("pod.resources.memory"), "{refused}");
+    assert!(held("128Mi", "{cacheBytesMax: 67108864}").is_err(), "a cache of half of it, and the newest blocks");
 }
 
 #[test]

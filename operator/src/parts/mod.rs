@@ -19,6 +19,7 @@ pub mod ingress;
 pub mod networkpolicies;
 pub mod observers;
 pub mod poddisruptionbudget;
+pub mod route;
 pub mod secrets;
 pub mod serviceaccount;
 pub mod services;

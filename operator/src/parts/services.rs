@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use althing_crds::gateway::GatewayService;
+use althing_crds::gateway::{GatewayService, ServiceType};
 use althing_crds::names;
 use althing_crds::peers::Expose;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -75,11 +75,18 @@ pub fn observers(tier: &TierContext) -> Service {
     service(tier.metadata(&tier.name), spec)
 }
 
-/// The Service for a network's clients.
+/// The Service for a network's clients. Where they come from outside, their addresses are kept: limits go by them, and all
+/// clients behind one machine would else be one.
 #[must_use]
 pub fn gateway(tier: &TierContext, exposed: &GatewayService) -> Service {
+    let kind = exposed.kind.unwrap_or_default();
+    let external_traffic_policy = match kind {
+        ServiceType::ClusterIP => None,
+        ServiceType::NodePort | ServiceType::LoadBalancer => Some("Local".to_string()),
+    };
     let spec = ServiceSpec {
-        type_: Some(exposed.kind.unwrap_or_default().as_str().to_string()),
+        type_: Some(kind.as_str().to_string()),
+        external_traffic_policy,
         ..spec(tier.selector(), vec![port(names::PORT_NAME_GATEWAY, names::PORT_GATEWAY)])
     };
     let mut metadata = tier.metadata(&tier.name);

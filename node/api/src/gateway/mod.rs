@@ -237,6 +237,9 @@ pub enum RoleClass {
     Service,
 }
 
+/// Memory for the newest blocks, which a gateway keeps for streams, in bytes at most.
+pub const FEED_BYTES_MAX: usize = 32 << 20;
+
 /// How much each caller gets. Rates hold for all gateways together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
