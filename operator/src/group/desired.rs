@@ -115,6 +115,9 @@ mod tests {
         let mut seen = observed();
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 3);
         assert_eq!(pods_needed(&seen.voters, None), 4, "without facts nothing is disrupted");
+        seen.facts.as_mut().expect("there").is_standing = true;
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "facts of a chain that stands are of the past");
+        seen.facts.as_mut().expect("there").is_standing = false;
         seen.voters[2].pod = None;
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 3, "a voter is gone: the other three must stay");
         let mut seen = observed();

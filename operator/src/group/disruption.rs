@@ -173,7 +173,7 @@ async fn look_again(context: &Context, owner: &Owner, observed: &Observed, targe
     )?;
     let installation = context.installation();
     let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
-    let facts = observe::facts(&voters, &outside);
+    let facts = observe::facts(&voters, &outside, observed.block_age_max());
     let pod = voters.iter().find(|voter| voter.name == target).and_then(|voter| voter.pod.as_ref());
     let is_ready = pod.is_some_and(is_pod_ready);
     let name = althing_crds::names::disruption_budget(&owner.name);

@@ -1,7 +1,7 @@
 //! Everything that a reconcile of a group needs to know, read in one place; the voters are asked at the same time.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
@@ -13,11 +13,10 @@ use node_api::{genesis, keys, proto};
 
 use super::external;
 use super::outside::{self, Outside};
-use super::status::BLOCK_AGE_MIN;
 use crate::authorities::Authority;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
-use crate::chain::agreement::{self, Facts, Report};
+use crate::chain::agreement::{self, Facts, Limits, Report};
 use crate::chain::nodes::{Node, Target};
 use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
@@ -26,6 +25,11 @@ use crate::kinds::{Kind, Owner, Standing, standing};
 use crate::references::{self, Missing};
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
+
+/// A block younger than this is never too old.
+pub const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
+/// Idle block intervals after which the last block is too old.
+const BLOCK_AGE_INTERVALS: u32 = 10;
 
 /// What was read.
 pub struct Observed {
@@ -148,6 +152,11 @@ impl Observed {
         }
     }
 
+    /// The age from which the last block of this chain is too old.
+    pub fn block_age_max(&self) -> Duration {
+        BLOCK_AGE_MIN.max(Duration::from_millis(self.block_interval_ms()).saturating_mul(BLOCK_AGE_INTERVALS))
+    }
+
     /// Numbers of the voters that are no newcomers.
     pub fn members(&self) -> Vec<u32> {
         if self.is_external() { recorded_members(&self.group) } else { self.numbers.clone() }
@@ -268,7 +277,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     };
     (observed.voters, observed.outside) =
         tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;
-    observed.facts = facts(&observed.voters, &observed.outside);
+    observed.facts = facts(&observed.voters, &observed.outside, observed.block_age_max());
     Ok(observed)
 }
 
@@ -376,10 +385,11 @@ fn recorded_members(group: &ConsensusGroup) -> Vec<u32> {
 
 /// What f+1 of these voters report. Who signs is counted over the last heights: when there are no new ones, a voter that
 /// does not answer does not count as signing.
-pub fn facts(voters: &[Voter], outside: &[Outside]) -> Option<Facts> {
+pub fn facts(voters: &[Voter], outside: &[Outside], block_age_max: Duration) -> Option<Facts> {
     let own = voters.iter().filter_map(|voter| voter.report.clone());
     let reports: Vec<Report> = own.chain(outside.iter().filter_map(|node| node.report.clone())).collect();
-    let facts = agreement::agree(&reports, REPORT_AGE_MAX)?;
+    let limits = Limits { now: Instant::now(), report_age_max: REPORT_AGE_MAX, block_age_max };
+    let facts = agreement::agree(&reports, &limits)?;
     if facts.block_age < BLOCK_AGE_MIN {
         return Some(facts);
     }

@@ -39,11 +39,6 @@ pub enum Progress {
     Unchanged,
 }
 
-/// A block younger than this is never too old.
-pub const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
-/// Idle block intervals after which the last block is too old.
-const BLOCK_AGE_INTERVALS: u32 = 10;
-
 /// The new status.
 pub fn next(observed: &Observed, progress: &Progress, installation: &Installation, now: &Time) -> ConsensusGroupStatus {
     let before = observed.status().cloned().unwrap_or_default();
@@ -65,7 +60,9 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         signing: facts.map(|facts| format!("{}/{}", facts.signing(), facts.voters.len())),
         signing_power: facts.map(|facts| number(facts.signing_power)),
         total_power: facts.map(|facts| number(facts.total_power)),
-        margin: facts.and_then(|facts| i32::try_from(facts.margin).ok()),
+        margin: facts
+            .filter(|facts| !facts.is_standing || facts.margin == 0)
+            .and_then(|facts| i32::try_from(facts.margin).ok()),
         height: facts.map(|facts| number(facts.height)).or(before.height),
         block_age: facts.map(|facts| bucket(facts.block_age).to_string()),
         observed_at: facts.map(|_| now.0.to_string()).or_else(|| before.observed_at.clone()),
@@ -109,11 +106,6 @@ pub fn bucket(age: Duration) -> &'static str {
     }
 }
 
-/// The age from which the last block of this chain is too old.
-fn block_age_max(observed: &Observed) -> Duration {
-    BLOCK_AGE_MIN.max(Duration::from_millis(observed.block_interval_ms()).saturating_mul(BLOCK_AGE_INTERVALS))
-}
-
 fn available(observed: &Observed) -> Statement {
     let say = |status, reason, message: String| Statement::new(ConditionType::Available, status, reason, message);
     let has_genesis = observed.status().is_some_and(|status| status.genesis_hash.is_some());
@@ -139,7 +131,7 @@ fn available(observed: &Observed) -> Statement {
                 missing(observed, facts).join(", ")
             ),
         ),
-        Some(facts) if facts.block_age >= block_age_max(observed) => {
+        Some(facts) if facts.is_standing => {
             say(ConditionStatus::False, Reason::BlocksStopped, "the last block is too old".to_string())
         }
         Some(_) => {
@@ -164,6 +156,10 @@ fn at_risk(observed: &Observed) -> Statement {
         let who = missing(observed, facts);
         let said = if who.is_empty() { String::new() } else { format!("; these do not sign: {}", who.join(", ")) };
         return say(ConditionStatus::True, Reason::NoMarginLeft, format!("no further voter may fail{said}"));
+    }
+    if facts.is_standing {
+        let why = "blocks stand still: the last ones do not tell who would sign the next one";
+        return say(ConditionStatus::Unknown, Reason::BlocksStopped, why.to_string());
     }
     match crowded(observed, facts) {
         Some(domain) => say(

@@ -74,6 +74,7 @@ pub fn facts(identities: &[&str]) -> Facts {
     Facts {
         height: 100,
         block_age: std::time::Duration::from_secs(1),
+        is_standing: false,
         voters: identities.iter().map(|identity| ((*identity).to_string(), voter.clone())).collect(),
         total_power: total,
         signing_power: total,

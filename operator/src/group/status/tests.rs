@@ -75,8 +75,8 @@ fn each_state_of_a_chain_is_said_as_it_is() {
         ),
         (
             "no blocks",
-            |seen| seen.facts.as_mut().expect("there").block_age = Duration::from_secs(10),
-            "Stalled=False/NotStalled Available=False/BlocksStopped QuorumAtRisk=False/MarginLeft",
+            |seen| seen.facts.as_mut().expect("there").is_standing = true,
+            "Stalled=False/NotStalled Available=False/BlocksStopped QuorumAtRisk=Unknown/BlocksStopped",
         ),
         (
             "two voters on one machine",
@@ -100,6 +100,24 @@ fn each_state_of_a_chain_is_said_as_it_is() {
         change(&mut seen);
         assert_eq!(said(&seen), expected, "{name}");
     }
+}
+
+#[test]
+fn the_age_at_which_a_chain_stands_follows_its_block_interval() {
+    let mut seen = observed();
+    assert_eq!(seen.block_age_max(), Duration::from_secs(10), "the default, a block per second");
+    seen.group.spec.chain.parameters.block_interval_ms = 5_000;
+    assert_eq!(seen.block_age_max(), Duration::from_secs(50));
+}
+
+#[test]
+fn a_chain_that_stands_has_no_margin_that_anybody_knows() {
+    let mut seen = observed();
+    let facts = seen.facts.as_mut().expect("there");
+    facts.is_standing = true;
+    assert_eq!(status(&seen, &Progress::Unchanged, 0).margin, None);
+    seen.facts.as_mut().expect("there").margin = 0;
+    assert_eq!(status(&seen, &Progress::Unchanged, 0).margin, Some(0), "that much is known");
 }
 
 #[test]
