@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use althing_crds::template::DefaultImage;
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -22,6 +23,7 @@ use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Kind, Owner, Standing, standing};
+use crate::parts::{Installation, default_image};
 use crate::references::{self, Missing};
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
@@ -64,6 +66,8 @@ pub struct Observed {
     pub facts: Option<Facts>,
     /// Hash of the children as they were last applied.
     pub children_hash: Option<String>,
+    /// What builders need to know of this process.
+    pub installation: Installation,
 }
 
 /// One voter that the group shall have.
@@ -150,6 +154,13 @@ impl Observed {
             Some(genesis) => genesis.parameters.block_interval_ms,
             None => u64::try_from(self.group.spec.chain.parameters.block_interval_ms).unwrap_or(0),
         }
+    }
+
+    /// The image of nodes while the spec names none, to be written down.
+    pub fn default_image(&self) -> Option<DefaultImage> {
+        let recorded = self.status().and_then(|status| status.default_image.as_ref());
+        let restart = self.group.annotations().get(names::ANNOTATION_RESTART);
+        default_image(&self.group.spec.node, recorded, restart, &self.installation.node_image)
     }
 
     /// The age from which the last block of this chain is too old.
@@ -274,6 +285,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         outside: Vec::new(),
         missing,
         facts: None,
+        installation: context.installation(),
     };
     (observed.voters, observed.outside) =
         tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;

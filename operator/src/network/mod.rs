@@ -8,7 +8,7 @@ pub mod tiers;
 pub mod validate;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

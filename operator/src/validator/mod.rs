@@ -2,6 +2,7 @@
 
 pub mod desired;
 pub mod observe;
+pub mod pods;
 pub mod status;
 pub mod validate;
 mod volume;
@@ -151,7 +152,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     if *progress == Progress::Applied && !before.conditions.is_empty() && context.applies_quietly(&uid) {
         return Ok(APPLIED);
     }
-    let after = status::next(observed, progress, &Time(Timestamp::now()));
+    let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
     let settled = status::is_settled(&after);
     if !settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
         return Ok(UNSETTLED);
