@@ -95,7 +95,7 @@ impl Stage {
     }
 
     /// UIDs of the voters' pods by name.
-    async fn pods(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
+    pub(super) async fn pods(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let pods = api.list(&ListParams::default().labels(names::LABEL_NODE)).await?;
         Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())
