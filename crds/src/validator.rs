@@ -137,6 +137,10 @@ pub struct ValidatorNodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub volume_used: Option<String>,
+    /// When the node's certificate ends. It is renewed at two thirds of its life, without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub certificate_expires: Option<String>,
     /// The image of the node while the spec names none: the operator's when it was made. Absent while it names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_image: Option<DefaultImage>,

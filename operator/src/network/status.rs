@@ -12,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::desired;
-use super::observe::Observed;
+use super::observe::{AuthorityRead, Observed};
 use super::tiers::Workload;
+use crate::certificates;
 pub use crate::group::status::PAUSED;
 use crate::kinds::{Child, Kind};
 use crate::readings;
@@ -62,6 +63,12 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
             .or_else(|| before.observed_at.clone()),
         version: version(&statuses).or_else(|| before.version.clone()),
         certificate_authority_hash: before.certificate_authority_hash.clone(),
+        certificate_authority_expires: match &observed.authority {
+            AuthorityRead::Present(authority) => certificates::time(authority.issuer.validity().not_after_s()),
+            AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
+                before.certificate_authority_expires.clone()
+            }
+        },
         children_hash: observed.children_hash.clone(),
         observers: observers(observed),
         gateway: gateway(observed),

@@ -101,7 +101,11 @@ fn taken(what: &str) -> Refusal {
 }
 
 /// Issues the node's certificate when there is none that is current.
-async fn ensure_certificate(context: &Context, owner: &Owner, observed: &Observed) -> Result<Option<Refusal>, Error> {
+async fn ensure_certificate(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+) -> Result<Option<Refusal>, Error> {
     let Some(secret) = desired::certificate(observed, &context.installation(), now_s())? else { return Ok(None) };
     let child = Child::of(&secret)?;
     let memory = &context.shared.memories.certificates;
@@ -116,7 +120,9 @@ async fn ensure_certificate(context: &Context, owner: &Owner, observed: &Observe
     match outcome {
         Outcome::Taken => Ok(Some(taken(&child.what(&owner.namespace)))),
         Outcome::Written | Outcome::Unchanged => {
-            memory.put(&owner.uid, &child.name, at, certificates::without_keys(secret));
+            let known = certificates::without_keys(secret);
+            memory.put(&owner.uid, &child.name, at, known.clone());
+            observed.tls = Some(known);
             Ok(None)
         }
     }

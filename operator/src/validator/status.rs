@@ -12,6 +12,7 @@ use super::desired;
 use super::observe::{Answer, ChainKnown, Observed};
 use super::pods::{failing, is_pod_ready, unschedulable};
 use super::volume;
+use crate::certificates;
 use crate::chain::agreement::VoterFact;
 use crate::parts::{Installation, default_image_of};
 use crate::refusal::Refusal;
@@ -86,6 +87,8 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         p2p_address: observed.external_address.clone(),
         identity: before.identity,
         claim_uid: before.claim_uid,
+        certificate_expires: observed.tls.as_ref().and_then(certificates::expires).or(before.certificate_expires),
+        default_image: default_image_of(&observed.node, installation),
         children_hash: observed.children_hash.clone(),
     }
 }
