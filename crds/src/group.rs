@@ -8,7 +8,7 @@ use crate::chain::Chain;
 use crate::conditions::Condition;
 use crate::network::NetworkAccess;
 use crate::peers::{External, PeerAccess};
-use crate::template::NodeTemplate;
+use crate::template::{DefaultImage, NodeTemplate};
 
 /// Voters that a group has when nobody says how many.
 pub const REPLICAS_DEFAULT: i32 = 4;
@@ -163,6 +163,9 @@ pub struct ConsensusGroupStatus {
     /// Which voters the chain has once their number was changed, and the change that is going on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub members: Option<Members>,
+    /// The image of the nodes while the spec names none: the operator's when they were made. Absent while it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_image: Option<DefaultImage>,
     /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
     /// nothing is applied again, also after a restart of the operator; hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -36,7 +36,8 @@ pub const ANNOTATION_PAUSE: &str = "althing.dev/pause";
 /// Annotation of a ValidatorNode whose value is the UID of a claim that is lost: a person agrees that the node goes on with
 /// another volume, the blocks of its peers and a new session key.
 pub const ANNOTATION_REBUILD: &str = "althing.dev/rebuild-volume";
-/// Annotation on a group or a node: a new value restarts its nodes one after the other.
+/// Annotation on a group or a node: a new value restarts its nodes one after the other. Those whose spec names no image
+/// get the one that the operator brings now.
 pub const ANNOTATION_RESTART: &str = "althing.dev/restart";
 /// Annotation on the pod template: hash of what the node read when it started; a difference means restart.
 pub const ANNOTATION_CONFIG_HASH: &str = "althing.dev/config-hash";

@@ -182,6 +182,10 @@ pub struct BlockchainNetworkStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub certificate_authority_hash: Option<String>,
+    /// When the certificate authority ends, and with it every certificate that it has issued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub certificate_authority_expires: Option<String>,
     /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
     /// nothing is applied again, also after a restart of the operator; hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -59,6 +59,8 @@ reasons! {
     StorageClassMissing = stalls,
     /// The volume would have to shrink.
     StorageShrunk = stalls,
+    /// The volume would have to grow, and its StorageClass does not let it, or the API server refuses.
+    StorageFixed = stalls,
     /// The PriorityClass does not exist.
     PriorityClassMissing = stalls,
     /// A Secret of `imagePullSecrets` does not exist.
@@ -101,6 +103,8 @@ reasons! {
     IdentityContested = stalls,
     /// A node stopped itself because of a broken invariant; its logs say which.
     NodeHalted = stalls,
+    /// A voter's machine was drained or is full, and the voter may run on no other one.
+    DrainBlocked = stalls,
     /// A child of this object is stalled.
     ChildStalled = stalls,
     /// The voter that was restarted first does not come to sign; no other one is restarted until it does or the spec changes.
@@ -121,6 +125,8 @@ reasons! {
     GenesisCeremony,
     /// Nodes are being started.
     StartingNodes,
+    /// The volume is smaller than it shall be: the storage makes it larger.
+    VolumeGrowing,
     /// Nodes are restarted one after the other.
     RestartingNodes,
     /// A voter joins or leaves the chain.

@@ -20,7 +20,9 @@ use crate::schemas;
         .message("podAnnotations: keys under althing.dev/ belong to the operator")
 )]
 pub struct NodeTemplate {
-    /// Image of the node with a tag other than `latest`, or with a digest. Going back to an older tag rolls back.
+    /// Image of the node with a tag other than `latest`, or with a digest. Going back to an older tag rolls back. Unset:
+    /// the one that the operator brings, as it was when the nodes were made (`status.defaultImage` of the group or node);
+    /// a newer operator restarts none of them. To have its image, name it, or give `althing.dev/restart` a new value.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new(r"self.matches('^[^\\s@]+(:[A-Za-z0-9_][A-Za-z0-9_.-]*|@sha256:[0-9a-f]{64})$') && !self.endsWith(':latest')")
@@ -87,6 +89,20 @@ impl NodeTemplate {
             log_level: self.log_level.or(defaults.log_level),
         }
     }
+}
+
+/// The image of nodes whose spec names none. It is taken from the operator once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DefaultImage {
+    /// The image. A newer operator does not change it; naming one in the spec, or a new value of `althing.dev/restart`,
+    /// does.
+    #[schemars(length(max = 512))]
+    pub image: String,
+    /// SHA-256 of the value that `althing.dev/restart` had then; hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub restart_hash: Option<String>,
 }
 
 fn list_over<T: Clone>(own: &[T], defaults: &[T]) -> Vec<T> {

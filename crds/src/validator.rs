@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::conditions::Condition;
 use crate::network::NetworkAccess;
 use crate::peers::PeerAccess;
-use crate::template::NodeTemplate;
+use crate::template::{DefaultImage, NodeTemplate};
 
 /// What one node shall be.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -137,6 +137,13 @@ pub struct ValidatorNodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub volume_used: Option<String>,
+    /// When the node's certificate ends. It is renewed at two thirds of its life, without a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub certificate_expires: Option<String>,
+    /// The image of the node while the spec names none: the operator's when it was made. Absent while it names one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_image: Option<DefaultImage>,
     /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
     /// nothing is applied again, also after a restart of the operator; hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]

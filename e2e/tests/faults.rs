@@ -206,6 +206,7 @@ async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -
     let judged = match &case.work {
         Work::Create(plan) => create(stage, reference, plan, &namespace).await,
         Work::Pause => stage.pause(&namespace).await.map(|()| true),
+        Work::Upgrade => stage.upgrade(&namespace).await.map(|()| true),
         Work::Rename => stage.rename(&namespace).await.map(|()| true),
         Work::Leaf(leaf) => match leaf.shall {
             Shall::BeFollowed { .. } => stage.follow(&namespace, leaf, &Plan::default()).await.map(|()| true),

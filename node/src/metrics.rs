@@ -41,6 +41,8 @@ pub struct Metrics {
     pub volume_size_bytes: IntGauge,
     /// What can still be written to it.
     pub volume_available_bytes: IntGauge,
+    /// Unix time at which the node's certificate ends.
+    pub certificate_expires: IntGauge,
     /// Seconds of one durable log flush.
     pub log_flush_seconds: Histogram,
     /// Seconds from the start of a block's execution until its state is durable.
@@ -136,6 +138,11 @@ impl Metrics {
                 &mut registrar,
                 "althing_volume_available_bytes",
                 "What the node can still write to its volume; below 67108864 it signs nothing.",
+            )?,
+            certificate_expires: int_gauge(
+                &mut registrar,
+                "althing_certificate_expires_timestamp_seconds",
+                "Unix time at which the certificate that this node presents ends; it takes a new one without a restart.",
             )?,
             log_flush_seconds: histogram(
                 &mut registrar,

@@ -1,6 +1,7 @@
 //! Certificates: what is in a Secret, whether it must be issued again, and issuing it. Pure; the time is an input.
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::pki::{
     CertificateAuthority, EntranceFacts, IssuedCertificate, LeafFacts, Validity, is_entrance_issued_by, is_issued_by,
@@ -46,6 +47,16 @@ pub fn without_keys(mut secret: Secret) -> Secret {
 pub fn authority_hash(secret: &Secret) -> Option<String> {
     use sha2::{Digest, Sha256};
     text(secret, "tls.crt").map(|pem| hex::encode(Sha256::digest(pem.trim().as_bytes())))
+}
+
+/// When the certificate in a Secret ends, as it stands in a status.
+pub fn expires(secret: &Secret) -> Option<String> {
+    LeafFacts::from_pem(&text(secret, "tls.crt")?).ok().and_then(|facts| time(facts.validity.not_after_s()))
+}
+
+/// Unix seconds as they stand in a status.
+pub fn time(seconds: u64) -> Option<String> {
+    Some(Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?.to_string())
 }
 
 fn failed<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Error {
@@ -172,6 +183,8 @@ mod tests {
         assert!(is_current(&secret, &id("user"), &authority, NOW + NODE_S / 2));
         assert!(!is_current(&secret, &id("user"), &authority, NOW + NODE_S * 7 / 10));
         assert!(!is_current(&secret, &id("other"), &authority, NOW));
+        assert_eq!(expires(&secret), time(NOW + NODE_S));
+        assert_eq!(time(0).as_deref(), Some("1970-01-01T00:00:00Z"));
         assert!(
             is_current(&without_keys(secret.clone()), &id("user"), &authority, NOW),
             "the key itself is not needed"

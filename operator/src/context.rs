@@ -62,7 +62,7 @@ pub struct Context {
     pub nodes: Store<Guarded<ValidatorNode>>,
     /// Pods of nodes in this scope.
     pub pods: Store<Pod>,
-    /// Claims of nodes in this scope, without their status.
+    /// Claims of nodes in this scope; of their status only the size.
     pub claims: Store<PersistentVolumeClaim>,
     /// Metadata of children in this scope.
     pub children: Children,

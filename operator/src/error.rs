@@ -125,9 +125,37 @@ impl Error {
         matches!(self, Self::Conflict { .. } | Self::BeingDeleted { .. })
     }
 
+    /// Why the API server does not take what was written, however often it is tried.
+    pub fn refused(&self) -> Option<&str> {
+        let Self::Write { source, .. } = self else { return None };
+        match &**source {
+            kube::Error::Api(status) if matches!(status.code, 403 | 422) => Some(&status.message),
+            _ => None,
+        }
+    }
+
     /// A failed read.
     pub fn read(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let what = what.into();
         move |source| Self::Read { what, source: Box::new(source) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_api_server_never_takes_is_refused() {
+        let refused = |code: u16| {
+            let status = Status { code, message: "no".to_string(), ..Status::failure("no", "no") };
+            let source = Box::new(kube::Error::Api(Box::new(status)));
+            Error::Write { verb: "apply", what: "x".to_string(), source }.refused().map(str::to_string)
+        };
+        assert_eq!(refused(403).as_deref(), Some("no"));
+        assert_eq!(refused(422).as_deref(), Some("no"));
+        assert_eq!([409, 429, 500].map(refused), [None, None, None]);
     }
 }

@@ -37,5 +37,7 @@ pub mod reconcile;
 pub mod references;
 pub mod refusal;
 pub mod run;
+#[cfg(test)]
+mod states;
 pub mod validator;
 pub mod watches;

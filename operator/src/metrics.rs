@@ -1,7 +1,7 @@
 //! Numbers about the operator itself, for Prometheus.
 
 use node_api::metrics::{Description, Registrar};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 /// All metrics of the operator.
 pub struct Metrics {
@@ -16,6 +16,8 @@ pub struct Metrics {
     pub node_calls: IntCounterVec,
     /// 1 while this process holds the leader lease.
     pub leader: IntGauge,
+    /// Unix time at which the certificate authority of a network ends.
+    pub authority_expires: IntGaugeVec,
 }
 
 impl Metrics {
@@ -49,7 +51,14 @@ impl Metrics {
         )?)?;
         let leader =
             registrar.add(IntGauge::new("althing_operator_leader", "1 while this process holds the leader lease.")?)?;
-        Ok(Self { registrar, reconciles, reconcile_seconds, writes, node_calls, leader })
+        let authority_expires = registrar.add(IntGaugeVec::new(
+            Opts::new(
+                "althing_operator_authority_expires_timestamp_seconds",
+                "Unix time at which the certificate authority of a network ends, and with it every certificate of its nodes.",
+            ),
+            &["namespace", "network"],
+        )?)?;
+        Ok(Self { registrar, reconciles, reconcile_seconds, writes, node_calls, leader, authority_expires })
     }
 
     /// The metrics in the text format of Prometheus.

@@ -126,6 +126,17 @@ pub async fn read(
     Ok(missing)
 }
 
+/// Whether the StorageClass of this name forbids that volumes grow.
+pub async fn fixes_size(context: &Context, name: &str) -> Result<bool, Error> {
+    let classes: Api<StorageClass> = Api::all(context.shared.client.clone());
+    match classes.get_opt(name).await {
+        Ok(class) => Ok(class.is_some_and(|class| class.allow_volume_expansion != Some(true))),
+        // What this operator may not read, the API server decides.
+        Err(error) if is_forbidden(&error) => Ok(false),
+        Err(error) => Err(Error::read(format!("StorageClass {name}"))(error)),
+    }
+}
+
 /// What is missing of the authorities that a group trusts.
 pub async fn read_authorities(
     context: &Context,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use althing_crds::names;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::core::DeserializeGuard;
@@ -179,7 +179,11 @@ pub fn watch_claims(
     let stream = watcher(api_of::<PersistentVolumeClaim>(client, scope), of_ours()).default_backoff();
     let stream = stream.modify(|claim| {
         drop_managed_fields(claim);
-        claim.status = None;
+        let capacity = claim.status.take().and_then(|status| status.capacity);
+        claim.status = capacity.map(|capacity| PersistentVolumeClaimStatus {
+            capacity: Some(capacity),
+            ..PersistentVolumeClaimStatus::default()
+        });
     });
     let stream = filling.of(reflector(writer, stream)).touched_objects();
     let wakers = wakers.clone();

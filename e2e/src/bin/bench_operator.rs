@@ -123,6 +123,7 @@ impl Bench {
             pauses_percent: 100,
             lease_seconds: None,
             http_address,
+            node_image: None,
             log_level: "info",
             kubeconfig: Some(&self.kubeconfig),
         };

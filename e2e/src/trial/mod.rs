@@ -8,6 +8,7 @@ mod operator;
 mod pause;
 mod rename;
 mod snapshot;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -33,6 +33,8 @@ pub struct Start<'a> {
     pub lease_seconds: Option<u64>,
     /// Where it shows its metrics.
     pub http_address: &'a str,
+    /// The image of nodes whose spec names none; its own default when absent.
+    pub node_image: Option<&'a str>,
     /// What it logs.
     pub log_level: &'a str,
     /// As whom it comes to the API server; the administrator when absent.
@@ -49,6 +51,7 @@ impl<'a> Start<'a> {
             pauses_percent,
             lease_seconds: Some(LEASE_SECONDS),
             http_address: "127.0.0.1:0",
+            node_image: None,
             log_level: "info,althing_operator=debug",
             kubeconfig: None,
         }
@@ -67,7 +70,17 @@ impl Operator {
     /// # Errors
     /// When the program is missing.
     pub async fn start(environment: &Environment, start: &Start<'_>) -> Result<Self> {
-        let Start { namespace, plan, log, pauses_percent, lease_seconds, http_address, log_level, kubeconfig } = *start;
+        let Start {
+            namespace,
+            plan,
+            log,
+            pauses_percent,
+            lease_seconds,
+            http_address,
+            node_image,
+            log_level,
+            kubeconfig,
+        } = *start;
         if let Some(folder) = log.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
         }
@@ -86,6 +99,9 @@ impl Operator {
             .kill_on_drop(true);
         if let Some(seconds) = lease_seconds {
             command.args(["--lease-seconds", &seconds.to_string()]);
+        }
+        if let Some(image) = node_image {
+            command.args(["--node-image", image]);
         }
         if let Some(plan) = plan {
             command.args(["--faults", &serde_json::to_string(plan)?]);

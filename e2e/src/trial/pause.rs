@@ -45,7 +45,10 @@ impl Stage {
         eventually("the group says that it is paused", SECONDS_MAX, || async {
             let group = kind_api(self.client.clone(), namespace, "ConsensusGroup").get(GROUP).await?;
             let reconciling = condition(&group, "Reconciling");
-            ensure!(reconciling.reason == "Paused", "{reconciling:?}");
+            ensure!(
+                (reconciling.reason.as_str(), reconciling.status.as_str()) == ("Paused", "False"),
+                "{reconciling:?}"
+            );
             Ok(())
         })
         .await?;
@@ -59,6 +62,7 @@ impl Stage {
         self.wait_allowance(namespace, (3, 3, 0)).await.context("a voter is silent")?;
         self.quiet(namespace).await?;
         ensure!(self.pods(namespace).await? == before, "a pod was made anew, or a voter has come, during the pause");
+        self.says_what_is_not_carried_out(namespace).await?;
 
         self.ask(namespace, json!({ "groups": with_replicas(&groups, 4) })).await?;
         // Without a pause a fifth voter comes as soon as it is asked for.
@@ -76,8 +80,27 @@ impl Stage {
         operator.stop().await
     }
 
+    /// Group and network say that the spec is not what runs, so that nobody takes the pause for the end of the change.
+    async fn says_what_is_not_carried_out(&self, namespace: &str) -> Result<()> {
+        for (kind, name) in [("ConsensusGroup", GROUP), ("BlockchainNetwork", "alpha")] {
+            eventually("a pause is not taken for the end of a change", SECONDS_MAX, || async {
+                let object = kind_api(self.client.clone(), namespace, kind).get(name).await?;
+                let (ready, reconciling) = (condition(&object, "Ready"), condition(&object, "Reconciling"));
+                let said = (reconciling.reason.as_str(), reconciling.status.as_str(), ready.status.as_str());
+                ensure!(said == ("Paused", "True", "False"), "{kind}: {reconciling:?} {ready:?}");
+                ensure!(reconciling.message.contains("is not carried out"), "{kind}: {}", reconciling.message);
+                Ok(())
+            })
+            .await?;
+        }
+        let group = kind_api(self.client.clone(), namespace, "ConsensusGroup").get(GROUP).await?;
+        let updated = group.data.pointer("/status/updatedReplicas").and_then(Value::as_i64);
+        ensure!(updated == Some(0), "{updated:?} voters are said to run what the spec says");
+        Ok(())
+    }
+
     /// UIDs of the voters' pods by name.
-    async fn pods(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
+    pub(super) async fn pods(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let pods = api.list(&ListParams::default().labels(names::LABEL_NODE)).await?;
         Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())

@@ -27,6 +27,8 @@ const LEFT_OUT: &[&str] = &[
     "height",
     "blockAge",
     "observedAt",
+    "certificateExpires",
+    "certificateAuthorityExpires",
     "timeMs",
     "selfLink",
 ];

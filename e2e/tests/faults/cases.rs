@@ -52,14 +52,20 @@ pub enum Work {
     Leaf(Box<LeafCase>),
     /// A group is paused while one of its voters falls silent.
     Pause,
+    /// An operator with another default image takes over.
+    Upgrade,
     /// A group gets another name and keeps its chain id.
     Rename,
 }
 
 /// What is no single fault and no single leaf.
-pub fn scenes() -> [Case; 2] {
-    [("pause/budget-follows-who-signs", Work::Pause), ("rename/the-new-group-waits-for-the-former-one", Work::Rename)]
-        .map(|(name, work)| Case { name: name.to_string(), work, may_be_left_out: false })
+pub fn scenes() -> [Case; 3] {
+    [
+        ("pause/budget-follows-who-signs", Work::Pause),
+        ("upgrade/a-newer-operator-restarts-no-node", Work::Upgrade),
+        ("rename/the-new-group-waits-for-the-former-one", Work::Rename),
+    ]
+    .map(|(name, work)| Case { name: name.to_string(), work, may_be_left_out: false })
 }
 
 /// The process ends after each of the writes.
@@ -123,7 +129,7 @@ pub fn leaves() -> Result<(Vec<Case>, Vec<Case>)> {
     });
     Ok(all.partition(|case| match &case.work {
         Work::Leaf(case) => matches!(case.shall, Shall::BeFollowed { .. }),
-        Work::Create(_) | Work::Pause | Work::Rename => false,
+        Work::Create(_) | Work::Pause | Work::Upgrade | Work::Rename => false,
     }))
 }
 

@@ -250,7 +250,12 @@ async fn serve(
         metrics: Arc::clone(&metrics),
     };
     background.spawn(keeper.run(record_events, servers_stop.clone()));
-    background.spawn(tls.watch(TLS_LOOK, report_reload));
+    tell_expiry(&tls, &metrics);
+    let (presented, gauges) = (Arc::clone(&tls), Arc::clone(&metrics));
+    background.spawn(tls.watch(TLS_LOOK, move |result| {
+        tell_expiry(&presented, &gauges);
+        report_reload(result);
+    }));
     let parts = Parts {
         facts,
         ceremony,
@@ -367,6 +372,12 @@ async fn listen(config: &NodeConfig) -> Result<Listeners, LaunchError> {
         grpc: bind(listen.grpc, "grpc").await?,
         http: bind(listen.http, "http").await?,
     })
+}
+
+/// The end of the certificate that is presented, for alerts.
+fn tell_expiry(tls: &TlsStore, metrics: &Metrics) {
+    let seconds = tls.current().facts().validity.not_after_s();
+    metrics.certificate_expires.set(i64::try_from(seconds).unwrap_or(i64::MAX));
 }
 
 fn report_reload(result: Result<Reload, TlsError>) {

@@ -39,6 +39,8 @@ pub fn margin(total_power: u64, mut signing: Vec<u64>) -> u32 {
 /// What may be taken away now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
+    /// Whose votes were seen says nothing of who signs now: nothing may be taken away.
+    is_closed: bool,
     faults: u64,
     down: u64,
     signing: BTreeMap<String, Share>,
@@ -65,11 +67,15 @@ impl Budget {
             .collect();
         let present = signing.values().filter(|share| !share.is_absent);
         let power = present.fold(0u64, |sum, share| sum.saturating_add(share.power));
-        Self { faults: faults(facts.total_power), down: facts.total_power.saturating_sub(power), signing }
+        let down = facts.total_power.saturating_sub(power);
+        Self { is_closed: facts.is_standing, faults: faults(facts.total_power), down, signing }
     }
 
     /// Power that may still stop.
     pub fn left(&self) -> u64 {
+        if self.is_closed {
+            return 0;
+        }
         self.faults.saturating_sub(self.down)
     }
 
@@ -78,9 +84,17 @@ impl Budget {
         self.faults == 0
     }
 
+    /// The chain stands still: who does not sign is not known, and nobody may be stopped.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Whether this voter may be stopped now. One that does not sign costs nothing; one that counts as down although its
     /// votes are seen may have come back a moment ago, and costs what it weighs.
     pub fn permits(&self, identity: &str) -> bool {
+        if self.is_closed {
+            return false;
+        }
         let Some(share) = self.signing.get(identity) else { return true };
         let others = if share.is_absent { self.down.saturating_sub(share.power) } else { self.down };
         if self.tolerates_nothing() { others == 0 } else { others.saturating_add(share.power) <= self.faults }
@@ -89,6 +103,9 @@ impl Budget {
     /// How many of these voters may be stopped, whichever they are: the largest number such that the heaviest of them
     /// together stay inside the budget.
     pub fn allowed(&self, voters: &BTreeSet<String>) -> usize {
+        if self.is_closed {
+            return 0;
+        }
         let present = self.signing.iter().filter(|(identity, share)| !share.is_absent && voters.contains(*identity));
         let mut powers: Vec<u64> = present.map(|(_, share)| share.power).collect();
         if self.tolerates_nothing() {

@@ -14,6 +14,7 @@ use crate::chain::agreement::VoterFact;
 #[derive(Clone, Debug)]
 struct Chain {
     powers: Vec<u64>,
+    stands: bool,
     silent: u32,
     absent: u32,
 }
@@ -43,6 +44,7 @@ impl Chain {
         let facts = Facts {
             height: 1,
             block_age: Duration::ZERO,
+            is_standing: self.stands,
             total_power: self.powers.iter().sum(),
             signing_power: signing.map(|(_, power)| *power).sum(),
             voters,
@@ -138,7 +140,7 @@ fn first_complaint(rule: Rule) -> Option<String> {
             for silent in 0..1u32 << voters {
                 let absent = random.random_range(0..1u32 << voters) & random.random_range(0..1u32 << voters);
                 let here = random.random_range(0..1u32 << voters);
-                let chain = Chain { powers: powers.clone(), silent, absent };
+                let chain = Chain { powers: powers.clone(), stands: false, silent, absent };
                 if let Some(complaint) = complaint(rule, &chain, here) {
                     return Some(complaint);
                 }
@@ -210,12 +212,25 @@ fn a_budget_that_counts_the_lightest_first_is_caught() {
 fn without_facts_every_pod_must_stay() {
     let names: BTreeSet<String> = (0..4).map(name).collect();
     assert_eq!(pods_needed(None, &names, 4), 4);
-    let all_sign = Chain { powers: vec![1; 4], silent: 0, absent: 0 }.budget();
+    let all_sign = Chain { powers: vec![1; 4], stands: false, silent: 0, absent: 0 }.budget();
     assert_eq!(pods_needed(Some(&all_sign), &names, 4), 3);
-    let one_absent = Chain { powers: vec![1; 4], silent: 0, absent: 0b0001 }.budget();
+    let one_absent = Chain { powers: vec![1; 4], stands: false, silent: 0, absent: 0b0001 }.budget();
     assert_eq!(pods_needed(Some(&one_absent), &names, 4), 4);
-    let alone = Chain { powers: vec![1], silent: 0, absent: 0 }.budget();
+    let alone = Chain { powers: vec![1], stands: false, silent: 0, absent: 0 }.budget();
     assert_eq!(pods_needed(Some(&alone), &names, 1), 0);
+}
+
+#[test]
+fn a_chain_that_stands_has_no_budget_whoever_signed_its_last_blocks() {
+    for powers in [vec![1], vec![1; 4], vec![1; 7], vec![3, 1, 1, 1, 1]] {
+        for silent in 0..1u32 << powers.len() {
+            let budget = Chain { powers: powers.clone(), stands: true, silent, absent: 0 }.budget();
+            let names: BTreeSet<String> = (0..powers.len()).map(name).collect();
+            assert_eq!((budget.left(), budget.allowed(&names)), (0, 0), "{powers:?} {silent:b}");
+            assert!(!names.iter().any(|name| budget.permits(name)), "{powers:?} {silent:b}");
+            assert_eq!(usize::from(pods_needed(Some(&budget), &names, powers.len())), powers.len());
+        }
+    }
 }
 
 #[test]
@@ -244,7 +259,7 @@ fn margin_is_the_most_failures_that_any_choice_of_voters_survives() {
 #[test]
 fn quorum_and_faults_are_those_of_the_protocol() {
     for total in 1..1_000 {
-        let set = Chain { powers: vec![total], silent: 0, absent: 0 }.protocol();
+        let set = Chain { powers: vec![total], stands: false, silent: 0, absent: 0 }.protocol();
         assert_eq!((quorum(total), faults(total)), (set.quorum().get(), set.fault_budget().get()), "{total}");
         assert!(quorum(total) + faults(total) <= total, "{total}");
         assert!(2 * quorum(total) - total > faults(total), "{total}");

@@ -1,7 +1,7 @@
 //! Which facts about a chain count: those that voters with more than f power report freshly.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::budget::{faults, margin, quorum};
 
@@ -14,8 +14,8 @@ pub struct Report {
     pub height: u64,
     /// How old that block was to it when it answered.
     pub block_age: Duration,
-    /// How long ago it answered.
-    pub age: Duration,
+    /// When it answered.
+    pub answered: Instant,
     /// Over how many heights [`VoterSeen::heights_seen`] counts.
     pub window: u32,
     /// The voter set.
@@ -46,6 +46,8 @@ pub struct Facts {
     pub height: u64,
     /// Age of its newest block.
     pub block_age: Duration,
+    /// That block is too old: who signed it and those before it says nothing of who would sign the next one.
+    pub is_standing: bool,
     /// The voters by identity.
     pub voters: BTreeMap<String, VoterFact>,
     /// Power of all voters.
@@ -94,12 +96,30 @@ impl Facts {
     }
 }
 
-/// The facts that these reports prove, if enough voters answer. Reports older than `age_max` and all but the first of
-/// one reporter are left out.
-pub fn agree(reports: &[Report], age_max: Duration) -> Option<Facts> {
+/// How old what is counted may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Now.
+    pub now: Instant,
+    /// Age of a report above which it is left out.
+    pub report_age_max: Duration,
+    /// Age of the newest block from which the chain stands.
+    pub block_age_max: Duration,
+}
+
+impl Limits {
+    fn age(&self, report: &Report) -> Duration {
+        self.now.saturating_duration_since(report.answered)
+    }
+}
+
+/// The facts that these reports prove, if enough voters answer. Reports that are too old and all but the first of one
+/// reporter are left out.
+pub fn agree(reports: &[Report], limits: &Limits) -> Option<Facts> {
     let mut reporters = BTreeSet::new();
+    let is_fresh = |report: &&Report| limits.age(report) <= limits.report_age_max;
     let fresh: Vec<&Report> =
-        reports.iter().filter(|report| report.age <= age_max && reporters.insert(report.reporter.as_str())).collect();
+        reports.iter().filter(is_fresh).filter(|report| reporters.insert(report.reporter.as_str())).collect();
     let set = agreed_set(&fresh)?;
     let total_power: u64 = set.values().fold(0, |sum, power| sum.saturating_add(*power));
     let enough = faults(total_power).saturating_add(1);
@@ -107,7 +127,7 @@ pub fn agree(reports: &[Report], age_max: Duration) -> Option<Facts> {
         fresh.iter().filter_map(|report| set.get(&report.reporter).map(|power| (*report, *power))).collect();
 
     let height = highest_reported(&members, enough)?;
-    let block_age = youngest_reported(&members, height, enough)?;
+    let block_age = youngest_reported(&members, height, enough, limits)?;
     let voters: BTreeMap<String, VoterFact> = set
         .iter()
         .map(|(identity, power)| (identity.clone(), voter_fact(&members, identity, *power, enough)))
@@ -117,7 +137,9 @@ pub fn agree(reports: &[Report], age_max: Duration) -> Option<Facts> {
     let last_precommits =
         set.keys().map(|identity| (identity.clone(), last_precommit(&members, identity, enough))).collect();
     let margin = margin(total_power, signing);
-    Some(Facts { height, block_age, voters, total_power, signing_power, margin, last_precommits })
+    // Before the first block nobody has signed anything that could be lost.
+    let is_standing = height > 0 && block_age >= limits.block_age_max;
+    Some(Facts { height, block_age, is_standing, voters, total_power, signing_power, margin, last_precommits })
 }
 
 type Set = BTreeMap<String, u64>;
@@ -150,11 +172,11 @@ fn highest_reported(members: &[(&Report, u64)], enough: u64) -> Option<u64> {
 }
 
 /// The smallest age such that enough power at or above this height says that its newest block is at most that old.
-fn youngest_reported(members: &[(&Report, u64)], height: u64, enough: u64) -> Option<Duration> {
+fn youngest_reported(members: &[(&Report, u64)], height: u64, enough: u64, limits: &Limits) -> Option<Duration> {
     let mut ages: Vec<(Duration, u64)> = members
         .iter()
         .filter(|(report, _)| report.height >= height)
-        .map(|(report, power)| (report.block_age.saturating_add(report.age), *power))
+        .map(|(report, power)| (report.block_age.saturating_add(limits.age(report)), *power))
         .collect();
     ages.sort_unstable();
     first_with_enough(&ages, enough)
@@ -205,12 +227,22 @@ fn last_precommit(members: &[(&Report, u64)], identity: &str, enough: u64) -> u6
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
     use super::*;
 
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     const FRESH: Duration = Duration::from_secs(30);
+
+    /// What these reports prove at this time after they were made.
+    fn agree(reports: &[Report], later: Duration) -> Option<Facts> {
+        let made = reports.first()?.answered;
+        let limits = Limits { now: made + later, report_age_max: FRESH, block_age_max: Duration::from_secs(10) };
+        super::agree(reports, &limits)
+    }
 
     fn name(number: usize) -> String {
         format!("v{number}")
@@ -230,7 +262,7 @@ mod tests {
             reporter: name(number),
             height,
             block_age: Duration::from_secs(1),
-            age: Duration::ZERO,
+            answered: *START,
             window: 10,
             voters: voters.collect(),
         }
@@ -240,7 +272,7 @@ mod tests {
     fn a_chain_that_stands_still_has_no_margin_of_voters_that_are_silent() {
         let powers = [1, 1, 1, 1];
         let seen = [report(0, &powers, 7, &[0, 1, 2, 3]), report(1, &powers, 7, &[0, 1, 2, 3])];
-        let facts = agree(&seen, FRESH).expect("two of four are more than f");
+        let facts = agree(&seen, Duration::ZERO).expect("two of four are more than f");
         assert_eq!((facts.signing(), facts.margin), (4, 1), "the window still shows the last precommits of all");
         let facts = facts.without(&[name(2), name(3)].into());
         assert_eq!((facts.signing(), facts.signing_power, facts.margin, facts.has_quorum()), (2, 2, 0, false));
@@ -250,30 +282,33 @@ mod tests {
     fn four_equal_voters_need_two_reports() {
         let powers = [1, 1, 1, 1];
         let one = [report(0, &powers, 7, &[0, 1, 2, 3])];
-        assert_eq!(agree(&one, FRESH), None);
+        assert_eq!(agree(&one, Duration::ZERO), None);
         let two = [report(0, &powers, 7, &[0, 1, 2]), report(1, &powers, 9, &[0, 1, 2])];
-        let facts = agree(&two, FRESH).expect("two of four are more than f");
+        let facts = agree(&two, Duration::ZERO).expect("two of four are more than f");
         assert_eq!((facts.height, facts.signing(), facts.margin, facts.has_quorum()), (7, 3, 0, true));
     }
 
     #[test]
     fn a_stale_or_repeated_report_does_not_count() {
         let powers = [1, 1, 1, 1];
-        let mut stale = report(1, &powers, 7, &[]);
-        stale.age = FRESH + Duration::from_millis(1);
-        assert_eq!(agree(&[report(0, &powers, 7, &[]), stale], FRESH), None);
-        assert_eq!(agree(&[report(0, &powers, 7, &[]), report(0, &powers, 7, &[])], FRESH), None);
+        let two = [report(0, &powers, 7, &[]), report(1, &powers, 7, &[])];
+        assert!(agree(&two, FRESH).is_some());
+        assert_eq!(agree(&two, FRESH + Duration::from_millis(1)), None, "nobody has answered lately");
+        let mut late = two;
+        late[0].answered += Duration::from_millis(1);
+        assert_eq!(agree(&late, FRESH), None, "only one of two has");
+        assert_eq!(agree(&[report(0, &powers, 7, &[]), report(0, &powers, 7, &[])], Duration::ZERO), None);
     }
 
     #[test]
     fn half_of_the_window_is_not_most_of_it() {
         let powers = [1];
         let mut half = report(0, &powers, 7, &[]);
-        assert_eq!(agree(&[half.clone()], FRESH).expect("one voter").signing(), 0);
+        assert_eq!(agree(&[half.clone()], Duration::ZERO).expect("one voter").signing(), 0);
         half.voters[0].heights_seen = 6;
-        assert_eq!(agree(&[half.clone()], FRESH).expect("one voter").signing(), 1);
+        assert_eq!(agree(&[half.clone()], Duration::ZERO).expect("one voter").signing(), 1);
         half.window = 0;
-        assert_eq!(agree(&[half], FRESH).expect("one voter").signing(), 0);
+        assert_eq!(agree(&[half], Duration::ZERO).expect("one voter").signing(), 0);
     }
 
     #[test]
@@ -282,7 +317,7 @@ mod tests {
         for (number, stranger) in strangers.iter_mut().enumerate() {
             stranger.reporter = format!("x{number}");
         }
-        assert_eq!(agree(&strangers, FRESH), None);
+        assert_eq!(agree(&strangers, Duration::ZERO), None);
     }
 
     #[test]
@@ -304,7 +339,7 @@ mod tests {
                     reports.push(report(number, &powers, height, &signing));
                 }
             }
-            let Some(facts) = agree(&reports, FRESH) else { continue };
+            let Some(facts) = agree(&reports, Duration::ZERO) else { continue };
             assert!(facts.height <= height, "seed {seed}: height {} was invented", facts.height);
             for (identity, voter) in &facts.voters {
                 let honest = signing.iter().any(|number| name(*number) == *identity);
@@ -322,11 +357,21 @@ mod tests {
         other.voters[0].last_precommit = 8;
         let mut third = report(2, &powers, 9, &[0, 1, 2, 3]);
         third.voters[0].last_precommit = 5;
-        let facts = agree(&[own.clone(), other.clone()], FRESH).expect("two of four are more than f");
+        let facts = agree(&[own.clone(), other.clone()], Duration::ZERO).expect("two of four are more than f");
         assert_eq!(facts.last_precommits.get("v0"), Some(&0), "one other is not enough");
-        let facts = agree(&[own, other, third], FRESH).expect("three");
+        let facts = agree(&[own, other, third], Duration::ZERO).expect("three");
         assert_eq!(facts.last_precommits.get("v0"), Some(&5));
-        let alone = agree(&[report(0, &[1], 9, &[0])], FRESH).expect("one");
+        let alone = agree(&[report(0, &[1], 9, &[0])], Duration::ZERO).expect("one");
         assert_eq!(alone.last_precommits.get("v0"), Some(&9));
+    }
+
+    #[test]
+    fn a_chain_stands_when_its_last_block_is_too_old_and_not_before_its_first() {
+        let powers = [1, 1, 1, 1];
+        let reports = |height| [report(0, &powers, height, &[0, 1, 2, 3]), report(1, &powers, height, &[0, 1, 2, 3])];
+        let stands = |height, later| agree(&reports(height), Duration::from_secs(later)).expect("two").is_standing;
+        assert!(!stands(7, 8), "one second when it was reported, eight since");
+        assert!(stands(7, 9));
+        assert!(!stands(0, 9));
     }
 }

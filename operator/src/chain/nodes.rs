@@ -192,7 +192,7 @@ impl Node {
     }
 }
 
-/// A report from the answer of the node with this identity, which its certificate has proved.
+/// A report from the answer that the node with this identity, which its certificate has proved, has given just now.
 pub fn report(identity: &Identity, answered: &proto::GetValidatorsResponse) -> Report {
     let voters = answered.voters.iter().map(|voter| VoterSeen {
         identity: hex::encode(&voter.identity),
@@ -206,7 +206,7 @@ pub fn report(identity: &Identity, answered: &proto::GetValidatorsResponse) -> R
         reporter: identity.to_string(),
         height: answered.height,
         block_age: Duration::from_millis(answered.block_age_ms),
-        age: Duration::ZERO,
+        answered: Instant::now(),
         window: answered.window_heights,
         voters: voters.collect(),
     }

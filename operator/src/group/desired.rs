@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use althing_crds::validator::Role;
-use althing_crds::{ValidatorNode, ValidatorNodeSpec, names};
-use k8s_openapi::api::core::v1::Pod;
+use althing_crds::{NodeTemplate, ValidatorNode, ValidatorNodeSpec, names};
 use kube::ResourceExt;
 
 use super::observe::{Observed, Voter};
@@ -12,9 +11,8 @@ use crate::budget::{self, Budget};
 use crate::chain::agreement::Facts;
 use crate::error::Error;
 use crate::kinds::Child;
-use crate::parts::{GroupContext, Installation, NodeContext, poddisruptionbudget, services};
-use crate::validator::desired::template_hash;
-use crate::validator::status::{is_counted, is_pod_ready};
+use crate::parts::{GroupContext, poddisruptionbudget, services};
+use crate::validator::pods::{is_counted, is_pod_ready};
 
 /// Service, budget and one node for each voter, in the order in which they are applied.
 pub fn children(observed: &Observed) -> Result<Vec<Child>, Error> {
@@ -70,6 +68,15 @@ pub fn pods_needed(voters: &[Voter], facts: Option<&Facts>) -> u16 {
     budget::pods_needed(budget.as_ref(), &identities(&mut voters.iter()), pods)
 }
 
+/// Whether the node of this voter is what the group wants of it now; a pause leaves it as it was.
+pub fn follows(observed: &Observed, voter: &Voter) -> bool {
+    let number = names::node_number(&observed.group.name_any(), &voter.name);
+    let (Some(number), Some(node), Ok(group)) = (number, &voter.node, group_context(observed)) else { return false };
+    let wanted = self::node(observed, &group, number);
+    let restart = |node: &ValidatorNode| node.annotations().get(names::ANNOTATION_RESTART).cloned();
+    node.spec == wanted.spec && restart(node) == restart(&wanted)
+}
+
 /// The node of one voter. Labels and annotations of the group are not copied, but for the one that asks for a restart.
 fn node(observed: &Observed, group: &GroupContext, number: u32) -> ValidatorNode {
     let spec = &observed.group.spec;
@@ -81,6 +88,8 @@ fn node(observed: &Observed, group: &GroupContext, number: u32) -> ValidatorNode
     let restart = observed.group.annotations().get(names::ANNOTATION_RESTART);
     metadata.annotations = restart.map(|value| [(names::ANNOTATION_RESTART.to_string(), value.clone())].into());
     let identity_secret = usize::try_from(number).ok().and_then(|number| spec.identity_secrets.get(number)).cloned();
+    // Named to each node, so that what they run does not depend on the operator that looks at them.
+    let image = observed.default_image().map(|default| default.image);
     let mut node = ValidatorNode::new(
         &name,
         ValidatorNodeSpec {
@@ -90,7 +99,7 @@ fn node(observed: &Observed, group: &GroupContext, number: u32) -> ValidatorNode
             role: Role::Validator,
             identity_secret,
             p2p: spec.p2p.with(spec.external.as_ref()),
-            node: spec.node.clone(),
+            node: NodeTemplate { image: image.or_else(|| spec.node.image.clone()), ..spec.node.clone() },
             network_policy: spec.network_policy.clone(),
         },
     );
@@ -98,23 +107,19 @@ fn node(observed: &Observed, group: &GroupContext, number: u32) -> ValidatorNode
     node
 }
 
-/// The pod runs what the spec of its node says now.
-pub fn is_up_to_date(node: &ValidatorNode, pod: &Pod, installation: &Installation) -> bool {
-    let Ok(context) = NodeContext::new(node, Vec::new(), installation) else { return false };
-    let Ok(hash) = template_hash(&context) else { return false };
-    pod.annotations().get(names::ANNOTATION_CONFIG_HASH) == Some(&hash)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::observed;
-    use super::pods_needed;
+    use super::*;
 
     #[test]
     fn the_disruption_budget_follows_who_signs_and_whose_pod_is_ready() {
         let mut seen = observed();
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 3);
         assert_eq!(pods_needed(&seen.voters, None), 4, "without facts nothing is disrupted");
+        seen.facts.as_mut().expect("there").is_standing = true;
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "facts of a chain that stands are of the past");
+        seen.facts.as_mut().expect("there").is_standing = false;
         seen.voters[2].pod = None;
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 3, "a voter is gone: the other three must stay");
         let mut seen = observed();
@@ -124,5 +129,26 @@ mod tests {
         let facts = seen.facts.as_mut().expect("there");
         facts.voters.values_mut().next().expect("a voter").is_signing = false;
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "a voter is silent although its pod is ready");
+    }
+
+    #[test]
+    fn nodes_whose_spec_names_no_image_keep_the_one_with_which_they_were_made() {
+        let mut seen = observed();
+        seen.group.spec.node.image = None;
+        let image = |seen: &Observed| {
+            let group = group_context(seen).expect("a whole group");
+            node(seen, &group, 0).spec.node.image
+        };
+        assert_eq!(image(&seen).as_deref(), Some("a:1"), "the operator's");
+        let default_image = seen.default_image();
+        seen.group.status.as_mut().expect("there").default_image = default_image;
+        seen.installation.node_image = "a:2".to_string();
+        assert_eq!(image(&seen).as_deref(), Some("a:1"), "a newer operator");
+        let restart = (names::ANNOTATION_RESTART.to_string(), "now".to_string());
+        seen.group.metadata.annotations = Some([restart].into());
+        assert_eq!(image(&seen).as_deref(), Some("a:2"), "a restart was asked for");
+        seen.group.spec.node.image = Some("own:1".to_string());
+        assert_eq!(image(&seen).as_deref(), Some("own:1"));
+        assert_eq!(seen.default_image(), None);
     }
 }

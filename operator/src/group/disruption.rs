@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use althing_crds::ConsensusGroupStatus;
 use althing_crds::group::Disruption;
+use althing_crds::{ConditionType, ConsensusGroupStatus, Reason, ValidatorNode, conditions};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
@@ -13,14 +13,15 @@ use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
 use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide, turns};
-use super::{ceremony, desired, outside};
+use super::{ceremony, desired, is_paused, outside};
 use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::Draft;
 use crate::kinds::Owner;
 use crate::parts::Installation;
-use crate::validator::status::{failing, is_counted, is_pod_ready};
+use crate::validator::desired::is_up_to_date;
+use crate::validator::pods::{failing, is_counted, is_pod_ready};
 
 /// Why pods are restarted, in `status.disruption`.
 const REASON: &str = "SpecChanged";
@@ -109,13 +110,11 @@ fn write_down(status: &mut ConsensusGroupStatus, node: &str, pod_uid: &str) {
 }
 
 fn member(voter: &Voter, installation: &Installation) -> Member {
-    let is_observed = voter.node.as_ref().is_some_and(|node| {
-        node.status.as_ref().and_then(|status| status.observed_generation) == node.metadata.generation
-    });
+    let is_observed = voter.node.as_ref().is_some_and(is_taken_up);
     let pod = match (&voter.node, &voter.pod) {
         (Some(node), Some(pod)) => Some(MemberPod {
             uid: pod.uid().unwrap_or_default(),
-            is_current: desired::is_up_to_date(node, pod, installation),
+            is_current: is_up_to_date(node, pod, installation),
             is_deleting: pod.metadata.deletion_timestamp.is_some(),
             is_failing: failing(pod).is_some(),
             is_ready: is_pod_ready(pod),
@@ -124,6 +123,16 @@ fn member(voter: &Voter, installation: &Installation) -> Member {
         (Some(_) | None, _) => None,
     };
     Member { name: voter.name.clone(), identity: voter.identity().map(str::to_string), is_observed, pod }
+}
+
+/// The node's StatefulSet has its newest spec. That of a node which is paused, or waits for a person, keeps the former
+/// one: a new pod of it would be of the former spec once more, and restarted for ever.
+fn is_taken_up(node: &ValidatorNode) -> bool {
+    let Some(status) = &node.status else { return false };
+    let reconciling = conditions::find(&status.conditions, ConditionType::Reconciling);
+    let keeps = [Reason::Paused, Reason::NotStalled].map(Reason::as_str);
+    let is_kept = reconciling.is_some_and(|condition| keeps.contains(&condition.reason.as_str()));
+    status.observed_generation == node.metadata.generation && !is_kept && !is_paused(node)
 }
 
 /// Evicts exactly the pod that was written down, if everything that speaks for it is still true.
@@ -173,7 +182,7 @@ async fn look_again(context: &Context, owner: &Owner, observed: &Observed, targe
     )?;
     let installation = context.installation();
     let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
-    let facts = observe::facts(&voters, &outside);
+    let facts = observe::facts(&voters, &outside, observed.block_age_max());
     let pod = voters.iter().find(|voter| voter.name == target).and_then(|voter| voter.pod.as_ref());
     let is_ready = pod.is_some_and(is_pod_ready);
     let name = althing_crds::names::disruption_budget(&owner.name);
@@ -195,4 +204,36 @@ async fn look_again(context: &Context, owner: &Owner, observed: &Observed, targe
 
 async fn tell(context: &Context, observed: &Observed, reason: &str, note: String) {
     context.publish(&observed.group.object_ref(&()), &[Draft::normal(reason, note)]).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use althing_crds::conditions::{ConditionStatus, Statement};
+    use althing_crds::names;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::validator::fixtures;
+
+    fn said(status: ConditionStatus, reason: Reason) -> ValidatorNode {
+        let mut node = fixtures::node("demo-main-0");
+        let statement = Statement::new(ConditionType::Reconciling, status, reason, "m");
+        let conditions = conditions::merge(&[], &[statement], 3, &Time(Timestamp::UNIX_EPOCH));
+        node.status.as_mut().expect("there").conditions = conditions;
+        node
+    }
+
+    #[test]
+    fn a_node_that_keeps_its_former_spec_is_not_restarted_for_the_new_one() {
+        assert!(is_taken_up(&said(ConditionStatus::False, Reason::UpToDate)));
+        assert!(is_taken_up(&said(ConditionStatus::True, Reason::StartingNodes)));
+        assert!(!is_taken_up(&said(ConditionStatus::True, Reason::Paused)));
+        assert!(!is_taken_up(&said(ConditionStatus::False, Reason::NotStalled)), "it waits for a person");
+        let mut paused = said(ConditionStatus::False, Reason::UpToDate);
+        paused.annotations_mut().insert(names::ANNOTATION_PAUSE.to_string(), "true".to_string());
+        assert!(!is_taken_up(&paused), "its word is of the time before the pause");
+        let mut newer = said(ConditionStatus::False, Reason::UpToDate);
+        newer.metadata.generation = Some(4);
+        assert!(!is_taken_up(&newer));
+    }
 }

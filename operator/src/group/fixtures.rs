@@ -74,11 +74,12 @@ spec: {groups: [{name: main, replicas: 4}]}
 fn voter(number: u8) -> Voter {
     let name = names::node("demo-main", u32::from(number));
     let mut node: ValidatorNode = nodes::node(&name);
+    node.spec.node.clone_from(&group().spec.node);
     if let Some(status) = node.status.as_mut() {
         status.identity = Some(contribution(number).identity.to_string());
     }
     Voter {
-        pod: Some(nodes::pod(&name)),
+        pod: Some(nodes::current(&node, nodes::pod(&name))),
         name,
         node: Some(node),
         connection: None,
@@ -111,5 +112,6 @@ pub fn observed() -> Observed {
         voters: (0..4).map(voter).collect(),
         missing: Vec::new(),
         facts: Some(nodes::facts(&identities)),
+        installation: nodes::installation(),
     }
 }

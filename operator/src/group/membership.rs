@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::events::Draft;
 use crate::kinds::Owner;
 use crate::refusal::Refusal;
-use crate::validator::status::failing;
+use crate::validator::pods::failing;
 
 /// For how many blocks a transaction that the operator signs can be executed. Short, because a new one is made only when
 /// the old one has expired.

@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::events;
 use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::refusal::Refusal;
-use crate::validator::status::is_counted;
+use crate::validator::pods::is_counted;
 use observe::Observed;
 use status::Progress;
 
@@ -44,7 +44,7 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     }
     let group = observe::current(&context, group).await?;
     let owner = owner(&group)?;
-    let is_paused = group.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
+    let is_paused = is_paused(&group);
     let mut observed = observe::observe(&context, group).await?;
     share(&context, &owner, &observed);
     let progress = match validate::validate(&observed) {
@@ -59,6 +59,11 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
         },
     };
     write_status(&context, &observed, &progress).await
+}
+
+/// A person asks to change nothing below this object.
+fn is_paused<K: Resource>(object: &K) -> bool {
+    object.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true")
 }
 
 /// The disruption budget of a paused group goes on following who signs: protecting is not disrupting, and what is drained
@@ -259,7 +264,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     if matches!(progress, Progress::Applied) && !before.conditions.is_empty() && context.applies_quietly(&uid) {
         return Ok(APPLIED);
     }
-    let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
+    let after = status::next(observed, progress, &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
     if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
         return Ok(UNSETTLED);

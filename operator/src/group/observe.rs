@@ -1,8 +1,9 @@
 //! Everything that a reconcile of a group needs to know, read in one place; the voters are asked at the same time.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use althing_crds::template::DefaultImage;
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, ConsensusGroupStatus, ValidatorNode, names};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -13,19 +14,24 @@ use node_api::{genesis, keys, proto};
 
 use super::external;
 use super::outside::{self, Outside};
-use super::status::BLOCK_AGE_MIN;
 use crate::authorities::Authority;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
-use crate::chain::agreement::{self, Facts, Report};
+use crate::chain::agreement::{self, Facts, Limits, Report};
 use crate::chain::nodes::{Node, Target};
 use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Kind, Owner, Standing, standing};
+use crate::parts::{Installation, default_image};
 use crate::references::{self, Missing};
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
+
+/// A block younger than this is never too old.
+pub const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
+/// Idle block intervals after which the last block is too old.
+const BLOCK_AGE_INTERVALS: u32 = 10;
 
 /// What was read.
 pub struct Observed {
@@ -60,6 +66,8 @@ pub struct Observed {
     pub facts: Option<Facts>,
     /// Hash of the children as they were last applied.
     pub children_hash: Option<String>,
+    /// What builders need to know of this process.
+    pub installation: Installation,
 }
 
 /// One voter that the group shall have.
@@ -146,6 +154,18 @@ impl Observed {
             Some(genesis) => genesis.parameters.block_interval_ms,
             None => u64::try_from(self.group.spec.chain.parameters.block_interval_ms).unwrap_or(0),
         }
+    }
+
+    /// The image of nodes while the spec names none, to be written down.
+    pub fn default_image(&self) -> Option<DefaultImage> {
+        let recorded = self.status().and_then(|status| status.default_image.as_ref());
+        let restart = self.group.annotations().get(names::ANNOTATION_RESTART);
+        default_image(&self.group.spec.node, recorded, restart, &self.installation.node_image)
+    }
+
+    /// The age from which the last block of this chain is too old.
+    pub fn block_age_max(&self) -> Duration {
+        BLOCK_AGE_MIN.max(Duration::from_millis(self.block_interval_ms()).saturating_mul(BLOCK_AGE_INTERVALS))
     }
 
     /// Numbers of the voters that are no newcomers.
@@ -265,10 +285,11 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         outside: Vec::new(),
         missing,
         facts: None,
+        installation: context.installation(),
     };
     (observed.voters, observed.outside) =
         tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;
-    observed.facts = facts(&observed.voters, &observed.outside);
+    observed.facts = facts(&observed.voters, &observed.outside, observed.block_age_max());
     Ok(observed)
 }
 
@@ -376,10 +397,11 @@ fn recorded_members(group: &ConsensusGroup) -> Vec<u32> {
 
 /// What f+1 of these voters report. Who signs is counted over the last heights: when there are no new ones, a voter that
 /// does not answer does not count as signing.
-pub fn facts(voters: &[Voter], outside: &[Outside]) -> Option<Facts> {
+pub fn facts(voters: &[Voter], outside: &[Outside], block_age_max: Duration) -> Option<Facts> {
     let own = voters.iter().filter_map(|voter| voter.report.clone());
     let reports: Vec<Report> = own.chain(outside.iter().filter_map(|node| node.report.clone())).collect();
-    let facts = agreement::agree(&reports, REPORT_AGE_MAX)?;
+    let limits = Limits { now: Instant::now(), report_age_max: REPORT_AGE_MAX, block_age_max };
+    let facts = agreement::agree(&reports, &limits)?;
     if facts.block_age < BLOCK_AGE_MIN {
         return Some(facts);
     }

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use althing_crds::conditions::{self, Statement};
 use althing_crds::{ConditionStatus, ConditionType, ConsensusGroupStatus, Reason};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use node_api::proto::SessionState;
 
 use super::desired;
-use super::observe::Observed;
+use super::observe::{Observed, Voter};
 use crate::budget::faults;
 use crate::chain::agreement::Facts;
-use crate::parts::Installation;
 use crate::readings;
 use crate::refusal::Refusal;
+use crate::validator::desired::is_up_to_date;
 
 /// How far the reconcile came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,17 +40,17 @@ pub enum Progress {
     Unchanged,
 }
 
-/// A block younger than this is never too old.
-pub const BLOCK_AGE_MIN: Duration = Duration::from_secs(10);
-/// Idle block intervals after which the last block is too old.
-const BLOCK_AGE_INTERVALS: u32 = 10;
+/// Label of machines, and of their pods, with the zone.
+const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+/// What is said while nothing may be changed.
+pub const PAUSED: &str = "the annotation althing.dev/pause is set";
 
 /// The new status.
-pub fn next(observed: &Observed, progress: &Progress, installation: &Installation, now: &Time) -> ConsensusGroupStatus {
+pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ConsensusGroupStatus {
     let before = observed.status().cloned().unwrap_or_default();
     let generation = observed.group.metadata.generation.unwrap_or(0);
     let facts = observed.facts.as_ref();
-    let updated = updated(observed, installation);
+    let updated = observed.voters.iter().filter(|voter| is_updated(observed, voter)).count();
     let available = available(observed);
     let reconciling = reconciling(observed, progress, updated);
     let stalled = stalled(observed, progress);
@@ -65,7 +66,9 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         signing: facts.map(|facts| format!("{}/{}", facts.signing(), facts.voters.len())),
         signing_power: facts.map(|facts| number(facts.signing_power)),
         total_power: facts.map(|facts| number(facts.total_power)),
-        margin: facts.and_then(|facts| i32::try_from(facts.margin).ok()),
+        margin: facts
+            .filter(|facts| !facts.is_standing || facts.margin == 0)
+            .and_then(|facts| i32::try_from(facts.margin).ok()),
         height: facts.map(|facts| number(facts.height)).or(before.height),
         block_age: facts.map(|facts| bucket(facts.block_age).to_string()),
         observed_at: facts.map(|_| now.0.to_string()).or_else(|| before.observed_at.clone()),
@@ -75,6 +78,7 @@ pub fn next(observed: &Observed, progress: &Progress, installation: &Installatio
         ceremony: before.ceremony.clone().filter(|_| before.genesis_hash.is_none() || is_in_ceremony),
         disruption: before.disruption.clone(),
         members: before.members.clone(),
+        default_image: observed.default_image(),
         children_hash: observed.children_hash.clone(),
     };
     keep_readings(&before, &mut after, now);
@@ -109,11 +113,6 @@ pub fn bucket(age: Duration) -> &'static str {
     }
 }
 
-/// The age from which the last block of this chain is too old.
-fn block_age_max(observed: &Observed) -> Duration {
-    BLOCK_AGE_MIN.max(Duration::from_millis(observed.block_interval_ms()).saturating_mul(BLOCK_AGE_INTERVALS))
-}
-
 fn available(observed: &Observed) -> Statement {
     let say = |status, reason, message: String| Statement::new(ConditionType::Available, status, reason, message);
     let has_genesis = observed.status().is_some_and(|status| status.genesis_hash.is_some());
@@ -139,7 +138,7 @@ fn available(observed: &Observed) -> Statement {
                 missing(observed, facts).join(", ")
             ),
         ),
-        Some(facts) if facts.block_age >= block_age_max(observed) => {
+        Some(facts) if facts.is_standing => {
             say(ConditionStatus::False, Reason::BlocksStopped, "the last block is too old".to_string())
         }
         Some(_) => {
@@ -165,12 +164,12 @@ fn at_risk(observed: &Observed) -> Statement {
         let said = if who.is_empty() { String::new() } else { format!("; these do not sign: {}", who.join(", ")) };
         return say(ConditionStatus::True, Reason::NoMarginLeft, format!("no further voter may fail{said}"));
     }
+    if facts.is_standing {
+        let why = "blocks stand still: the last ones do not tell who would sign the next one";
+        return say(ConditionStatus::Unknown, Reason::BlocksStopped, why.to_string());
+    }
     match crowded(observed, facts) {
-        Some(domain) => say(
-            ConditionStatus::True,
-            Reason::CoLocated,
-            format!("{domain} holds more voters than may fail; placement: Required keeps them apart"),
-        ),
+        Some(why) => say(ConditionStatus::True, Reason::CoLocated, why),
         None => say(ConditionStatus::False, Reason::MarginLeft, "at least one more voter may fail".to_string()),
     }
 }
@@ -188,19 +187,28 @@ fn missing(observed: &Observed, facts: &Facts) -> Vec<String> {
     names
 }
 
-/// A machine whose loss alone would exceed the fault budget.
+/// A machine or zone whose loss alone would exceed the fault budget, and what to do about it.
 fn crowded(observed: &Observed, facts: &Facts) -> Option<String> {
-    let mut power: BTreeMap<String, u64> = BTreeMap::new();
-    for voter in &observed.voters {
-        let machine = voter.pod.as_ref().and_then(|pod| pod.spec.as_ref()).and_then(|spec| spec.node_name.clone());
-        let fact = voter.identity().and_then(|identity| facts.voters.get(identity));
-        if let (Some(machine), Some(fact)) = (machine, fact) {
-            let held = power.entry(machine).or_default();
-            *held = held.saturating_add(fact.power);
+    // Kubernetes copies the zone of the machine to the labels of its pods.
+    let machine = |pod: &Pod| pod.spec.as_ref()?.node_name.clone();
+    let zone = |pod: &Pod| pod.metadata.labels.as_ref()?.get(LABEL_ZONE).cloned();
+    let crowd = |domain: &dyn Fn(&Pod) -> Option<String>| {
+        let mut power: BTreeMap<String, u64> = BTreeMap::new();
+        for voter in &observed.voters {
+            let domain = voter.pod.as_ref().and_then(domain);
+            let fact = voter.identity().and_then(|identity| facts.voters.get(identity));
+            if let (Some(domain), Some(fact)) = (domain, fact) {
+                let held = power.entry(domain).or_default();
+                *held = held.saturating_add(fact.power);
+            }
         }
-    }
-    let budget = faults(facts.total_power);
-    power.into_iter().find(|(_, held)| *held > budget).map(|(machine, _)| format!("machine {machine}"))
+        let budget = faults(facts.total_power);
+        power.into_iter().find(|(_, held)| *held > budget).map(|(domain, _)| domain)
+    };
+    let few = "holds more voters than may fail";
+    crowd(&machine)
+        .map(|machine| format!("machine {machine} {few}; placement: Required keeps them apart"))
+        .or_else(|| crowd(&zone).map(|zone| format!("zone {zone} {few}; give the cluster machines in other zones")))
 }
 
 fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Statement {
@@ -211,9 +219,7 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
-        Progress::Paused => {
-            say(ConditionStatus::False, Reason::Paused, "the annotation althing.dev/pause is set".to_string())
-        }
+        Progress::Paused => paused(observed),
         Progress::Ceremony(_) if observed.voters.iter().filter_map(|voter| voter.node.as_ref()).any(is_stalled) => {
             say(ConditionStatus::False, Reason::ChildStalled, "a node waits for a person".to_string())
         }
@@ -229,11 +235,59 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
         Progress::Waiting(why) => say(ConditionStatus::True, Reason::AwaitingChainId, why.clone()),
         Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
         Progress::AwaitingGovernance(why) => say(ConditionStatus::True, Reason::AwaitingGovernance, why.clone()),
-        Progress::Unchanged => match still_starting(observed) {
-            Some(why) => say(ConditionStatus::True, Reason::StartingNodes, why),
-            None => say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string()),
+        // kstatus takes a stalled object that still reconciles as one in progress.
+        Progress::Unchanged if observed.voters.iter().filter_map(|voter| voter.node.as_ref()).any(is_stalled) => {
+            say(ConditionStatus::False, Reason::ChildStalled, "a node waits for a person".to_string())
+        }
+        Progress::Unchanged => match (still_starting(observed), growing(observed)) {
+            (Some(why), _) => say(ConditionStatus::True, Reason::StartingNodes, why),
+            (None, Some(why)) => say(ConditionStatus::True, Reason::VolumeGrowing, why),
+            (None, None) => {
+                say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
+            }
         },
     }
+}
+
+/// A pause during which the spec is carried out is rest; else what the spec says is not what runs.
+fn paused(observed: &Observed) -> Statement {
+    let say = |status, message| Statement::new(ConditionType::Reconciling, status, Reason::Paused, message);
+    match not_carried_out(observed) {
+        Some(why) => {
+            let generation = observed.group.metadata.generation.unwrap_or(0);
+            say(ConditionStatus::True, format!("{PAUSED}; generation {generation} is not carried out: {why}"))
+        }
+        None => say(ConditionStatus::False, PAUSED.to_string()),
+    }
+}
+
+/// What of the spec is not so. A pod that is not there says nothing: it may have been drained.
+fn not_carried_out(observed: &Observed) -> Option<String> {
+    let spec = &observed.group.spec;
+    let (members, wanted) = (observed.members().len(), usize::try_from(spec.replicas).unwrap_or(0));
+    if members != wanted {
+        return Some(format!("{members} voters instead of {wanted}"));
+    }
+    let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
+    if change.is_some() || observed.voters.iter().any(|voter| spec.retired.contains(&voter.name)) {
+        return Some("a voter has yet to join or leave".to_string());
+    }
+    let is_former = |voter: &&Voter| {
+        let has_former_pod = voter.pod.is_some() && !is_updated(observed, voter);
+        has_former_pod || !desired::follows(observed, voter)
+    };
+    let former: Vec<&str> = observed.voters.iter().filter(is_former).map(|voter| voter.name.as_str()).collect();
+    (!former.is_empty()).then(|| format!("these run a former spec: {}", former.join(", ")))
+}
+
+/// A volume that is smaller than the spec says.
+fn growing(observed: &Observed) -> Option<String> {
+    observed.voters.iter().find_map(|voter| {
+        let conditions = &voter.node.as_ref()?.status.as_ref()?.conditions;
+        let reconciling = conditions::find(conditions, ConditionType::Reconciling)?;
+        let is_growing = reconciling.reason == Reason::VolumeGrowing.as_str();
+        is_growing.then(|| format!("{}: {}", voter.name, reconciling.message))
+    })
 }
 
 /// What was made or changed is done when all voters sign; a voter lost later is no change that goes on.
@@ -272,6 +326,9 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
         let conditions = voter.node.as_ref().and_then(|node| node.status.as_ref()).map(|status| &status.conditions);
         let stalled = conditions.and_then(|all| conditions::find(all, ConditionType::Stalled));
         if let Some(condition) = stalled.filter(|condition| condition.status == ConditionStatus::True) {
+            if condition.reason == Reason::DrainBlocked.as_str() {
+                return yes(Reason::DrainBlocked, format!("{}: {}", voter.name, condition.message));
+            }
             return yes(Reason::ChildStalled, format!("{}: {}: {}", voter.name, condition.reason, condition.message));
         }
     }
@@ -297,13 +354,10 @@ pub fn ready(available: &Statement, reconciling: &Statement, stalled: &Statement
     say(ConditionStatus::True, Reason::NodesReady, "available and up to date")
 }
 
-/// Voters whose pod runs what its spec says.
-fn updated(observed: &Observed, installation: &Installation) -> usize {
-    let is_current = |voter: &&super::observe::Voter| match (&voter.node, &voter.pod) {
-        (Some(node), Some(pod)) => desired::is_up_to_date(node, pod, installation),
-        (Some(_) | None, _) => false,
-    };
-    observed.voters.iter().filter(is_current).count()
+/// The pod of this voter runs what the group's spec says.
+fn is_updated(observed: &Observed, voter: &Voter) -> bool {
+    let (Some(node), Some(pod)) = (&voter.node, &voter.pod) else { return false };
+    desired::follows(observed, voter) && is_up_to_date(node, pod, &observed.installation)
 }
 
 /// Versions that the nodes say they run, the most frequent ones first by name.

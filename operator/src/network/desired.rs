@@ -69,6 +69,16 @@ fn group(observed: &Observed, network: &NetworkContext, group: &NetworkGroup) ->
     Ok(child)
 }
 
+/// Whether this group has the spec that is wanted of it; a number that nobody set here may be any.
+pub fn is_of(child: &Child, group: &ConsensusGroup) -> bool {
+    let mut wanted = child.body.clone();
+    let fields = wanted.get_mut("spec").and_then(serde_json::Value::as_object_mut);
+    if let Some(fields) = fields.filter(|fields| !fields.contains_key("replicas")) {
+        fields.insert("replicas".to_string(), group.spec.replicas.into());
+    }
+    serde_json::from_value::<ConsensusGroup>(wanted).is_ok_and(|wanted| wanted.spec == group.spec)
+}
+
 /// The client certificate, if it has to be issued now. `tls.crt` and `tls.key` are for the first chain; a further
 /// chain has `<group>.crt` and `<group>.key`.
 pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> {

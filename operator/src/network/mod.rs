@@ -8,7 +8,7 @@ pub mod tiers;
 pub mod validate;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,18 +35,31 @@ use status::Progress;
 /// One look at a network. It answers how long to wait before the next one.
 pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Result<Duration, Error> {
     if network.metadata.deletion_timestamp.is_some() {
+        let (namespace, name) = (network.namespace().unwrap_or_default(), network.name_any());
+        // Not there when its authority was never seen.
+        let _ = context.shared.metrics.authority_expires.remove_label_values(&[&namespace, &name]);
         return Ok(SETTLED);
     }
     let network = observe::current(&context, network).await?;
     let owner = owner(&network)?;
     let is_paused = network.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
     let mut observed = observe::observe(&context, network).await?;
+    tell_expiry(&context, &owner, &observed);
     let progress = match validate::validate(&observed) {
         Err(refusal) => Progress::Refused(refusal),
         Ok(()) if is_paused => Progress::Paused,
         Ok(()) => advance(&context, &owner, &mut observed).await?,
     };
     write_status(&context, &observed, &progress).await
+}
+
+/// The end of the authority, for alerts.
+fn tell_expiry(context: &Context, owner: &Owner, observed: &Observed) {
+    if let AuthorityRead::Present(authority) = &observed.authority {
+        let seconds = i64::try_from(authority.issuer.validity().not_after_s()).unwrap_or(i64::MAX);
+        let gauge = &context.shared.metrics.authority_expires;
+        gauge.with_label_values(&[&owner.namespace, &owner.name]).set(seconds);
+    }
 }
 
 /// Brings the children one step closer to what they shall be.

@@ -11,9 +11,12 @@ use althing_crds::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::observe::Observed;
+use super::desired;
+use super::observe::{AuthorityRead, Observed};
 use super::tiers::Workload;
-
+use crate::certificates;
+pub use crate::group::status::PAUSED;
+use crate::kinds::{Child, Kind};
 use crate::readings;
 use crate::refusal::Refusal;
 
@@ -60,6 +63,12 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
             .or_else(|| before.observed_at.clone()),
         version: version(&statuses).or_else(|| before.version.clone()),
         certificate_authority_hash: before.certificate_authority_hash.clone(),
+        certificate_authority_expires: match &observed.authority {
+            AuthorityRead::Present(authority) => certificates::time(authority.issuer.validity().not_after_s()),
+            AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
+                before.certificate_authority_expires.clone()
+            }
+        },
         children_hash: observed.children_hash.clone(),
         observers: observers(observed),
         gateway: gateway(observed),
@@ -134,37 +143,56 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
-        Progress::Paused => {
-            say(ConditionStatus::False, Reason::Paused, "the annotation althing.dev/pause is set".to_string())
-        }
+        Progress::Paused => match not_carried_out(observed) {
+            Some(why) => {
+                let generation = observed.network.metadata.generation.unwrap_or(0);
+                let message = format!("{PAUSED}; generation {generation} is not carried out: {why}");
+                say(ConditionStatus::True, Reason::Paused, message)
+            }
+            None => match below(observed) {
+                Some((_, message)) => say(ConditionStatus::True, Reason::Paused, format!("{PAUSED}; {message}")),
+                None => say(ConditionStatus::False, Reason::Paused, PAUSED.to_string()),
+            },
+        },
         Progress::Applied => {
             say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())
         }
-        Progress::Unchanged => {
-            for group in observed.groups.iter().flatten() {
-                let name = group.name_any();
-                let status = group.status.as_ref();
-                if status.and_then(|status| status.observed_generation) != group.metadata.generation {
-                    return say(ConditionStatus::True, Reason::Pending, format!("{name} is about to change"));
-                }
-                if let Some(condition) = condition(Some(group), ConditionType::Reconciling)
-                    && condition.status == ConditionStatus::True
-                {
-                    return say(
-                        ConditionStatus::True,
-                        reason(&condition.reason),
-                        format!("{name}: {}", condition.message),
-                    );
-                }
-            }
-            for (name, tier) in [("observers", observers(observed)), ("gateway", gateway(observed))] {
-                if let Some(message) = tier.and_then(|tier| tier.message) {
-                    return say(ConditionStatus::True, Reason::StartingTiers, format!("{name}: {message}"));
-                }
-            }
-            say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
+        Progress::Unchanged => match below(observed) {
+            Some((reason, message)) => say(ConditionStatus::True, reason, message),
+            None => say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string()),
+        },
+    }
+}
+
+/// What is being changed below this network.
+fn below(observed: &Observed) -> Option<(Reason, String)> {
+    for group in observed.groups.iter().flatten() {
+        let name = group.name_any();
+        let status = group.status.as_ref();
+        if status.and_then(|status| status.observed_generation) != group.metadata.generation {
+            return Some((Reason::Pending, format!("{name} is about to change")));
+        }
+        if let Some(condition) = condition(Some(group), ConditionType::Reconciling)
+            && condition.status == ConditionStatus::True
+        {
+            return Some((reason(&condition.reason), format!("{name}: {}", condition.message)));
         }
     }
+    let tiers = [("observers", observers(observed)), ("gateway", gateway(observed))];
+    let message = tiers.into_iter().find_map(|(name, tier)| Some(format!("{name}: {}", tier?.message?)));
+    message.map(|message| (Reason::StartingTiers, message))
+}
+
+/// The groups that are not what the spec wants: a pause leaves them as they were.
+fn not_carried_out(observed: &Observed) -> Option<String> {
+    let Ok(wanted) = desired::children(observed) else { return None };
+    let is_former = |child: &&Child| {
+        let found = observed.groups.iter().flatten().find(|group| group.name_any() == child.name);
+        found.is_none_or(|group| !desired::is_of(child, group))
+    };
+    let groups = wanted.iter().filter(|child| child.kind == Kind::ConsensusGroup);
+    let former: Vec<&str> = groups.filter(is_former).map(|child| child.name.as_str()).collect();
+    (!former.is_empty()).then(|| format!("these have a former spec: {}", former.join(", ")))
 }
 
 fn stalled(observed: &Observed, progress: &Progress) -> Statement {

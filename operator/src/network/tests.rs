@@ -36,7 +36,7 @@ status:
 ";
 
 /// A network whose chain is well, with these tiers in its spec.
-fn observed(tiers: &str) -> Observed {
+pub fn observed(tiers: &str) -> Observed {
     let network: BlockchainNetwork = serde_yaml::from_str(&format!("{NETWORK}{tiers}")).expect("a network");
     let group: ConsensusGroup = serde_yaml::from_str(GROUP).expect("a group");
     let identity = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a".to_string();
@@ -54,7 +54,7 @@ fn observed(tiers: &str) -> Observed {
     }
 }
 
-fn workload(replicas: i32, ready: i32) -> Option<Workload> {
+pub fn workload(replicas: i32, ready: i32) -> Option<Workload> {
     Some(Workload { replicas, ready, updated: replicas, ..Workload::default() })
 }
 
@@ -215,4 +215,38 @@ fn an_autoscaled_gateway_that_grows_is_ready() {
     assert_eq!(said(&observed).0, ConditionStatus::True);
     observed.tiers.gateway = workload(5, 0);
     assert_eq!(said(&observed).0, ConditionStatus::False);
+}
+
+#[test]
+fn a_paused_network_is_ready_only_while_its_groups_are_what_its_spec_says() {
+    let pause = |change: fn(&mut Observed)| {
+        let mut observed = observed("");
+        change(&mut observed);
+        let now = Time("2026-01-01T00:00:00Z".parse().expect("a time"));
+        let conditions = status::next(&observed, &Progress::Paused, &now).conditions;
+        let find = |kind| conditions::find(&conditions, kind).expect("a condition").clone();
+        let (ready, reconciling) = (find(ConditionType::Ready), find(ConditionType::Reconciling));
+        assert_eq!(reconciling.reason, "Paused");
+        (ready.status, reconciling.status, reconciling.message.rsplit("; ").next().unwrap_or_default().to_string())
+    };
+    let rest = (ConditionStatus::True, ConditionStatus::False, status::PAUSED.to_string());
+    let not = |why: &str| (ConditionStatus::False, ConditionStatus::True, why.to_string());
+    assert_eq!(pause(|_| {}), rest);
+    assert_eq!(
+        pause(|seen| seen.network.spec.node.image = Some("a:2".to_string())),
+        not("generation 1 is not carried out: these have a former spec: demo-main")
+    );
+    assert_eq!(
+        pause(|seen| seen.network.spec.groups[0].replicas = Some(7)),
+        not("generation 1 is not carried out: these have a former spec: demo-main")
+    );
+    let scaled = pause(|seen| {
+        seen.network.spec.groups[0].replicas = None;
+        seen.groups[0].as_mut().expect("there").spec.replicas = 7;
+    });
+    assert_eq!(scaled, rest, "that number belongs to whoever scales the group");
+    assert_eq!(
+        pause(|seen| seen.groups[0].as_mut().expect("there").metadata.generation = Some(2)),
+        not("demo-main is about to change")
+    );
 }

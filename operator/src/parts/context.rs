@@ -2,13 +2,14 @@
 
 use althing_crds::network::NetworkAccess;
 use althing_crds::peers::PeerAccess;
+use althing_crds::template::DefaultImage;
 use althing_crds::validator::Role;
 use althing_crds::{BlockchainNetwork, ConsensusGroup, ValidatorNode, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 
 use super::labels;
-use super::settings::NodeSettings;
+use super::settings::{self, NodeSettings};
 
 /// What every context needs to know of the running operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,14 @@ pub struct NodeContext {
     pub operator_namespace: String,
 }
 
+/// The image of a node whose spec names none, to be written down.
+#[must_use]
+pub fn default_image_of(node: &ValidatorNode, installation: &Installation) -> Option<DefaultImage> {
+    let recorded = node.status.as_ref().and_then(|status| status.default_image.as_ref());
+    let restart = node.metadata.annotations.as_ref().and_then(|all| all.get(names::ANNOTATION_RESTART));
+    settings::default_image(&node.spec.node, recorded, restart, &installation.node_image)
+}
+
 impl NodeContext {
     /// Reads a node.
     ///
@@ -94,13 +103,14 @@ impl NodeContext {
     pub fn new(node: &ValidatorNode, peers: Vec<PeerPlace>, installation: &Installation) -> Result<Self, ContextError> {
         let place = Place::of(node)?;
         let own_secret = || names::identity_secret(&place.name);
+        let image = default_image_of(node, installation).map(|default| default.image).unwrap_or_default();
         Ok(Self {
             network: node.spec.network.clone(),
             group: node.spec.group.clone(),
             chain_id: node.spec.chain_id.clone(),
             role: node.spec.role,
             identity_secret: node.spec.identity_secret.clone().unwrap_or_else(own_secret),
-            settings: NodeSettings::resolve(&node.spec.node, &installation.node_image),
+            settings: NodeSettings::resolve(&node.spec.node, &image),
             access: node.spec.network_policy.clone(),
             p2p: node.spec.p2p.clone(),
             advertised: node.status.as_ref().and_then(|status| status.p2p_address.clone()),

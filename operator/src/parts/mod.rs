@@ -26,9 +26,9 @@ pub mod services;
 pub mod statefulset;
 pub mod storage;
 
-pub use context::{ContextError, GroupContext, Installation, NetworkContext, NodeContext, PeerPlace};
+pub use context::{ContextError, GroupContext, Installation, NetworkContext, NodeContext, PeerPlace, default_image_of};
 pub use labels::{group_selector, group_voters_selector, network_selector, node_labels, node_selector};
-pub use settings::NodeSettings;
+pub use settings::{NodeSettings, default_image};
 pub use tiers::TierContext;
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use althing_crds::NodeTemplate;
 use althing_crds::quantity::Quantity;
-use althing_crds::template::{AccessMode, LogLevel, Placement};
+use althing_crds::template::{AccessMode, DefaultImage, LogLevel, Placement};
+use sha2::{Digest, Sha256};
 
 /// CPU of a node when nobody says how much.
 pub const CPU_DEFAULT: &str = "500m";
@@ -15,6 +16,23 @@ pub const STORAGE_SIZE_DEFAULT: &str = "10Gi";
 pub const GATEWAY_CPU_DEFAULT: &str = "250m";
 /// Memory of a gateway when nobody says how much.
 pub const GATEWAY_MEMORY_DEFAULT: &str = "256Mi";
+
+/// The image of nodes whose spec names none, to be written down: what is written down already, until a new restart is
+/// asked for, else what this operator brings. So a newer operator restarts nobody.
+#[must_use]
+pub fn default_image(
+    template: &NodeTemplate,
+    recorded: Option<&DefaultImage>,
+    restart: Option<&String>,
+    brought: &str,
+) -> Option<DefaultImage> {
+    if template.image.is_some() {
+        return None;
+    }
+    let restart_hash = restart.map(|value| hex::encode(Sha256::digest(value)));
+    let kept = recorded.filter(|recorded| recorded.restart_hash == restart_hash);
+    Some(kept.cloned().unwrap_or_else(|| DefaultImage { image: brought.to_string(), restart_hash }))
+}
 
 /// What a pod and a volume are made from.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +58,7 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
-    /// Fills what the template leaves open; `image_default` is the image that this operator was released with.
+    /// Fills what the template leaves open; `image_default` is the image where it names none.
     #[must_use]
     pub fn resolve(template: &NodeTemplate, image_default: &str) -> Self {
         let amount = |quantity: Option<&Quantity>, default: &str| {
@@ -69,5 +87,36 @@ impl NodeSettings {
             settings.memory = GATEWAY_MEMORY_DEFAULT.to_string();
         }
         settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(image: Option<&str>) -> NodeTemplate {
+        NodeTemplate { image: image.map(str::to_string), ..NodeTemplate::default() }
+    }
+
+    #[test]
+    fn a_newer_operator_changes_the_image_of_nobody_who_did_not_ask() {
+        let unset = template(None);
+        let first = default_image(&unset, None, None, "node:1").expect("it is needed");
+        assert_eq!(first.image, "node:1");
+        assert_eq!(default_image(&unset, Some(&first), None, "node:2").as_ref(), Some(&first));
+        let restart = "now".to_string();
+        let second = default_image(&unset, Some(&first), Some(&restart), "node:2").expect("it is needed");
+        assert_eq!(second.image, "node:2", "a restart was asked for");
+        assert_eq!(default_image(&unset, Some(&second), Some(&restart), "node:3").as_ref(), Some(&second), "once");
+        let again = default_image(&unset, Some(&second), Some(&"later".to_string()), "node:3");
+        assert_eq!(again.map(|default| default.image).as_deref(), Some("node:3"));
+    }
+
+    #[test]
+    fn what_was_written_down_ends_when_the_spec_names_an_image() {
+        let first = default_image(&template(None), None, None, "node:1");
+        assert_eq!(default_image(&template(Some("own:1")), first.as_ref(), None, "node:2"), None);
+        let after = default_image(&template(None), None, None, "node:2").map(|default| default.image);
+        assert_eq!(after.as_deref(), Some("node:2"), "as for nodes that are made now");
     }
 }

@@ -1,11 +1,14 @@
 //! A healthy node for tests; each test changes what it is about.
 
-use althing_crds::{ConsensusGroup, ValidatorNode};
+use althing_crds::{ConsensusGroup, ValidatorNode, names};
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use node_api::proto;
 
+use super::desired::template_hash;
 use super::observe::{Answer, ChainKnown, ClaimSeen, IdentityRead, Observed};
 use crate::chain::agreement::{Facts, VoterFact};
+use crate::parts::{Installation, NodeContext};
 
 /// The identity of the node.
 pub const IDENTITY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -74,6 +77,7 @@ pub fn facts(identities: &[&str]) -> Facts {
     Facts {
         height: 100,
         block_age: std::time::Duration::from_secs(1),
+        is_standing: false,
         voters: identities.iter().map(|identity| ((*identity).to_string(), voter.clone())).collect(),
         total_power: total,
         signing_power: total,
@@ -82,10 +86,23 @@ pub fn facts(identities: &[&str]) -> Facts {
     }
 }
 
+/// The operator that made the node.
+pub fn installation() -> Installation {
+    Installation { operator_namespace: "s".to_string(), node_image: "a:1".to_string() }
+}
+
+/// The same pod, made from what the spec of this node says now.
+pub fn current(node: &ValidatorNode, mut pod: Pod) -> Pod {
+    let parts = NodeContext::new(node, Vec::new(), &installation()).expect("a whole node");
+    let hash = template_hash(&parts).expect("it is built");
+    pod.annotations_mut().insert(names::ANNOTATION_CONFIG_HASH.to_string(), hash);
+    pod
+}
+
 /// Everything is as it shall be.
 pub fn observed() -> Observed {
+    let node = node("demo-main-0");
     Observed {
-        node: node("demo-main-0"),
         group: Some(group()),
         recorded_authority: None,
         others: Vec::new(),
@@ -95,12 +112,15 @@ pub fn observed() -> Observed {
             is_ours: true,
             is_deleting: false,
             requested: Some("1Gi".to_string()),
+            capacity: Some("1Gi".to_string()),
+            class: Some("standard".to_string()),
+            fixed_by: None,
         }),
         tls: None,
         authority: None,
         members: Ok(String::new()),
         external_address: None,
-        pod: Some(pod("demo-main-0")),
+        pod: Some(current(&node, pod("demo-main-0"))),
         connection: None,
         answer: Answer::Says(Box::new(says())),
         asked: None,
@@ -108,5 +128,6 @@ pub fn observed() -> Observed {
         chain: ChainKnown::Known(Box::new(facts(&[IDENTITY]))),
         is_in_kept_genesis: false,
         children_hash: None,
+        node,
     }
 }

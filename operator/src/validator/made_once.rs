@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use althing_crds::Reason;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use node_api::keys;
@@ -62,7 +63,14 @@ pub async fn ensure(
     if validated.volume == validate::Volume::Grow {
         let claim = Child::of(&storage::claim(&parts))?;
         let cached = context.claim(&owner.namespace, &claim.name).map(|claim| claim.metadata.clone());
-        context.shared.writer.apply(owner, &claim, cached.as_ref()).await?;
+        return match context.shared.writer.apply(owner, &claim, cached.as_ref()).await {
+            Ok(_) => Ok(None),
+            Err(error) => match error.refused() {
+                // As with a quota. Tried again with each look: nothing but this volume waits for it to be said.
+                Some(why) => Ok(Some(Refusal::new(Reason::StorageFixed, format!("the volume cannot grow: {why}")))),
+                None => Err(error),
+            },
+        };
     }
     Ok(None)
 }

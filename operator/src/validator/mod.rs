@@ -2,6 +2,7 @@
 
 pub mod desired;
 pub mod observe;
+pub mod pods;
 pub mod status;
 pub mod validate;
 mod volume;
@@ -100,7 +101,11 @@ fn taken(what: &str) -> Refusal {
 }
 
 /// Issues the node's certificate when there is none that is current.
-async fn ensure_certificate(context: &Context, owner: &Owner, observed: &Observed) -> Result<Option<Refusal>, Error> {
+async fn ensure_certificate(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+) -> Result<Option<Refusal>, Error> {
     let Some(secret) = desired::certificate(observed, &context.installation(), now_s())? else { return Ok(None) };
     let child = Child::of(&secret)?;
     let memory = &context.shared.memories.certificates;
@@ -115,7 +120,9 @@ async fn ensure_certificate(context: &Context, owner: &Owner, observed: &Observe
     match outcome {
         Outcome::Taken => Ok(Some(taken(&child.what(&owner.namespace)))),
         Outcome::Written | Outcome::Unchanged => {
-            memory.put(&owner.uid, &child.name, at, certificates::without_keys(secret));
+            let known = certificates::without_keys(secret);
+            memory.put(&owner.uid, &child.name, at, known.clone());
+            observed.tls = Some(known);
             Ok(None)
         }
     }
@@ -151,7 +158,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     if *progress == Progress::Applied && !before.conditions.is_empty() && context.applies_quietly(&uid) {
         return Ok(APPLIED);
     }
-    let after = status::next(observed, progress, &Time(Timestamp::now()));
+    let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
     let settled = status::is_settled(&after);
     if !settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
         return Ok(UNSETTLED);

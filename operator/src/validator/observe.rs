@@ -9,6 +9,7 @@ use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::{genesis, keys, proto};
 
+use super::validate;
 use crate::authorities::Authority;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
@@ -96,6 +97,12 @@ pub struct ClaimSeen {
     pub is_deleting: bool,
     /// Size that it asks for.
     pub requested: Option<String>,
+    /// Size that its volume has, once it has one.
+    pub capacity: Option<String>,
+    /// Its StorageClass.
+    pub class: Option<String>,
+    /// Its StorageClass when that does not let volumes grow; looked up when this one shall.
+    pub fixed_by: Option<String>,
 }
 
 /// What the node's process says.
@@ -172,6 +179,10 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         bundles::read(context, &namespace, &node.spec.p2p.trusted_authorities),
         external_address(context, &node, &owner),
     )?;
+    let claim = match claim {
+        Some(claim) => Some(with_class(context, &node, claim).await?),
+        None => None,
+    };
     let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
     let group = context.group(&namespace, &node.spec.group);
     let is_seen = node.status.as_ref().and_then(|status| status.observed_generation) == node.metadata.generation;
@@ -296,12 +307,24 @@ async fn claim(context: &Context, node: &ValidatorNode, owner: &Owner) -> Result
 fn seen(claim: &PersistentVolumeClaim, owner: &Owner) -> ClaimSeen {
     let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
     let requests = resources.and_then(|resources| resources.requests.as_ref());
+    let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
     ClaimSeen {
         uid: claim.uid().unwrap_or_default(),
         is_ours: standing(&claim.metadata, owner) == Standing::Ours,
         is_deleting: claim.metadata.deletion_timestamp.is_some(),
         requested: requests.and_then(|requests| requests.get("storage").map(|quantity| quantity.0.clone())),
+        capacity: capacity.and_then(|capacity| capacity.get("storage").map(|quantity| quantity.0.clone())),
+        fixed_by: None,
+        class: claim.spec.as_ref().and_then(|spec| spec.storage_class_name.clone()),
     }
+}
+
+/// Asks the StorageClass of a claim that shall grow whether it may. A class that is gone says nothing.
+async fn with_class(context: &Context, node: &ValidatorNode, claim: ClaimSeen) -> Result<ClaimSeen, Error> {
+    let shall_grow = validate::size(node, &claim) == Ok(validate::Volume::Grow);
+    let Some(name) = claim.class.clone().filter(|_| shall_grow) else { return Ok(claim) };
+    let fixes = references::fixes_size(context, &name).await?;
+    Ok(ClaimSeen { fixed_by: fixes.then_some(name), ..claim })
 }
 
 /// Whether a genesis that was kept names this identity as a voter: then a volume of it must exist.

@@ -1,16 +1,20 @@
 //! What is said of a node: only what the chain and the node itself show.
 
 use althing_crds::conditions::{self, Statement};
-use althing_crds::names;
 use althing_crds::validator::Role;
 use althing_crds::{Condition, ConditionStatus, ConditionType, Reason, ValidatorNodeStatus};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 use node_api::proto::{GetStatusResponse, NodeState, SessionState};
 
+use super::desired;
 use super::observe::{Answer, ChainKnown, Observed};
+use super::pods::{failing, is_pod_ready, unschedulable};
 use super::volume;
+use crate::certificates;
 use crate::chain::agreement::VoterFact;
+use crate::parts::{Installation, default_image_of};
 use crate::refusal::Refusal;
 
 /// How far the reconcile came.
@@ -30,15 +34,26 @@ pub enum Progress {
 
 /// A node may be this many blocks behind what f+1 voters report and still count as caught up.
 const LAG_MAX: u64 = 3;
+/// For so many seconds a pod may be without a machine before somebody has to help: an autoscaler may make one.
+const UNPLACED_S_MAX: i64 = 30;
 
 /// The new status.
-pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ValidatorNodeStatus {
+pub fn next(observed: &Observed, progress: &Progress, installation: &Installation, now: &Time) -> ValidatorNodeStatus {
     let before = observed.node.status.clone().unwrap_or_default();
     let generation = observed.node.metadata.generation.unwrap_or(0);
     let synced = synced(observed);
     let signing = signing(observed);
-    let reconciling = reconciling(observed, progress);
-    let stalled = stalled(observed, progress);
+    let stalled = match drain_blocked(observed, installation, now) {
+        Some(why) if !matches!(progress, Progress::Refused(_)) => {
+            Statement::new(ConditionType::Stalled, ConditionStatus::True, Reason::DrainBlocked, why)
+        }
+        Some(_) | None => stalled(observed, progress),
+    };
+    let mut reconciling = reconciling(observed, progress, installation);
+    // kstatus takes a stalled object that still reconciles as one in progress.
+    if *progress == Progress::Unchanged && stalled.status == ConditionStatus::True {
+        reconciling.status = ConditionStatus::False;
+    }
     let ready = ready(observed, &[&synced, &signing, &stalled]);
     let mut statements = vec![ready, reconciling, stalled];
     // Before this process has asked the voters it has nothing new to say about the chain.
@@ -72,6 +87,8 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ValidatorNo
         p2p_address: observed.external_address.clone(),
         identity: before.identity,
         claim_uid: before.claim_uid,
+        certificate_expires: observed.tls.as_ref().and_then(certificates::expires).or(before.certificate_expires),
+        default_image: default_image_of(&observed.node, installation),
         children_hash: observed.children_hash.clone(),
     }
 }
@@ -203,13 +220,42 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
     Statement::new(ConditionType::Stalled, ConditionStatus::False, Reason::NotStalled, "nothing needs a person")
 }
 
-fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
+/// Why a voter that ran before cannot come back: its machine was drained or is full, and it may run on no other. Not while
+/// it is restarted by its group, which then says itself what is wrong with the new spec.
+fn drain_blocked(observed: &Observed, installation: &Installation, now: &Time) -> Option<String> {
+    let pod = observed.pod.as_ref()?;
+    let said = unschedulable(pod)?;
+    let group = observed.group.as_ref()?.status.as_ref()?;
+    let node = &observed.node;
+    let has_run = node.status.as_ref().is_some_and(|status| status.genesis_hash.is_some());
+    let is_restarted = group.disruption.as_ref().is_some_and(|disruption| disruption.node == node.name_any());
+    let is_current = desired::is_up_to_date(node, pod, installation);
+    let since = said.last_transition_time.as_ref();
+    let is_lasting = since.is_none_or(|since| now.0.duration_since(since.0).as_secs() >= UNPLACED_S_MAX);
+    let is_blocked = node.spec.role == Role::Validator && has_run && !is_restarted && is_current && is_lasting;
+    let why = said.message.as_deref().unwrap_or("the scheduler does not say why");
+    is_blocked.then(|| {
+        format!(
+            "its machine was drained or is full, and its pod may run on no other ({why}); uncordon the machine, or make room where its volume can be"
+        )
+    })
+}
+
+fn reconciling(observed: &Observed, progress: &Progress, installation: &Installation) -> Statement {
     let say = |status, reason, message: String| Statement::new(ConditionType::Reconciling, status, reason, message);
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
         Progress::Paused => {
-            say(ConditionStatus::False, Reason::Paused, "the annotation althing.dev/pause is set".to_string())
+            let paused = "the annotation althing.dev/pause is set";
+            let is_former = |pod: &Pod| !desired::is_up_to_date(&observed.node, pod, installation);
+            if observed.pod.as_ref().is_some_and(is_former) {
+                let generation = observed.node.metadata.generation.unwrap_or(0);
+                let message =
+                    format!("{paused}; generation {generation} is not carried out: the pod runs a former spec");
+                return say(ConditionStatus::True, Reason::Paused, message);
+            }
+            say(ConditionStatus::False, Reason::Paused, paused.to_string())
         }
         Progress::Waiting(why) => say(ConditionStatus::True, Reason::ApplyingChildren, why.clone()),
         Progress::Applied => {
@@ -218,9 +264,14 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
         Progress::Unchanged if observed.pod.as_ref().is_none_or(|pod| !is_pod_ready(pod)) => {
             say(ConditionStatus::True, Reason::StartingNodes, "the pod is starting".to_string())
         }
-        Progress::Unchanged => {
-            say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
-        }
+        Progress::Unchanged => match observed.claim.as_ref().and_then(volume::growing) {
+            Some((capacity, requested)) => {
+                let message =
+                    format!("the volume has {capacity} and shall have {requested}: the storage makes it larger");
+                say(ConditionStatus::True, Reason::VolumeGrowing, message)
+            }
+            None => say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string()),
+        },
     }
 }
 
@@ -258,202 +309,5 @@ fn ready(observed: &Observed, others: &[&Statement]) -> Statement {
     say(ConditionStatus::True, Reason::NodesReady, "the node does its work".to_string())
 }
 
-/// The pod is ready and not about to go.
-pub fn is_pod_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is_ready =
-        conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    is_ready && pod.metadata.deletion_timestamp.is_none()
-}
-
-/// The disruption budget counts the pod: it stands for a voter that signs.
-pub fn is_counted(pod: &Pod) -> bool {
-    let labels = pod.metadata.labels.as_ref();
-    labels.and_then(|labels| labels.get(names::LABEL_VOTER)).is_some_and(|value| value == "true")
-}
-
-/// Why the pod cannot start, if it cannot.
-pub fn failing(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let unschedulable = status.conditions.as_ref().into_iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable")
-    });
-    if let Some(condition) = unschedulable {
-        return Some(format!("the pod finds no machine: {}", condition.message.clone().unwrap_or_default()));
-    }
-    let node = status.container_statuses.as_ref()?.iter().find(|status| status.name == names::CONTAINER)?;
-    if let Some(why) = ended_again(node) {
-        return Some(why);
-    }
-    let waiting = node.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let is_harmless = matches!(reason, "" | "ContainerCreating" | "PodInitializing");
-    // The kubelet's words change with each try; what is wrong does not.
-    let what = match reason {
-        "ErrImagePull" | "ImagePullBackOff" => "its image cannot be pulled",
-        "CrashLoopBackOff" => "it ends again and again, see its logs",
-        "ErrImageNeverPull" | "InvalidImageName" => "its image cannot be used",
-        other => other,
-    };
-    let image = node.image.as_str();
-    (!is_harmless).then(|| format!("the container waits: {what} ({image})"))
-}
-
-/// A process that failed once may do better the second time; one that failed twice and is not ready does not start.
-fn ended_again(node: &ContainerStatus) -> Option<String> {
-    let last = node.last_state.as_ref()?.terminated.as_ref()?;
-    let fails = last.exit_code != 0 && node.restart_count >= 2 && !node.ready;
-    fails.then(|| format!("the container waits: it ends again and again, see its logs ({})", node.image))
-}
-
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::jiff::Timestamp;
-
-    use super::super::fixtures::{IDENTITY, facts, observed, says};
-    use super::*;
-
-    type Change = fn(&mut Observed);
-
-    fn now() -> Time {
-        Time(Timestamp::UNIX_EPOCH)
-    }
-
-    /// `Ready=True/NodesReady Reconciling=False/UpToDate ...`
-    fn said(observed: &Observed, progress: &Progress) -> String {
-        let status = next(observed, progress, &now());
-        let words: Vec<String> = status
-            .conditions
-            .iter()
-            .map(|condition| format!("{}={:?}/{}", condition.kind.as_str(), condition.status, condition.reason))
-            .collect();
-        words.join(" ")
-    }
-
-    #[test]
-    fn a_healthy_node_is_ready_because_others_see_its_votes() {
-        assert_eq!(
-            said(&observed(), &Progress::Unchanged),
-            "Ready=True/NodesReady Reconciling=False/UpToDate Stalled=False/NotStalled Synced=True/CaughtUp Signing=True/VotesSeen"
-        );
-        let status = next(&observed(), &Progress::Unchanged, &now());
-        assert_eq!((status.power, status.epoch, status.session_key.as_deref()), (Some(1), Some(1), Some("5e55")));
-        assert!(is_settled(&status));
-    }
-
-    #[test]
-    fn each_state_of_a_node_is_said_as_it_is() {
-        let cases: [(&str, Change, &str); 8] = [
-            (
-                "no answer",
-                |seen| seen.answer = Answer::Silent("refused".into()),
-                "Ready=Unknown/Unreachable Reconciling=False/UpToDate Stalled=False/NotStalled Synced=Unknown/Unreachable Signing=True/VotesSeen",
-            ),
-            (
-                "no pod",
-                |seen| {
-                    seen.pod = None;
-                    seen.answer = Answer::NoPod;
-                },
-                "Ready=False/PodNotRunning Reconciling=True/StartingNodes Stalled=False/NotStalled Synced=Unknown/PodNotRunning Signing=True/VotesSeen",
-            ),
-            (
-                "chain unknown",
-                |seen| seen.chain = ChainKnown::Unknown,
-                "Ready=Unknown/ChainUnknown Reconciling=False/UpToDate Stalled=False/NotStalled Synced=Unknown/ChainUnknown Signing=Unknown/ChainUnknown",
-            ),
-            (
-                "votes missing",
-                |seen| {
-                    let mut chain = facts(&[IDENTITY]);
-                    chain.voters.get_mut(IDENTITY).expect("there").is_signing = false;
-                    seen.chain = ChainKnown::Known(Box::new(chain));
-                },
-                "Ready=False/VotesMissing Reconciling=False/UpToDate Stalled=False/NotStalled Synced=True/CaughtUp Signing=False/VotesMissing",
-            ),
-            (
-                "far behind what f+1 report",
-                |seen| {
-                    let mut chain = facts(&[IDENTITY]);
-                    chain.height = 104;
-                    seen.chain = ChainKnown::Known(Box::new(chain));
-                },
-                "Ready=False/CatchingUp Reconciling=False/UpToDate Stalled=False/NotStalled Synced=False/CatchingUp Signing=True/VotesSeen",
-            ),
-            (
-                "another genesis",
-                |seen| {
-                    let mut other = says();
-                    other.genesis_hash = vec![1; 32];
-                    seen.answer = Answer::Says(Box::new(other));
-                },
-                "Ready=False/RetainedDataMismatch Reconciling=False/UpToDate Stalled=True/RetainedDataMismatch Synced=True/CaughtUp Signing=True/VotesSeen",
-            ),
-            (
-                "halted",
-                |seen| {
-                    let mut halted = says();
-                    halted.state = node_api::proto::NodeState::Halted.into();
-                    seen.answer = Answer::Says(Box::new(halted));
-                },
-                "Ready=False/NodeHalted Reconciling=False/UpToDate Stalled=True/NodeHalted Synced=True/CaughtUp Signing=True/VotesSeen",
-            ),
-            (
-                "contested",
-                |seen| {
-                    let mut contested = says();
-                    let state = SessionState::IdentityContested.into();
-                    contested.session = Some(node_api::proto::Session { state, ..Default::default() });
-                    seen.answer = Answer::Says(Box::new(contested));
-                },
-                "Ready=False/IdentityContested Reconciling=False/UpToDate Stalled=True/IdentityContested Synced=True/CaughtUp Signing=True/VotesSeen",
-            ),
-        ];
-        for (name, change, expected) in cases {
-            let mut seen = observed();
-            change(&mut seen);
-            assert_eq!(said(&seen, &Progress::Unchanged), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_stalls_and_does_not_reconcile() {
-        let refusal = Refusal::new(Reason::IdentityLost, "gone");
-        let said = said(&observed(), &Progress::Refused(refusal));
-        assert!(
-            said.starts_with("Ready=False/IdentityLost Reconciling=False/NotStalled Stalled=True/IdentityLost"),
-            "{said}"
-        );
-    }
-
-    #[test]
-    fn before_the_first_answers_nothing_new_is_said_about_the_chain() {
-        let mut seen = observed();
-        seen.node.status = Some(next(&seen, &Progress::Unchanged, &now()));
-        let before = seen.node.status.clone();
-        seen.chain = ChainKnown::NotAsked;
-        assert_eq!(Some(next(&seen, &Progress::Unchanged, &now())), before);
-    }
-
-    #[test]
-    fn at_rest_the_status_is_the_same() {
-        let mut seen = observed();
-        seen.node.status = Some(next(&seen, &Progress::Unchanged, &now()));
-        let later = Time(Timestamp::from_second(3_600).expect("a time"));
-        let mut says = says();
-        says.height = 101;
-        seen.answer = Answer::Says(Box::new(says));
-        assert_eq!(Some(next(&seen, &Progress::Unchanged, &later)), seen.node.status);
-    }
-
-    #[test]
-    fn an_image_that_cannot_be_pulled_is_named() {
-        let mut pod = super::super::fixtures::pod("demo-main-0");
-        let waiting = "{name: node, image: a, imageID: a, ready: false, restartCount: 0, state: {waiting: {reason: ImagePullBackOff}}}";
-        let status = serde_yaml::from_str(waiting).expect("parses");
-        pod.status.as_mut().expect("there").container_statuses = Some(vec![status]);
-        assert_eq!(failing(&pod), Some("the container waits: its image cannot be pulled (a)".to_string()));
-    }
-}
+mod tests;

@@ -133,12 +133,21 @@ fn claim(observed: &Observed) -> Result<Volume, Refusal> {
             lost(format!("PersistentVolumeClaim {name} is being deleted; its session key goes with it"))
         }
         (Some(claim), Some(recorded)) if claim.uid != recorded && may_be_rebuilt => {
-            size(observed, claim).map(|_| Volume::Rebuild)
+            size(&observed.node, claim).map(|_| Volume::Rebuild)
         }
         (Some(claim), Some(recorded)) if claim.uid != recorded => {
             lost(format!("PersistentVolumeClaim {name} is another one than this node had; its session key is gone"))
         }
-        (Some(claim), _) => size(observed, claim),
+        (Some(claim), _) => match (size(&observed.node, claim)?, &claim.fixed_by) {
+            (Volume::Grow, Some(class)) => Err(Refusal::new(
+                Reason::StorageFixed,
+                format!(
+                    "storage.size is larger than the volume, and StorageClass {class} does not let volumes grow (allowVolumeExpansion); set it there, or storage.size back to {}",
+                    claim.requested.as_deref().unwrap_or("what it was")
+                ),
+            )),
+            (volume, _) => Ok(volume),
+        },
         (None, Some(_)) if may_be_rebuilt => Ok(Volume::Rebuild),
         (None, Some(_)) => lost(format!("PersistentVolumeClaim {name} is gone, and the session key with it")),
         (None, None) if observed.is_in_kept_genesis => {
@@ -148,8 +157,9 @@ fn claim(observed: &Observed) -> Result<Volume, Refusal> {
     }
 }
 
-fn size(observed: &Observed, claim: &ClaimSeen) -> Result<Volume, Refusal> {
-    let wanted = observed.node.spec.node.storage.size.as_ref();
+/// Whether the claim asks for what the spec wants.
+pub fn size(node: &ValidatorNode, claim: &ClaimSeen) -> Result<Volume, Refusal> {
+    let wanted = node.spec.node.storage.size.as_ref();
     let (Some(wanted), Some(requested)) = (wanted, claim.requested.as_deref()) else {
         return Ok(Volume::Fits);
     };
@@ -308,6 +318,12 @@ mod tests {
         assert_eq!(validate(&seen).map(|validated| validated.volume), Ok(Volume::Grow));
         claim(&mut seen, "1024Mi");
         assert_eq!(validate(&seen).map(|validated| validated.volume), Ok(Volume::Fits));
+        claim(&mut seen, "512Mi");
+        seen.claim.as_mut().expect("there").fixed_by = Some("slow".to_string());
+        assert_eq!(reason(&seen), Some(Reason::StorageFixed), "nothing else would be followed either");
+        claim(&mut seen, "1Gi");
+        assert_eq!(reason(&seen), None, "it does not have to grow");
+        seen.claim.as_mut().expect("there").fixed_by = None;
         claim(&mut seen, "2Gi");
         assert_eq!(reason(&seen), Some(Reason::StorageShrunk));
     }

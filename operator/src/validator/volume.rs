@@ -1,8 +1,10 @@
 //! How full a node's volume is.
 
 use althing_crds::ValidatorNodeStatus;
+use althing_crds::quantity::Quantity;
 use node_api::proto::GetStatusResponse;
 
+use super::observe::ClaimSeen;
 use crate::events::Draft;
 
 /// The last range: a person should look before the node stops signing.
@@ -13,6 +15,13 @@ pub fn warning(before: &ValidatorNodeStatus, after: &ValidatorNodeStatus) -> Opt
     let is_nearly_full = |status: &ValidatorNodeStatus| status.volume_used.as_deref() == Some(VOLUME_NEARLY_FULL);
     let note = "the volume is at least 90 % full: raise storage.size before the node stops signing";
     (is_nearly_full(after) && !is_nearly_full(before)).then(|| Draft::warning("VolumeRunsFull", note))
+}
+
+/// The size of a volume that is smaller than its claim asks for, and that size.
+pub fn growing(claim: &ClaimSeen) -> Option<(&str, &str)> {
+    let (capacity, requested) = (claim.capacity.as_deref()?, claim.requested.as_deref()?);
+    let (has, wants) = (Quantity::parse(capacity).ok()?, Quantity::parse(requested).ok()?);
+    (has.milli() < wants.milli()).then_some((capacity, requested))
 }
 
 /// How full the volume is as a range, so that it is not another one with every look.

@@ -85,6 +85,8 @@ pub enum Move {
 /// after its execution, and reports may be that much behind.
 const EFFECT_BLOCKS: u64 = 6;
 
+const STANDING: &str = "blocks stand still, and who would sign is not known";
+
 /// The next move.
 pub fn decide(view: &View<'_>) -> Move {
     match view.change {
@@ -200,6 +202,9 @@ fn join(view: &View<'_>, change: &Change, facts: &Facts, former: Option<&VoterFa
     if let Some(lacks) = view.newcomer_lacks {
         return Move::Wait(format!("waiting for voter {number} to catch up with the chain: {lacks}"));
     }
+    if facts.is_standing {
+        return Move::Wait(format!("voter {number} is not voted in now: {STANDING}"));
+    }
     // With the newcomer counted as down.
     let (signing, staying) = after(facts, former);
     if signing < quorum(staying.saturating_add(former.map_or(POWER, |former| former.power))) {
@@ -218,6 +223,9 @@ fn leave(view: &View<'_>, change: &Change, facts: &Facts, (signing, total): (u64
     }
     if is_wanted {
         return Move::Forget;
+    }
+    if facts.is_standing {
+        return Move::Wait(format!("voter {number} is not voted out now: {STANDING}"));
     }
     if signing < quorum(total) {
         return Move::Wait(format!("voter {number} is not voted out now: the others that sign would be no quorum"));

@@ -160,6 +160,14 @@ fn nothing_is_proposed_that_the_quorum_does_not_bear() {
 }
 
 #[test]
+fn nothing_is_proposed_while_blocks_stand_still() {
+    let mut seen = chain(7, &[]);
+    seen.facts.is_standing = true;
+    assert!(matches!(seen.next(8, Some(&change(7, Direction::Join, None))), Move::Wait(_)));
+    assert!(matches!(seen.next(6, Some(&change(6, Direction::Leave, None))), Move::Wait(_)));
+}
+
+#[test]
 fn what_the_spec_does_not_want_any_more_is_forgotten_unless_it_may_still_be_executed() {
     let seen = chain(4, &[]);
     assert_eq!(seen.next(4, Some(&change(4, Direction::Join, None))), Move::Forget);

@@ -111,7 +111,14 @@ fn may_stop(members: &[Member], member: &Member, facts: Option<&Facts>) -> Resul
     let Some(facts) = facts else {
         return Err("too few voters answer to know whether one may be restarted".to_string());
     };
-    let permitted = member.identity.as_ref().is_some_and(|identity| budget(members, facts).permits(identity));
+    let budget = budget(members, facts);
+    if budget.is_closed() {
+        return Err(format!(
+            "{} may not be restarted now: blocks stand still, and who would sign is not known",
+            member.name
+        ));
+    }
+    let permitted = member.identity.as_ref().is_some_and(|identity| budget.permits(identity));
     if permitted { Ok(()) } else { Err(format!("{} may not be restarted now: no further voter may stop", member.name)) }
 }
 

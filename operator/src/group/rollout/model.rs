@@ -20,6 +20,8 @@ enum Fault {
     BudgetOffByOne,
     /// Its disruption budget stays what it was at the start.
     DisruptionBudgetNotFollowed,
+    /// It takes the voters that signed the last blocks for voters that sign, however old those blocks are.
+    AgeOfBlocksIgnored,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,10 @@ struct World {
     min_available: u16,
     /// Who did not sign when the operator looked last.
     known_silent: BTreeSet<String>,
+    /// The voters do not reach each other, and all answer the operator: their last blocks show everybody sign.
+    is_cut: bool,
+    /// The last block was too old when the operator looked last.
+    known_standing: bool,
 }
 
 impl World {
@@ -81,6 +87,8 @@ impl World {
             remembered: None,
             min_available: 0,
             known_silent: BTreeSet::new(),
+            is_cut: false,
+            known_standing: false,
         };
         world.follow_budget(true);
         world
@@ -108,11 +116,12 @@ impl World {
 
     fn facts(&self) -> Facts {
         let here = self.voters.iter().enumerate().map(|(number, voter)| {
-            let is_signing = voter.is_healthy && (voter.is_up() || voter.remembered > 0);
+            let is_signing = self.is_cut || voter.is_healthy && (voter.is_up() || voter.remembered > 0);
             (format!("i{number}"), VoterFact { power: voter.power, is_signing, session: None })
         });
         let outside = self.outside.iter().enumerate().map(|(number, (power, is_signing))| {
-            (format!("o{number}"), VoterFact { power: *power, is_signing: *is_signing, session: None })
+            let is_signing = self.is_cut || *is_signing;
+            (format!("o{number}"), VoterFact { power: *power, is_signing, session: None })
         });
         let voters: std::collections::BTreeMap<String, VoterFact> = here.chain(outside).collect();
         let signing_power = voters.values().filter(|voter| voter.is_signing).map(|voter| voter.power).sum();
@@ -120,6 +129,7 @@ impl World {
         Facts {
             height: 90,
             block_age: Duration::ZERO,
+            is_standing: self.is_cut && self.fault != Fault::AgeOfBlocksIgnored,
             voters,
             total_power: self.total(),
             signing_power,
@@ -136,6 +146,7 @@ impl World {
     /// Marks are taken away, then the budget is written, then marks are set.
     fn follow_budget(&mut self, is_first: bool) {
         let facts = self.facts();
+        self.known_standing = self.is_cut;
         let silent = facts.voters.iter().filter(|(_, voter)| !voter.is_signing);
         self.known_silent = silent.map(|(identity, _)| identity.clone()).collect();
         let seen: Vec<bool> = (0..self.voters.len()).map(|number| self.is_seen(&facts, number)).collect();
@@ -217,6 +228,9 @@ impl World {
         };
         let (down, was_up) = (self.down(), self.voters[index].is_up() && self.voters[index].is_healthy);
         let power = self.voters[index].power;
+        if confirmed.is_ok() && self.is_cut {
+            return Err(format!("{index} was stopped while blocks stood still"));
+        }
         if confirmed.is_ok() && self.evict(index) && was_up && down + power > faults(self.total()) {
             return Err(format!("{power} power was stopped while {down} of {} was down", self.total()));
         }
@@ -230,6 +244,9 @@ impl World {
         let number = self.random.random_range(0..self.voters.len());
         let victim = &self.voters[number];
         let (was_up, power) = (victim.is_up() && victim.is_counted(), victim.power);
+        if self.known_standing && was_up && self.evict(number) {
+            return Err(format!("a drain took {number} although blocks were known to stand still"));
+        }
         let is_down = |(at, voter): &(usize, &Voter)| !voter.is_up() || self.known_silent.contains(&format!("i{at}"));
         let here: u64 = self.voters.iter().enumerate().filter(is_down).map(|(_, voter)| voter.power).sum();
         let outside = self.outside.iter().enumerate().filter(|(at, _)| self.known_silent.contains(&format!("o{at}")));
@@ -255,6 +272,10 @@ impl World {
     }
 
     fn fail(&mut self) {
+        if self.random.random_bool(0.2) {
+            self.is_cut = !self.is_cut;
+            return;
+        }
         let number = self.random.random_range(0..self.voters.len() + self.outside.len());
         match self.voters.get_mut(number) {
             Some(voter) => voter.is_healthy = !voter.is_healthy,
@@ -306,7 +327,13 @@ fn a_rollout_and_drains_together_never_take_more_than_the_budget() {
 
 #[test]
 fn an_operator_with_a_fault_is_caught() {
-    for fault in [Fault::LiveReReadSkipped, Fault::BudgetOffByOne, Fault::DisruptionBudgetNotFollowed] {
+    let faults = [
+        Fault::LiveReReadSkipped,
+        Fault::BudgetOffByOne,
+        Fault::DisruptionBudgetNotFollowed,
+        Fault::AgeOfBlocksIgnored,
+    ];
+    for fault in faults {
         assert!(first_violation(fault).is_some(), "{fault:?} is not caught");
     }
 }

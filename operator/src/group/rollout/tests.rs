@@ -90,6 +90,23 @@ fn nothing_is_restarted_beyond_the_fault_budget_or_without_facts() {
 }
 
 #[test]
+fn while_blocks_stand_still_nothing_is_restarted_but_pods_that_fail() {
+    let mut standing = facts(&[]);
+    standing.is_standing = true;
+    for silent in [None, Some("i1")] {
+        if let Some(silent) = silent {
+            standing.voters.get_mut(silent).expect("there").is_signing = false;
+        }
+        assert!(matches!(decide(&members([false; 4]), None, Some(&standing)), Move::Wait(_)), "{silent:?}");
+        assert!(confirm(&members([false; 4]), &begun(1), Some(&standing)).is_err(), "{silent:?}");
+    }
+    let mut stuck = members([false; 4]);
+    pod(&mut stuck, 2).is_failing = true;
+    assert_eq!(decide(&stuck, None, Some(&standing)), Move::Begin(2));
+    assert_eq!(confirm(&stuck, &begun(2), Some(&standing)), Ok(()));
+}
+
+#[test]
 fn a_voter_whose_pod_is_gone_is_down_although_its_last_votes_are_still_counted() {
     let mut gone = members([false; 4]);
     gone[0].pod = None;

@@ -1,5 +1,6 @@
 //! What is said of a group in each of its states.
 
+use althing_crds::names;
 use k8s_openapi::jiff::Timestamp;
 
 use super::super::fixtures::observed;
@@ -12,8 +13,7 @@ fn at(seconds: i64) -> Time {
 }
 
 fn status(observed: &Observed, progress: &Progress, seconds: i64) -> ConsensusGroupStatus {
-    let installation = Installation { operator_namespace: "s".to_string(), node_image: "a:1".to_string() };
-    next(observed, progress, &installation, &at(seconds))
+    next(observed, progress, &at(seconds))
 }
 
 fn said(observed: &Observed) -> String {
@@ -49,7 +49,7 @@ fn columns_say_what_the_voters_report() {
 
 #[test]
 fn each_state_of_a_chain_is_said_as_it_is() {
-    let cases: [(&str, Change, &str); 7] = [
+    let cases: [(&str, Change, &str); 8] = [
         ("healthy", |_| {}, "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft"),
         (
             "too few answers",
@@ -75,8 +75,8 @@ fn each_state_of_a_chain_is_said_as_it_is() {
         ),
         (
             "no blocks",
-            |seen| seen.facts.as_mut().expect("there").block_age = Duration::from_secs(10),
-            "Stalled=False/NotStalled Available=False/BlocksStopped QuorumAtRisk=False/MarginLeft",
+            |seen| seen.facts.as_mut().expect("there").is_standing = true,
+            "Stalled=False/NotStalled Available=False/BlocksStopped QuorumAtRisk=Unknown/BlocksStopped",
         ),
         (
             "two voters on one machine",
@@ -87,11 +87,18 @@ fn each_state_of_a_chain_is_said_as_it_is() {
             "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=True/CoLocated",
         ),
         (
-            "a slow chain is not a stopped one",
+            "two voters in one zone",
             |seen| {
-                seen.group.spec.chain.parameters.block_interval_ms = 5_000;
-                seen.facts.as_mut().expect("there").block_age = Duration::from_secs(40);
+                for number in [1, 3] {
+                    let labels = seen.voters[number].pod.as_mut().and_then(|pod| pod.metadata.labels.as_mut());
+                    labels.expect("there").insert(LABEL_ZONE.to_string(), "west".to_string());
+                }
             },
+            "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=True/CoLocated",
+        ),
+        (
+            "a slow chain is not a stopped one",
+            |seen| seen.facts.as_mut().expect("there").block_age = Duration::from_secs(40),
             "Stalled=False/NotStalled Available=True/QuorumSigning QuorumAtRisk=False/MarginLeft",
         ),
     ];
@@ -100,6 +107,24 @@ fn each_state_of_a_chain_is_said_as_it_is() {
         change(&mut seen);
         assert_eq!(said(&seen), expected, "{name}");
     }
+}
+
+#[test]
+fn the_age_at_which_a_chain_stands_follows_its_block_interval() {
+    let mut seen = observed();
+    assert_eq!(seen.block_age_max(), Duration::from_secs(10), "the default, a block per second");
+    seen.group.spec.chain.parameters.block_interval_ms = 5_000;
+    assert_eq!(seen.block_age_max(), Duration::from_secs(50));
+}
+
+#[test]
+fn a_chain_that_stands_has_no_margin_that_anybody_knows() {
+    let mut seen = observed();
+    let facts = seen.facts.as_mut().expect("there");
+    facts.is_standing = true;
+    assert_eq!(status(&seen, &Progress::Unchanged, 0).margin, None);
+    seen.facts.as_mut().expect("there").margin = 0;
+    assert_eq!(status(&seen, &Progress::Unchanged, 0).margin, Some(0), "that much is known");
 }
 
 #[test]
@@ -129,6 +154,32 @@ fn a_stalled_node_stalls_its_group() {
 }
 
 #[test]
+fn a_voter_whose_machine_was_drained_stalls_its_group_by_that_name_and_is_no_start() {
+    let mut seen = observed();
+    seen.group.status = Some(status(&seen, &Progress::Applied, 0));
+    let node = seen.voters[2].node.as_mut().expect("there");
+    let stalled = Statement::new(ConditionType::Stalled, ConditionStatus::True, Reason::DrainBlocked, "full");
+    node.status.as_mut().expect("there").conditions = conditions::merge(&[], &[stalled], 1, &at(0));
+    let facts = seen.facts.as_mut().expect("there");
+    facts.voters.values_mut().next().expect("a voter").is_signing = false;
+    let status = status(&seen, &Progress::Unchanged, 0);
+    let stalled = conditions::find(&status.conditions, ConditionType::Stalled).expect("there");
+    assert_eq!((stalled.reason.as_str(), stalled.message.as_str()), ("DrainBlocked", "demo-main-2: full"));
+    assert_eq!(words(&status)[1], "Reconciling=False/ChildStalled");
+}
+
+#[test]
+fn a_volume_that_grows_is_a_change_of_the_group_too() {
+    let mut seen = observed();
+    let node = seen.voters[1].node.as_mut().expect("there");
+    let growing = Statement::new(ConditionType::Reconciling, ConditionStatus::True, Reason::VolumeGrowing, "1 of 2");
+    node.status.as_mut().expect("there").conditions = conditions::merge(&[], &[growing], 1, &at(0));
+    let status = status(&seen, &Progress::Unchanged, 0);
+    assert_eq!(words(&status)[..2], ["Ready=False/VolumeGrowing", "Reconciling=True/VolumeGrowing"]);
+    assert!(!is_settled(&status));
+}
+
+#[test]
 fn a_paused_rollout_stalls_a_group_whose_chain_goes_on() {
     let refusal = Refusal::new(Reason::RolloutPaused, "demo-main-3 does not sign");
     let status = status(&observed(), &Progress::Refused(refusal), 0);
@@ -141,6 +192,60 @@ fn a_paused_rollout_stalls_a_group_whose_chain_goes_on() {
     ];
     assert_eq!(words(&status), expected);
     assert!(!is_settled(&status), "it is looked at often: the voter may come to sign by itself");
+}
+
+#[test]
+fn a_pause_is_rest_only_while_the_spec_is_carried_out() {
+    let cases: [(&str, Change, &str, Option<i32>); 7] = [
+        ("carried out", |_| {}, "", Some(4)),
+        ("a pod was drained", |seen| seen.voters[3].pod = None, "", Some(3)),
+        (
+            "another image",
+            |seen| seen.group.spec.node.image = Some("a:2".to_string()),
+            "these run a former spec: demo-main-0, demo-main-1, demo-main-2, demo-main-3",
+            Some(0),
+        ),
+        (
+            "the pause came in the middle of a rollout",
+            |seen| {
+                let pod = seen.voters[1].pod.as_mut().expect("there");
+                pod.metadata.annotations = None;
+            },
+            "these run a former spec: demo-main-1",
+            Some(3),
+        ),
+        (
+            "a restart is asked for",
+            |seen| {
+                let restart = (names::ANNOTATION_RESTART.to_string(), "now".to_string());
+                seen.group.metadata.annotations = Some([restart].into());
+            },
+            "these run a former spec: demo-main-0, demo-main-1, demo-main-2, demo-main-3",
+            Some(0),
+        ),
+        ("another number", |seen| seen.group.spec.replicas = 7, "4 voters instead of 7", Some(4)),
+        (
+            "one is retired",
+            |seen| seen.group.spec.retired = vec!["demo-main-2".to_string()],
+            "a voter has yet to join or leave",
+            Some(4),
+        ),
+    ];
+    for (name, change, why, updated) in cases {
+        let mut seen = observed();
+        change(&mut seen);
+        let status = status(&seen, &Progress::Paused, 0);
+        let ready = conditions::find(&status.conditions, ConditionType::Ready).expect("there");
+        assert_eq!(status.updated_replicas, updated, "{name}");
+        let said = words(&status).into_iter().take(2).collect::<Vec<_>>();
+        if why.is_empty() {
+            assert_eq!(said, ["Ready=True/NodesReady", "Reconciling=False/Paused"], "{name}");
+            continue;
+        }
+        assert_eq!(said, ["Ready=False/Paused", "Reconciling=True/Paused"], "{name}");
+        let expected = format!("{PAUSED}; generation 2 is not carried out: {why}");
+        assert_eq!(ready.message, expected, "{name}");
+    }
 }
 
 #[test]
