@@ -1,7 +1,10 @@
 //! The metrics of a node, all under the prefix `althing_` and in base units.
 
 use node_api::metrics::{Description, Registrar};
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use node_core::types::{Receipt, ReceiptStatus};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 /// Every metric of the process; made once, shared by reference.
 #[derive(Debug)]
@@ -45,6 +48,16 @@ pub struct Metrics {
     pub certificate_expires: IntGauge,
     /// Seconds of one durable log flush.
     pub log_flush_seconds: Histogram,
+    /// Seconds of one durable write of batches.
+    pub batch_write_seconds: Histogram,
+    /// 1 from a start that found its batches gone until the next start.
+    pub batches_lost: IntGauge,
+    /// Seconds of one durable write of a block.
+    pub block_write_seconds: Histogram,
+    /// Seconds of one turn of the main loop, by what it was for.
+    pub turn_seconds: HistogramVec,
+    /// Seconds from the seal of an own batch until a quorum had it.
+    pub certified_seconds: Histogram,
     /// Seconds from the start of a block's execution until its state is durable.
     pub execution_seconds: Histogram,
     /// Newest height whose events are kept.
@@ -149,6 +162,34 @@ impl Metrics {
                 "althing_log_flush_seconds",
                 "Seconds of one durable log flush.",
             )?,
+            batch_write_seconds: histogram(
+                &mut registrar,
+                "althing_batch_write_seconds",
+                "Seconds of one durable write of the batches that waited.",
+            )?,
+            batches_lost: int_gauge(
+                &mut registrar,
+                "althing_batches_lost",
+                "1 when this start found the batches gone that the node had acknowledged, or some may have been.",
+            )?,
+            block_write_seconds: histogram(
+                &mut registrar,
+                "althing_block_write_seconds",
+                "Seconds of one durable write of a block.",
+            )?,
+            turn_seconds: registrar.add(HistogramVec::new(
+                HistogramOpts::new(
+                    "althing_turn_seconds",
+                    "Seconds of one turn of the main loop, by what it was for; while it lasts, everything else waits.",
+                )
+                .buckets(buckets()?),
+                &["input"],
+            )?)?,
+            certified_seconds: histogram(
+                &mut registrar,
+                "althing_certified_seconds",
+                "Seconds from the seal of a batch of this node until a quorum had stored it.",
+            )?,
             execution_seconds: histogram(
                 &mut registrar,
                 "althing_execution_seconds",
@@ -177,6 +218,14 @@ impl Metrics {
         };
         metrics.build_info.with_label_values(&[crate::commands::VERSION, crate::commands::COMMIT]).set(1);
         Ok(metrics)
+    }
+
+    /// Counts the transactions of an executed block.
+    pub fn count_transactions(&self, receipts: &[Receipt]) {
+        let applied = receipts.iter().filter(|receipt| receipt.status == ReceiptStatus::Executed).count();
+        for (result, count) in [("applied", applied), ("failed", receipts.len() - applied)] {
+            self.transactions_total.with_label_values(&[result]).inc_by(count as u64);
+        }
     }
 
     /// The Prometheus text format of every metric.
@@ -209,13 +258,30 @@ fn counters(
 
 /// Buckets from 100 us to 6.5 s, each double the one before.
 fn histogram(registrar: &mut Registrar, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
-    let buckets = prometheus::exponential_buckets(0.000_1, 2.0, 17)?;
-    registrar.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+    registrar.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets()?))?)
+}
+
+fn buckets() -> Result<Vec<f64>, prometheus::Error> {
+    prometheus::exponential_buckets(0.000_1, 2.0, 17)
 }
 
 #[cfg(test)]
 mod tests {
+    use node_core::types::{Height, Receipt, ReceiptStatus, TransactionId};
+
     use super::Metrics;
+
+    #[test]
+    fn each_transaction_of_a_block_counts_once_by_its_result() {
+        let metrics = Metrics::new().expect("the metrics register");
+        let receipt =
+            |status| Receipt { transaction: TransactionId::new([1; 32]), height: Height::new(1), index: 0, status };
+        let block = [ReceiptStatus::Executed, ReceiptStatus::Deferred, ReceiptStatus::Executed].map(receipt);
+        metrics.count_transactions(&block);
+        metrics.count_transactions(&[]);
+        let count = |result| metrics.transactions_total.with_label_values(&[result]).get();
+        assert_eq!((count("applied"), count("failed")), (2, 1));
+    }
 
     #[test]
     fn every_metric_has_the_prefix_and_a_help_text() {

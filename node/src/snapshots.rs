@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use node_api::checkpoint::TrustedHeader;
 use node_core::{
     ledger::StateStore as _,
     light::{LightClient, LightError},
@@ -42,6 +43,9 @@ pub enum SnapshotError {
     /// The genesis is none.
     #[error("the genesis is not valid")]
     Genesis(#[from] LightError),
+    /// The checkpoint is none of this chain.
+    #[error("the checkpoint is not of this chain")]
+    Checkpoint(#[source] LightError),
     /// The snapshot proves nothing, or not what it holds.
     #[error("the snapshot is refused")]
     Refused(#[source] Refusal),
@@ -205,14 +209,31 @@ fn write(
     writer.finish().map_err(SnapshotError::Storage)
 }
 
-/// Checks a snapshot against a genesis that the caller trusts: the folder `scratch` takes the state meanwhile.
+/// What the caller trusts: the genesis of the chain, and a later header of it if there is one.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// The genesis.
+    pub genesis: &'a Genesis,
+    /// The later header. A state at or below its height is refused.
+    pub checkpoint: Option<&'a TrustedHeader>,
+}
+
+impl<'a> Trust<'a> {
+    /// Of the genesis alone.
+    #[must_use]
+    pub const fn of(genesis: &'a Genesis) -> Self {
+        Self { genesis, checkpoint: None }
+    }
+}
+
+/// Checks a snapshot against what the caller trusts: the folder `scratch` takes the state meanwhile.
 pub fn verify(
     file: &Path,
-    genesis: &Genesis,
+    trust: Trust<'_>,
     scratch: &Path,
     report: impl Fn(Progress) + Send + 'static,
 ) -> Result<Summary, SnapshotError> {
-    let opened = Opened::open(file, genesis)?;
+    let opened = Opened::open(file, trust)?;
     check_empty(scratch)?;
     let result = opened.end_checked().and_then(|()| {
         let pieces = opened.pieces("verified", report)?;
@@ -226,14 +247,14 @@ pub fn verify(
 /// Restores a snapshot into an empty data directory that the caller has locked, all or nothing.
 pub fn restore(
     file: &Path,
-    genesis: &Genesis,
+    trust: Trust<'_>,
     data: &Path,
     report: impl Fn(Progress) + Send + 'static,
 ) -> Result<Summary, SnapshotError> {
     // What an interrupted restore has left: complete, it is put in place, and then the folder is not empty.
     finish_install(data).map_err(SnapshotError::Storage)?;
     check_empty(data)?;
-    let opened = Opened::open(file, genesis)?;
+    let opened = Opened::open(file, trust)?;
     opened.end_checked()?;
     let installed = install(data, &opened.manifest, opened.pieces("restored", report)?).map_err(of_restore);
     if installed.is_err() {
@@ -267,10 +288,14 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(file: &Path, genesis: &Genesis) -> Result<Self, SnapshotError> {
+    fn open(file: &Path, trust: Trust<'_>) -> Result<Self, SnapshotError> {
+        let Trust { genesis, checkpoint } = trust;
         let reader = SnapshotReader::open(file).map_err(SnapshotError::Damaged)?;
         let manifest = reader.manifest().clone();
-        let trusted = LightClient::new(genesis)?;
+        let trusted = match checkpoint {
+            Some(checkpoint) => checkpoint.client(genesis).map_err(SnapshotError::Checkpoint)?,
+            None => LightClient::new(genesis)?,
+        };
         let manifest = manifest.verify(&genesis.chain_id, genesis.hash(), trusted);
         let manifest = manifest.map_err(|error| SnapshotError::Refused(Refusal::Manifest(error)))?;
         Ok(Self { file: file.to_path_buf(), manifest })

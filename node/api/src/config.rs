@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use crate::{
     advertise::P2p,
-    keeping::{AFTER_BLOCKS_MIN, KEEP_BLOCKS_MIN, StateSync, Storage},
+    keeping::{AFTER_BLOCKS_MIN, Checkpoint, KEEP_BLOCKS_MIN, StateSync, Storage},
     roles::NodeRole,
 };
 

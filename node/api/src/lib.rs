@@ -9,7 +9,7 @@
 //! | [`config`], [`gateway`] | `node.yaml` of nodes and of gateways |
 //! | [`genesis`], [`keys`], [`cometbft`] | the genesis document, key files, those of CometBFT |
 //! | [`transactions`], [`governance`], [`recovery`] | building and signing, the documents that signers pass on |
-//! | [`light`] | a light client over the network: trusts what the voters of its genesis lead to |
+//! | [`light`], [`checkpoint`] | a light client over the network: trusts what the voters of its genesis, or of a late header, lead to |
 //! | [`events`] | events of blocks as they are stored and sent |
 //! | [`fields`], [`trace`], [`deadline`] | raw bytes of messages as types; the W3C trace of calls, the time that they have |
 //! | [`metrics`] | Prometheus metrics with their descriptions |
@@ -18,6 +18,7 @@
 
 mod advertise;
 pub mod authorize;
+pub mod checkpoint;
 pub mod client;
 pub mod cometbft;
 pub mod config;

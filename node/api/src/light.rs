@@ -1,4 +1,4 @@
-//! A light client over the network: from a genesis that it trusts it follows the chain by certificates alone, and then
+//! A light client over the network: from a genesis or a checkpoint that it trusts it follows the chain by certificates alone, and then
 //! checks what any node says of an account. No node needs to be trusted.
 //!
 //! The rules are those of [`node_core::light`]. Age is the caller's business: see there for how old a trusted height may be.
@@ -12,6 +12,7 @@ use node_core::{
 use thiserror::Error;
 
 use crate::{
+    checkpoint::TrustedHeader,
     client::{Client, ClientError},
     proto,
 };
@@ -87,6 +88,14 @@ impl Follower {
     /// When it does not hold together.
     pub fn new(genesis: &Genesis) -> Result<Self, LightError> {
         Ok(Self { trusted: LightClient::new(genesis)? })
+    }
+
+    /// Trusts this late header of the chain of this genesis.
+    ///
+    /// # Errors
+    /// When no quorum of the voters that it names has signed it for this chain.
+    pub fn from_checkpoint(genesis: &Genesis, checkpoint: &TrustedHeader) -> Result<Self, LightError> {
+        Ok(Self { trusted: checkpoint.client(genesis)? })
     }
 
     /// The height that is trusted; 0 is genesis.

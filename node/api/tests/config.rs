@@ -174,6 +174,16 @@ fn what_is_kept_has_bounds_and_is_written_only_when_it_is_set() {
         "stateSync.afterBlocks: 31 blocks: write at least 32, or leave the key out"
     );
     assert!(mistake("storage: {keep: 200}").contains("unknown field `keep`"));
+    let hash = "5a".repeat(32);
+    let pinned = format!("{SMALLEST}stateSync:\n  checkpoint:\n    height: 7\n    hash: {hash}\n    file: /c.light\n");
+    let config = NodeConfig::from_yaml(&pinned).expect("valid");
+    assert_eq!(NodeConfig::from_yaml(&config.to_yaml().expect("valid")).expect("valid"), config);
+    let checkpoint = config.state_sync.checkpoint.expect("it is set");
+    assert_eq!((checkpoint.height, checkpoint.hash.to_string()), (7, hash));
+    assert!(
+        mistake("stateSync: {checkpoint: {height: 7, hash: 5a, file: /c}}")
+            .contains("not a hash: write the 64 hex digits")
+    );
 }
 
 #[test]

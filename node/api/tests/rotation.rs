@@ -1,15 +1,18 @@
-//! Certificates and authorities replaced in a running server, without dropping a connection.
+//! Certificates and authorities replaced in a running server: who may stay connected, and who may not.
 
 mod loopback;
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use loopback::{TestServer, authority, current, id, pem, pem_with, store, validator};
+use loopback::{TestServer, authority, chain, current, id, identity, pem, pem_with, store, validator};
 use node_api::{
     roles::Role,
-    tls::{Reload, TlsError, TlsPem, TlsStore},
+    tls::{Expected, Reload, TcpDialer, TlsDialer, TlsError, TlsPem, TlsStore},
 };
-use tokio::sync::mpsc;
+use tokio::{io::AsyncReadExt as _, sync::mpsc, time::timeout};
+
+/// Far longer than anything here takes.
+const STEP_TIME_MAX: Duration = Duration::from_secs(30);
 
 fn write(directory: &Path, pem: &TlsPem) {
     fs::create_dir_all(directory).expect("a directory");
@@ -28,14 +31,18 @@ fn swap(mount: &Path, generation: &str, pem: &TlsPem) {
 }
 
 #[tokio::test]
-async fn an_authority_is_replaced_without_dropping_a_connection() {
+async fn an_authority_is_replaced_and_only_connections_that_it_vouched_for_alone_end() {
     let (old, new) = (authority("old"), authority("new"));
     let both = format!("{}{}", old.certificate_pem(), new.certificate_pem());
     let (node, user) = (validator("demo", 1), id("demo", Role::Client, "user"));
     let server_store = store(&pem(&old, &node));
     let server = TestServer::start(server_store.clone()).await;
     let old_client = server.client(store(&pem(&old, &user))).await.expect("connects");
-    old_client.status().await.expect("answers");
+    let kept = old_client.status().await.expect("answers");
+    let raw = |store| {
+        TlsDialer::new(TcpDialer::new(server.address.to_string()), store, Expected::node(&chain("demo"), &identity(1)))
+    };
+    let mut old_stream = raw(store(&pem(&old, &user))).connect().await.expect("connects");
 
     // 1. Both authorities are trusted; the certificate is still of the old one.
     let old_leaf = pem(&old, &node);
@@ -43,7 +50,9 @@ async fn an_authority_is_replaced_without_dropping_a_connection() {
     assert_eq!(server_store.replace(&step).expect("usable"), Reload::Replaced);
     assert_eq!(server_store.replace(&step).expect("usable"), Reload::Unchanged);
     let new_client = server.client(store(&pem_with(&new, &user, current(), &both))).await.expect("connects");
-    new_client.status().await.expect("answers");
+    let before = new_client.status().await.expect("answers");
+    let still = old_client.status().await.expect("the old authority is trusted too");
+    assert_eq!(still.version, kept.version, "by the same connection");
 
     // 2. The certificate is of the new one, and the old one is not trusted any more.
     assert_eq!(server_store.replace(&pem(&new, &node)).expect("usable"), Reload::Replaced);
@@ -55,9 +64,28 @@ async fn an_authority_is_replaced_without_dropping_a_connection() {
     };
     refused.expect_err("the old authority is not trusted any more");
 
-    // Connections of before go on.
-    old_client.status().await.expect("answers");
-    new_client.status().await.expect("answers");
+    // Connections that the old authority alone vouched for have ended, the others go on.
+    let ended = timeout(STEP_TIME_MAX, old_stream.read_to_end(&mut Vec::new())).await;
+    let _ = ended.expect("the server closes it");
+    old_client.status().await.expect_err("its connection is closed, and it gets no other");
+    let after = new_client.status().await.expect("answers");
+    assert_eq!(after.version, before.version, "by the same connection");
+}
+
+#[tokio::test]
+async fn a_client_leaves_a_server_that_its_new_authorities_do_not_vouch_for() {
+    let (old, new) = (authority("old"), authority("new"));
+    let server = TestServer::start(store(&pem(&old, &validator("demo", 1)))).await;
+    let user = id("demo", Role::Client, "user");
+    let client_store = store(&pem(&old, &user));
+    let client = server.client(client_store.clone()).await.expect("connects");
+    client.status().await.expect("answers");
+    let both = format!("{}{}", old.certificate_pem(), new.certificate_pem());
+    client_store.replace(&pem_with(&old, &user, current(), &both)).expect("usable");
+    client.status().await.expect("the old authority is trusted too");
+    // The server would still take the client.
+    client_store.replace(&pem_with(&old, &user, current(), new.certificate_pem())).expect("usable");
+    client.status().await.expect_err("the server is not trusted any more");
 }
 
 #[tokio::test]

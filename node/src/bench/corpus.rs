@@ -44,6 +44,22 @@ pub struct CorpusRequest {
     pub amount: u64,
 }
 
+/// The order of a corpus: transaction `i + accounts` is the one after transaction `i` of the same account.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// How many transactions there are.
+    pub transactions: usize,
+    /// How many accounts take turns.
+    pub accounts: usize,
+}
+
+impl Order {
+    /// The one before of the same account.
+    pub fn before(&self, index: usize) -> Option<usize> {
+        index.checked_sub(self.accounts)
+    }
+}
+
 /// Keys of the accounts.
 #[derive(Debug)]
 pub struct Wallets {
@@ -133,6 +149,11 @@ impl Corpus {
     pub fn transaction(&self, index: usize) -> Bytes {
         let start = index.min(self.len()) * self.transaction_bytes;
         self.bytes.slice(start..(start + self.transaction_bytes).min(self.bytes.len()))
+    }
+
+    /// Which transactions come one after the other.
+    pub fn order(&self) -> Order {
+        Order { transactions: self.len(), accounts: self.request.accounts }
     }
 
     /// The index of the transaction of an account with this nonce.

@@ -1,10 +1,6 @@
 //! Follows the chain on every node at once, and believes only what certificates prove.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use node_api::{
     client::Client,
@@ -14,10 +10,7 @@ use node_api::{
 use node_core::{
     codec::Decode,
     crypto::verify_certificate,
-    types::{
-        Block, CommitCertificate, Genesis, Hash, Header, Height, Incarnation, Receipt, ReceiptStatus, VoterSet,
-        merkle_root, voters_hash,
-    },
+    types::{Block, CommitCertificate, Genesis, Header, Height, Incarnation, VoterSet, voters_hash},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -29,6 +22,7 @@ use tonic::Streaming;
 use super::{
     BenchError,
     corpus::{Corpus, Wallets},
+    judge::{Arrival, Body, Finality, Included, Judge},
 };
 
 /// Headers that wait for their turn.
@@ -58,73 +52,9 @@ pub struct Follower {
     pub absent: Option<(usize, Arc<Genesis>)>,
 }
 
-/// What became final.
-#[derive(Debug)]
-pub struct Finality {
-    /// For each transaction of the corpus, when every node, but for an absent one, had shown it in a final block.
-    pub at: Vec<Option<Instant>>,
-    /// How many have such a time.
-    pub count: usize,
-    /// Transactions that were in more than one block.
-    pub repeated: usize,
-    /// Blocks in which not every transaction was executed.
-    pub blocks_with_failures: usize,
-    /// Blocks with at least one transaction whose receipts are compared.
-    pub blocks_checked: usize,
-    /// When the first node showed each block, in this order.
-    pub blocks: Vec<Instant>,
-    /// What each node has shown, and when.
-    pub shown: Vec<Vec<(Instant, Height)>>,
-    /// Final blocks that an absent node has not shown.
-    pub behind: usize,
-}
-
-impl Finality {
-    /// The longest time between two blocks in a row of which the second came after `from`.
-    pub fn longest_gap(&self, from: Instant) -> Duration {
-        let pairs = self.blocks.iter().zip(self.blocks.iter().skip(1));
-        let gaps = pairs.filter(|(_, next)| **next >= from).map(|(block, next)| next.saturating_duration_since(*block));
-        gaps.max().unwrap_or_default()
-    }
-
-    /// When a node that came back at `from` first showed a block that was the newest of all.
-    pub fn caught_up(&self, node: usize, from: Instant) -> Option<Instant> {
-        let others = || self.shown.iter().enumerate().filter(|(other, _)| *other != node).flat_map(|(_, shown)| shown);
-        let newest = |at: Instant| others().filter(|(shown, _)| *shown <= at).map(|(_, height)| *height).max();
-        let own = self.shown.get(node)?.iter().filter(|(at, _)| *at >= from);
-        own.clone().find(|(at, height)| Some(*height) >= newest(*at)).map(|(at, _)| *at)
-    }
-}
-
-/// One header as one node shows it.
-struct Arrival {
-    node: usize,
-    at: Instant,
-    header: Header,
-    hash: Hash,
-}
-
-/// The transactions of one block.
-struct Body {
-    height: Height,
-    at: Instant,
-    indexes: Vec<usize>,
-    /// What the receipts root is if everything was executed.
-    receipts_root: Hash,
-}
-
 enum Event {
     Header(Box<Arrival>),
     Body(Body),
-}
-
-#[derive(Default)]
-struct Place {
-    hash: Option<Hash>,
-    shown: usize,
-    finished: bool,
-    last: Option<Instant>,
-    body: Option<Body>,
 }
 
 impl Follower {
@@ -140,8 +70,10 @@ impl Follower {
         for node in 0..self.clients.len() {
             tasks.spawn(self.clone().read_node(node, sender.clone()));
         }
-        let mut judge = Judge::new(self.clients.len(), self.corpus.len());
-        judge.needed -= usize::from(self.absent.is_some());
+        let mut judge = Judge::new(self.clients.len(), self.first, self.corpus.order());
+        if self.absent.is_some() {
+            judge.allow_one_absent();
+        }
         loop {
             let until = *stop.borrow_and_update();
             tokio::select! {
@@ -152,7 +84,7 @@ impl Follower {
                             tasks.spawn(async move { follower.read_body(arrival, sender).await });
                         }
                     }
-                    Some(Event::Body(body)) => judge.on_body(body)?,
+                    Some(Event::Body(body)) => judge.on_body(body),
                     None => return Ok(judge.finality),
                 },
                 Some(ended) = tasks.join_next() => {
@@ -162,8 +94,7 @@ impl Follower {
                 () = sleep_until(until) => return Ok(judge.finality),
             }
             progress.send_replace(judge.finality.count);
-            let behind = judge.places.values().filter(|place| place.finished).count();
-            judge.finality.behind = behind;
+            let behind = judge.count_behind();
             if until.is_some() && judge.finality.count >= self.corpus.len() && judge.settled() && behind == 0 {
                 return Ok(judge.finality);
             }
@@ -281,25 +212,20 @@ impl Follower {
         if block.hash() != arrival.hash {
             return Err(contradiction("its block is another one than the certified".to_owned()));
         }
-        let (indexes, receipts_root) = self.contents(&block);
-        let body = Body { height, at, indexes, receipts_root };
+        let body = Body { height, at, included: self.contents(&block) };
         // Without a receiver the measurement is over.
         let _ = events.send(Event::Body(body)).await;
         Ok(())
     }
 
-    fn contents(&self, block: &Block) -> (Vec<usize>, Hash) {
-        let height = block.header().height;
-        let mut indexes = Vec::new();
-        let mut receipts = Vec::new();
-        for (index, transaction) in (0..).zip(block.transactions()) {
+    fn contents(&self, block: &Block) -> Vec<Included> {
+        let included = block.transactions().map(|transaction| {
             let body = transaction.body();
             let account = self.wallets.number(&body.sender);
-            indexes.extend(account.and_then(|account| self.corpus.index(account, body.nonce)));
-            let receipt = Receipt { transaction: transaction.id(), height, index, status: ReceiptStatus::Executed };
-            receipts.push(receipt.hash());
-        }
-        (indexes, merkle_root(&receipts))
+            let index = account.and_then(|account| self.corpus.index(account, body.nonce));
+            Included { id: transaction.id(), index }
+        });
+        included.collect()
     }
 }
 
@@ -307,189 +233,5 @@ async fn sleep_until(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Puts headers and bodies together.
-struct Judge {
-    nodes: usize,
-    /// How many of them must have shown a block that is final.
-    needed: usize,
-    places: BTreeMap<Height, Place>,
-    /// Receipts roots that the header two heights later must name.
-    expected_roots: VecDeque<(Height, Hash, bool)>,
-    roots_named: BTreeMap<Height, Hash>,
-    finality: Finality,
-}
-
-impl Judge {
-    fn new(nodes: usize, transactions: usize) -> Self {
-        Self {
-            nodes,
-            needed: nodes,
-            places: BTreeMap::new(),
-            expected_roots: VecDeque::new(),
-            roots_named: BTreeMap::new(),
-            finality: Finality {
-                at: vec![None; transactions],
-                count: 0,
-                repeated: 0,
-                blocks_with_failures: 0,
-                blocks_checked: 0,
-                blocks: Vec::new(),
-                shown: vec![Vec::new(); nodes],
-                behind: 0,
-            },
-        }
-    }
-
-    /// Whether the header is seen for the first time: then its block is to be read.
-    fn on_header(&mut self, arrival: &Arrival) -> Result<bool, BenchError> {
-        let height = arrival.header.height;
-        let place = self.places.entry(height).or_default();
-        let first = place.hash.is_none();
-        if *place.hash.get_or_insert(arrival.hash) != arrival.hash {
-            let problem = "it has another final block than the others".to_owned();
-            return Err(BenchError::Contradiction { node: arrival.node, height: height.get(), problem });
-        }
-        place.shown += 1;
-        place.last = Some(arrival.at);
-        if first {
-            if let Some(executed) = height.checked_sub(2) {
-                self.roots_named.insert(executed, arrival.header.results.receipts_root);
-            }
-            self.finality.blocks.push(arrival.at);
-        }
-        if let Some(shown) = self.finality.shown.get_mut(arrival.node) {
-            shown.push((arrival.at, height));
-        }
-        self.finish(height);
-        self.compare_roots();
-        Ok(first)
-    }
-
-    fn on_body(&mut self, body: Body) -> Result<(), BenchError> {
-        let height = body.height;
-        self.places.entry(height).or_default().body = Some(body);
-        self.finish(height);
-        self.compare_roots();
-        Ok(())
-    }
-
-    /// A block that enough nodes have shown, and whose transactions are known, is final.
-    fn finish(&mut self, height: Height) {
-        let Some(place) = self.places.get_mut(&height) else { return };
-        let last = place.last.filter(|_| !place.finished && place.shown >= self.needed);
-        let found = last.and_then(|last| Some((last, place.body.take()?)));
-        place.finished |= found.is_some();
-        if place.finished && place.shown >= self.nodes {
-            self.places.remove(&height);
-        }
-        let Some((last, body)) = found else { return };
-        let at = last.max(body.at);
-        for index in &body.indexes {
-            match self.finality.at.get_mut(*index) {
-                Some(place @ None) => {
-                    *place = Some(at);
-                    self.finality.count += 1;
-                }
-                Some(Some(_)) => self.finality.repeated += 1,
-                None => {}
-            }
-        }
-        self.expected_roots.push_back((height, body.receipts_root, !body.indexes.is_empty()));
-    }
-
-    fn compare_roots(&mut self) {
-        let named = &mut self.roots_named;
-        let finality = &mut self.finality;
-        self.expected_roots.retain(|(height, expected, counts)| match named.remove(height) {
-            Some(found) => {
-                finality.blocks_checked += usize::from(*counts);
-                finality.blocks_with_failures += usize::from(found != *expected);
-                false
-            }
-            None => true,
-        });
-    }
-
-    /// The receipts of every block with transactions are compared.
-    fn settled(&self) -> bool {
-        self.expected_roots.iter().all(|(_, _, counts)| !counts)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use node_core::types::{Hash, Header, Height, Identity, Results, Round, TimeMs};
-    use tokio::time::Instant;
-
-    use super::{Arrival, Body, Judge};
-
-    fn header(height: u64, time: u64, receipts_root: Hash) -> Header {
-        Header {
-            height: Height::new(height),
-            round: Round::new(0),
-            parent: Hash::ZERO,
-            proposer: Identity::new([1; 32]),
-            time: TimeMs::new(time),
-            batches: Vec::new(),
-            voters_hash: Hash::ZERO,
-            results: Results { receipts_root, ..Results::NONE },
-            parameters_hash: Hash::ZERO,
-        }
-    }
-
-    fn shown(node: usize, header: Header) -> Arrival {
-        Arrival { node, at: Instant::now(), hash: header.hash(), header }
-    }
-
-    fn body(height: u64, indexes: &[usize], receipts_root: Hash) -> Body {
-        Body { height: Height::new(height), at: Instant::now(), indexes: indexes.to_vec(), receipts_root }
-    }
-
-    #[test]
-    fn a_transaction_is_final_once_every_node_has_shown_its_block() {
-        let mut judge = Judge::new(2, 3);
-        let block = header(1, 5, Hash::ZERO);
-        assert!(judge.on_header(&shown(0, block.clone())).expect("it is the first"));
-        judge.on_body(body(1, &[0, 2], Hash::ZERO)).expect("it fits");
-        assert_eq!(judge.finality.count, 0);
-        assert!(!judge.on_header(&shown(1, block)).expect("it is the same"));
-        assert_eq!(judge.finality.at.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
-    }
-
-    #[test]
-    fn an_absent_node_delays_nothing_and_has_to_show_the_same_later() {
-        let mut judge = Judge::new(2, 1);
-        judge.needed = 1;
-        let block = header(1, 5, Hash::ZERO);
-        judge.on_header(&shown(0, block.clone())).expect("it is the first");
-        judge.on_body(body(1, &[0], Hash::ZERO)).expect("it fits");
-        assert_eq!((judge.finality.count, judge.places.len()), (1, 1));
-        assert!(judge.on_header(&shown(1, header(1, 6, Hash::ZERO))).is_err(), "it shows another block");
-        let back = shown(1, block);
-        judge.on_header(&back).expect("it is the same");
-        assert_eq!((judge.finality.count, judge.places.len()), (1, 0));
-        assert_eq!(judge.finality.caught_up(1, back.at), Some(back.at));
-    }
-
-    #[test]
-    fn two_nodes_with_different_blocks_end_the_measurement() {
-        let mut judge = Judge::new(2, 1);
-        assert!(judge.on_header(&shown(0, header(1, 5, Hash::ZERO))).is_ok());
-        assert!(judge.on_header(&shown(1, header(1, 6, Hash::ZERO))).is_err());
-    }
-
-    #[test]
-    fn a_block_whose_certified_receipts_are_others_counts_as_one_with_failures() {
-        let mut judge = Judge::new(1, 2);
-        let (good, bad) = (Hash::new([1; 32]), Hash::new([2; 32]));
-        for (height, named) in [(1, Hash::ZERO), (2, Hash::ZERO), (3, good), (4, bad)] {
-            judge.on_header(&shown(0, header(height, height, named))).expect("there is one node");
-            judge.on_body(body(height, &[usize::try_from(height % 2).unwrap_or(0)], good)).expect("it fits");
-        }
-        assert_eq!((judge.finality.blocks_checked, judge.finality.blocks_with_failures), (2, 1));
-        assert_eq!((judge.finality.count, judge.finality.repeated), (2, 2));
     }
 }

@@ -57,8 +57,11 @@ pub struct Answered {
     pub refused: usize,
     /// The reason of the first refusal.
     pub refusal: Option<String>,
-    /// Transactions that were sent once more, to another node, because the first one went without an answer.
+    /// Transactions that another node was given because the first one did not acknowledge them.
     pub resent: usize,
+    /// Transactions that another node was given although the first one had acknowledged them: they come after one that it
+    /// had not.
+    pub resent_acknowledged: usize,
 }
 
 /// Where a share goes.
@@ -79,8 +82,8 @@ pub async fn send(route: Route, corpus: Arc<Corpus>, schedule: Schedule, share: 
     let first = answered.first_missing(share);
     let due = schedule.count_due(Instant::now()).min(corpus.len());
     let rest = Share { first, again: due, ..share };
+    (answered.resent, answered.resent_acknowledged) = answered.count_again(rest);
     stream(&fallback, &corpus, schedule, rest, &mut answered).await?;
-    answered.resent = due.saturating_sub(first).div_ceil(share.nodes);
     Ok(answered)
 }
 
@@ -146,9 +149,22 @@ impl Share {
 }
 
 impl Answered {
+    fn indexes(&self) -> BTreeSet<usize> {
+        self.acknowledged.iter().map(|(index, _)| *index).collect()
+    }
+
+    /// Of the transactions that were due before this share was given to another node and are part of it: how many were not
+    /// acknowledged, and how many were.
+    fn count_again(&self, rest: Share) -> (usize, usize) {
+        let acknowledged = self.indexes();
+        let again = (rest.first..rest.again).step_by(rest.nodes);
+        let (known, missing): (Vec<_>, Vec<_>) = again.partition(|index| acknowledged.contains(index));
+        (missing.len(), known.len())
+    }
+
     /// The first transaction of a share that was not acknowledged.
     fn first_missing(&self, share: Share) -> usize {
-        let acknowledged: BTreeSet<usize> = self.acknowledged.iter().map(|(index, _)| *index).collect();
+        let acknowledged = self.indexes();
         let mut own = (share.node..).step_by(share.nodes);
         own.find(|index| !acknowledged.contains(index)).unwrap_or(share.node)
     }
@@ -190,5 +206,25 @@ async fn gather(
         for answer in message.answers {
             answered.take(share, answer, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::{Answered, Share};
+
+    #[test]
+    fn what_goes_to_another_node_begins_with_the_first_that_was_not_acknowledged_and_is_counted_by_kind() {
+        let now = Instant::now();
+        // Of the second of four nodes: 1, 5, 9, 13, 17, .. of which 5 and 13 were not acknowledged.
+        let acknowledged = [1, 9, 17].map(|index| (index, now)).to_vec();
+        let answered = Answered { acknowledged, ..Answered::default() };
+        let share = Share::new(1, 4);
+        let first = answered.first_missing(share);
+        assert_eq!(first, 5);
+        // 20 were due when the stream broke: 5, 9, 13 and 17 leave once more.
+        assert_eq!(answered.count_again(Share { first, again: 20, ..share }), (2, 2));
     }
 }

@@ -4,12 +4,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     BenchError,
+    comeback::Comeback,
     corpus::Wallets,
-    follow::Finality,
+    judge::Finality,
     load::Answered,
     network::Network,
     trial::{DRAIN_MAX, Running, Setting, TrialRequest, milliseconds},
@@ -25,7 +26,7 @@ pub struct LossRequest {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Loss {
     /// Transactions that were due a second.
     pub offered_tps: u32,
@@ -43,17 +44,29 @@ pub struct Loss {
     pub acknowledged: usize,
     /// Acknowledged ones that are in no final block. Must be 0.
     pub acknowledged_lost: usize,
-    /// Transactions that the killed node did not acknowledge and another one was given.
+    /// Transactions that another node was given because the killed one did not acknowledge them.
     pub resent: usize,
+    /// Transactions that another node was given although the killed one had acknowledged them: they come after one that it
+    /// had not.
+    pub resent_acknowledged: usize,
+    /// Places in blocks of transactions that were executed before: the killed node had sent them to the others, too.
+    pub repeated: usize,
+    /// Blocks with at least one of them.
+    pub blocks_with_repeats: usize,
+    /// Places in blocks of transactions whose turn it was not.
+    pub deferred: usize,
     /// Transactions that were refused when they came for the first time.
     pub refused: usize,
     /// The longest time between two blocks after the kill.
     pub longest_gap_ms: u64,
     /// From the start of the process until it showed the newest block of all; none if it never did.
     pub catch_up_ms: Option<u64>,
+    /// The steps of its return.
+    #[serde(flatten)]
+    pub comeback: Comeback,
     /// Every block that is final was shown by all nodes with the same header, and so with the same state root.
     pub equal: bool,
-    /// Blocks in which not every transaction was executed.
+    /// Blocks whose certified receipts do not follow from the order of their transactions. Must be 0.
     pub blocks_with_failures: usize,
 }
 
@@ -83,9 +96,17 @@ impl LossRequest {
         tokio::time::sleep_until(killed + Duration::from_secs(self.away_s.into())).await;
         network.start_again(victim)?;
         let started = Instant::now();
+        let seen = Arc::new(Mutex::new(Comeback::default()));
+        let others = network.clients.len().saturating_sub(1);
+        let watching = network.clients.get(victim).cloned();
+        let watching = watching.map(|client| tokio::spawn(Comeback::watch(Arc::clone(&seen), client, others, started)));
         tokio::time::sleep_until(end).await;
         let (finality, answered) = running.end(end + DRAIN_MAX).await?;
-        Ok(self.loss(&finality, &answered, (killed, started, victim)))
+        if let Some(watching) = watching {
+            watching.abort();
+        }
+        let comeback = *seen.lock().await;
+        Ok(Loss { comeback, ..self.loss(&finality, &answered, (killed, started, victim)) })
     }
 
     fn loss(
@@ -108,9 +129,14 @@ impl LossRequest {
             acknowledged: acknowledged.len(),
             acknowledged_lost: acknowledged.iter().filter(is_lost).count(),
             resent: answered.iter().map(|answered| answered.resent).sum(),
+            resent_acknowledged: answered.iter().map(|answered| answered.resent_acknowledged).sum(),
+            repeated: finality.repeated,
+            blocks_with_repeats: finality.blocks_with_repeats,
+            deferred: finality.deferred,
             refused: answered.iter().map(|answered| answered.refused).sum(),
             longest_gap_ms: milliseconds(finality.longest_gap(killed)),
             catch_up_ms: caught_up.map(|at| milliseconds(at.saturating_duration_since(started))),
+            comeback: Comeback::default(),
             equal: finality.behind == 0,
             blocks_with_failures: finality.blocks_with_failures,
         }

@@ -3,10 +3,13 @@
 //! *Open loop*: every transaction has the time at which it should leave; latency counts from that time, whatever the
 //! generator or the node was doing then. *Final*: its block was fetched, and every node that is measured showed the same
 //! header with a certificate that verifies against the voters. *Executed*: the certified results two headers later name
-//! the receipts of a block in which everything succeeded. Nothing here trusts what a node says of itself.
+//! exactly the receipts that the rule of the nonces gives for the order in which blocks name the transactions: each is executed
+//! once, where its turn comes, and a second copy of it has no effect. Nothing here trusts what a node says of itself.
 
+pub mod comeback;
 pub mod corpus;
 pub mod follow;
+pub mod judge;
 pub mod load;
 pub mod loss;
 pub mod machine;

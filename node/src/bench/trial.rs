@@ -20,7 +20,8 @@ use tokio::{
 use super::{
     BenchError,
     corpus::{Corpus, CorpusRequest, Wallets},
-    follow::{Finality, Follower},
+    follow::Follower,
+    judge::Finality,
     load::{self, Answered, Route, Schedule, Share},
     machine::{Reading, Spent},
     network::{Network, Source},
@@ -143,7 +144,11 @@ pub struct Trial {
     pub refused: usize,
     /// Why the first of them was.
     pub refusal: Option<String>,
-    /// Blocks in which not every transaction was executed.
+    /// Transactions that were in a block once more, and failed there.
+    pub repeated: usize,
+    /// Transactions that were in a block before their turn.
+    pub deferred: usize,
+    /// Blocks whose certified receipts do not follow from the order of their transactions.
     pub blocks_with_failures: usize,
     /// Bytes of one transaction.
     pub transaction_bytes: usize,
@@ -248,6 +253,8 @@ impl TrialRequest {
             late,
             refused,
             refusal: found.answered.iter().find_map(|answered| answered.refusal.clone()),
+            repeated: finality.repeated,
+            deferred: finality.deferred,
             blocks_with_failures: finality.blocks_with_failures,
             transaction_bytes: corpus.transaction_bytes(),
             not_comparable: Vec::new(),
@@ -320,7 +327,13 @@ fn reasons(trial: &Trial, network: &Network) -> Vec<String> {
         reasons.push(format!("{} transactions were refused", trial.refused));
     }
     if trial.blocks_with_failures > 0 {
-        reasons.push(format!("in {} blocks not every transaction was executed", trial.blocks_with_failures));
+        reasons.push(format!(
+            "the receipts of {} blocks do not follow from their transactions",
+            trial.blocks_with_failures
+        ));
+    }
+    if trial.repeated + trial.deferred > 0 {
+        reasons.push(format!("{} transactions failed in a block", trial.repeated + trial.deferred));
     }
     if network.watched.nodes.is_empty() {
         reasons

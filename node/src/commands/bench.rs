@@ -9,7 +9,7 @@ use crate::bench::{
     BenchError,
     loss::LossRequest,
     network::{Source, VALIDATORS},
-    report::Report,
+    report::{Condition, Report},
     search::Search,
     trial::{Setting, TrialRequest},
 };
@@ -85,7 +85,8 @@ pub async fn run(arguments: Arguments) -> Result<(), CommandError> {
     };
     let accounts = arguments.accounts as usize / nodes * nodes;
     let setting = Setting::new(source, accounts, absolute(&arguments.corpus)?);
-    let mut report = Report::new(nodes, accounts);
+    let known = if arguments.endpoints.is_empty() { Condition::Holds } else { Condition::Unknown };
+    let mut report = Report::new(nodes, accounts, known);
     let full = |rate| TrialRequest { rate, warm_up_s: arguments.warm_up, run_s: arguments.run };
     for rate in &arguments.rates {
         let trial = full(*rate).run(&setting).await.map_err(failed)?;

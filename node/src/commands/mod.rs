@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 pub mod api_key;
 pub mod bench;
+pub mod checkpoint;
 pub mod config;
 pub mod connection;
 pub mod devnet;
@@ -79,6 +80,8 @@ enum Command {
     Recover(recover::Arguments),
     /// Take, check or restore a snapshot of the state.
     Snapshot(snapshot::Arguments),
+    /// Write a late header of a chain to a file, for nodes that shall trust it like the genesis.
+    Checkpoint(checkpoint::Arguments),
     /// Print the events of a chain, or compare those of a volume with its blocks.
     Events(events::Arguments),
     /// Look at a genesis.
@@ -117,6 +120,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Status(arguments) => status::run(arguments).await,
         Command::Recover(arguments) => recover::run(arguments).await,
         Command::Snapshot(arguments) => snapshot::run(arguments).await,
+        Command::Checkpoint(arguments) => checkpoint::run(arguments).await,
         Command::Events(arguments) => events::run(arguments).await,
         Command::Genesis(arguments) => genesis::run(arguments).await,
         Command::Config(arguments) => config::run(arguments).await,

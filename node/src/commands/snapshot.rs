@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use node_core::types::Genesis;
+use node_api::checkpoint::TrustedHeader;
+use node_core::types::Hash;
 use serde_json::json;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     adapters::{storage::StorageError, volume::VolumeLock},
-    snapshots::{self, Progress, SnapshotError, Summary},
+    snapshots::{self, Progress, SnapshotError, Summary, Trust},
 };
 
 const EXAMPLES: &str = "\
@@ -81,6 +82,13 @@ struct Verify {
     /// The genesis of the chain, from a source that you trust.
     #[arg(long)]
     genesis: PathBuf,
+    /// A late header that you trust, too, as `althing-node checkpoint` writes it: with --checkpoint-hash. The state must be
+    /// above it.
+    #[arg(long, requires = "checkpoint_hash", value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// The hash of that header, from a source that you trust.
+    #[arg(long, requires = "checkpoint", value_name = "HASH")]
+    checkpoint_hash: Option<Hash>,
     /// Where the state is put together for the check, and removed again. A folder beside the snapshot if left out.
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -96,6 +104,13 @@ struct Restore {
     /// The genesis of the chain, from a source that you trust.
     #[arg(long)]
     genesis: PathBuf,
+    /// A late header that you trust, too, as `althing-node checkpoint` writes it: with --checkpoint-hash. The state must be
+    /// above it.
+    #[arg(long, requires = "checkpoint_hash", value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// The hash of that header, from a source that you trust.
+    #[arg(long, requires = "checkpoint", value_name = "HASH")]
+    checkpoint_hash: Option<Hash>,
     /// The data directory of the new node. It must be empty, or not exist.
     #[arg(long, default_value = "/var/lib/althing", value_name = "DIR")]
     data: PathBuf,
@@ -129,32 +144,36 @@ fn run_create(create: Create) -> Result<(), CommandError> {
 }
 
 fn run_verify(verify: Verify) -> Result<(), CommandError> {
-    let Verify { genesis, scratch, file, output } = verify;
-    let genesis = trusted(&genesis)?;
+    let Verify { genesis, checkpoint, checkpoint_hash, scratch, file, output } = verify;
+    let (genesis, checkpoint) = (read_genesis(&genesis)?, trusted(checkpoint.zip(checkpoint_hash))?);
+    let trust = Trust { genesis: &genesis, checkpoint: checkpoint.as_ref() };
     let beside = || {
         let mut name = file.file_name().unwrap_or_default().to_os_string();
         name.push(".scratch");
         file.with_file_name(name)
     };
     let scratch = scratch.map_or_else(beside, |folder| folder.join(format!("althing-verify-{}", std::process::id())));
-    let summary = snapshots::verify(&file, &genesis, &scratch, report);
+    let summary = snapshots::verify(&file, trust, &scratch, report);
     let step = format!("the snapshot {} is not verified", file.display());
     show(output, &file, &summary.map_err(|error| failed(&step, error))?)
 }
 
 fn run_restore(restore: Restore) -> Result<(), CommandError> {
-    let Restore { genesis, data, file, output } = restore;
-    let genesis = trusted(&genesis)?;
+    let Restore { genesis, checkpoint, checkpoint_hash, data, file, output } = restore;
+    let (genesis, checkpoint) = (read_genesis(&genesis)?, trusted(checkpoint.zip(checkpoint_hash))?);
+    let trust = Trust { genesis: &genesis, checkpoint: checkpoint.as_ref() };
     let step = format!("failed to restore {} into {}", file.display(), data.display());
     // Before the lock, which makes a file.
     snapshots::check_empty(&data).map_err(|error| failed(&step, error))?;
     let _lock = lock(&data)?;
-    let summary = snapshots::restore(&file, &genesis, &data, report).map_err(|error| failed(&step, error))?;
+    let summary = snapshots::restore(&file, trust, &data, report).map_err(|error| failed(&step, error))?;
     show(output, &file, &summary)
 }
 
-fn trusted(path: &Path) -> Result<Genesis, CommandError> {
-    read_genesis(path)
+fn trusted(named: Option<(PathBuf, Hash)>) -> Result<Option<TrustedHeader>, CommandError> {
+    let read = |(file, hash): (PathBuf, Hash)| TrustedHeader::read(&file, hash);
+    let read = named.map(read).transpose();
+    read.map_err(|error| CommandError::configuration("the checkpoint is refused", error))
 }
 
 fn lock(data: &Path) -> Result<VolumeLock, CommandError> {
@@ -174,7 +193,7 @@ fn failed(step: &str, error: SnapshotError) -> CommandError {
         | SnapshotError::Damaged(StorageError::Damaged { .. } | StorageError::Format { .. }) => {
             CommandError::snapshot(step, error)
         }
-        SnapshotError::Genesis(_) => CommandError::configuration(step, error),
+        SnapshotError::Genesis(_) | SnapshotError::Checkpoint(_) => CommandError::configuration(step, error),
         SnapshotError::Damaged(_)
         | SnapshotError::Storage(_)
         | SnapshotError::State(_)

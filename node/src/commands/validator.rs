@@ -94,6 +94,7 @@ fn into_command_error(error: LaunchError) -> CommandError {
         LaunchError::Identity(_)
         | LaunchError::Tls { .. }
         | LaunchError::OtherCertificate { .. }
+        | LaunchError::Checkpoint(_)
         | LaunchError::Genesis(_) => CommandError::configuration(step, error),
         LaunchError::Lock(_) | LaunchError::Storage(_) | LaunchError::Sessions(_) | LaunchError::Startup(_) => {
             CommandError::volume(step, error)

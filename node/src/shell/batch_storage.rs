@@ -12,7 +12,10 @@ use std::{
 use node_core::types::{Batch, Hash};
 use tokio::sync::mpsc as async_mpsc;
 
-use crate::adapters::storage::{BatchLog, StorageError};
+use crate::{
+    adapters::storage::{BatchLog, StorageError},
+    metrics::Metrics,
+};
 
 /// One write takes no more batches once it has these bytes.
 const WRITE_BYTES_MAX: usize = 4 << 20;
@@ -36,10 +39,13 @@ pub struct BatchStorage {
 
 impl BatchStorage {
     /// Starts the thread that writes. What it has stored comes out of the second part.
-    pub fn start(log: BatchLog) -> std::io::Result<(Self, async_mpsc::UnboundedReceiver<Stored>)> {
+    pub fn start(
+        log: BatchLog,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(Self, async_mpsc::UnboundedReceiver<Stored>)> {
         let (commands, queue) = mpsc::channel();
         let (stored, receiver) = async_mpsc::unbounded_channel();
-        thread::Builder::new().name("batches".to_owned()).spawn(move || work(log, &queue, &stored))?;
+        thread::Builder::new().name("batches".to_owned()).spawn(move || work(log, &metrics, &queue, &stored))?;
         Ok((Self { commands }, receiver))
     }
 
@@ -55,7 +61,12 @@ impl BatchStorage {
     }
 }
 
-fn work(mut log: BatchLog, queue: &mpsc::Receiver<Command>, stored: &async_mpsc::UnboundedSender<Stored>) {
+fn work(
+    mut log: BatchLog,
+    metrics: &Metrics,
+    queue: &mpsc::Receiver<Command>,
+    stored: &async_mpsc::UnboundedSender<Stored>,
+) {
     let mut group = Group::default();
     loop {
         let first = if group.dropped.is_empty() {
@@ -78,7 +89,9 @@ fn work(mut log: BatchLog, queue: &mpsc::Receiver<Command>, stored: &async_mpsc:
         }
         let Group { batches, dropped, .. } = std::mem::take(&mut group);
         let digests: Vec<Hash> = batches.iter().map(|batch| batch.digest()).collect();
+        let timer = metrics.batch_write_seconds.start_timer();
         let result = log.append(&batches, &dropped).map(|()| digests);
+        timer.observe_duration();
         let failed = result.is_err();
         if stored.send(result).is_err() || failed {
             return;

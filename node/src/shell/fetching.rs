@@ -70,8 +70,12 @@ impl MainLoop {
             return wish.clear().map_err(volume);
         }
         let last = BlockReader::open(&data.join("blocks")).ok().and_then(|blocks| blocks.last_height());
-        let checks = Checks::new(&accepted.genesis, last.unwrap_or_default());
-        let Some(checks) = checks else { return wish.clear().map_err(volume) };
+        let trusted = match &self.keeping.checkpoint {
+            Some(checkpoint) => checkpoint.client(&accepted.genesis),
+            None => LightClient::new(&accepted.genesis),
+        };
+        let trusted = trusted.map_err(StartupError::Trust)?;
+        let checks = Checks::new(&accepted.genesis, trusted, last.unwrap_or_default());
         let mut fetching = Fetching::open(wish.clone(), checks, self.links.clone())?;
         tracing::info!(pieces = fetching.fetch.progress().0, "fetching a state from the peers");
         let mut ticks = tokio::time::interval(TICK);
@@ -146,10 +150,8 @@ struct Checks {
 }
 
 impl Checks {
-    fn new(genesis: &Genesis, last: Height) -> Option<Self> {
-        let trusted = LightClient::new(genesis);
-        let trusted = trusted.inspect_err(|error| tracing::error!(%error, "the genesis cannot be followed")).ok()?;
-        Some(Self { chain_id: genesis.chain_id.clone(), genesis: genesis.hash(), trusted, last, verified: None })
+    fn new(genesis: &Genesis, trusted: LightClient, last: Height) -> Self {
+        Self { chain_id: genesis.chain_id.clone(), genesis: genesis.hash(), trusted, last, verified: None }
     }
 
     fn verify(&mut self, manifest: StateManifest) -> Result<StateTarget, String> {

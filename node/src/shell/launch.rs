@@ -10,7 +10,8 @@ use std::{
 };
 
 use node_api::{
-    config::{NodeConfig, NodeRole},
+    checkpoint::{CheckpointError, TrustedHeader},
+    config::{Checkpoint, NodeConfig, NodeRole},
     keys::{KeyFileError, read_key_file},
     tls::{Reload, TlsError, TlsStore},
 };
@@ -69,6 +70,9 @@ pub enum LaunchError {
     /// The identity key could not be read.
     #[error(transparent)]
     Identity(#[from] KeyFileError),
+    /// The checkpoint could not be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The certificate could not be used.
     #[error("failed to read the certificate in {}", path.display())]
     Tls {
@@ -144,6 +148,7 @@ struct Listeners {
 /// Runs a node until `stop` is cancelled or something fails. An observer may be `given` its genesis by a file. On `Ok` the session keys are released.
 pub async fn run(config: NodeConfig, given: Option<Genesis>, stop: CancellationToken) -> Result<(), LaunchError> {
     let start = Instant::now();
+    let checkpoint = config.state_sync.checkpoint.as_ref().map(Checkpoint::load).transpose()?.map(Arc::new);
     let identity_key = read_key_file(&config.identity_file)?;
     let identity = Identity::new(identity_key.public());
     let tls = load_tls(&config, &identity)?;
@@ -175,12 +180,13 @@ pub async fn run(config: NodeConfig, given: Option<Genesis>, stop: CancellationT
         start,
         tls: Arc::clone(&tls),
     };
-    let opened = Opened { facts, ceremony, recovery, volume, identity, identity_key, tls };
+    let opened = Opened { checkpoint, facts, ceremony, recovery, volume, identity, identity_key, tls };
     serve(config, opened, listeners, stop).await
 }
 
 /// What was read and checked before the first task starts.
 struct Opened {
+    checkpoint: Option<Arc<TrustedHeader>>,
     facts: Facts,
     ceremony: Ceremony,
     recovery: RecoveryBook,
@@ -196,7 +202,7 @@ async fn serve(
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), LaunchError> {
-    let Opened { facts, ceremony, recovery, volume, identity, identity_key, tls } = opened;
+    let Opened { checkpoint, facts, ceremony, recovery, volume, identity, identity_key, tls } = opened;
     let metrics = Arc::new(Metrics::new()?);
     let health = Health::default();
     let (handle, requests) = Handle::new(identity);
@@ -272,6 +278,7 @@ async fn serve(
         keeping: Keeping {
             keep_blocks: config.storage.keep_blocks,
             after_blocks: config.state_sync.after_blocks,
+            checkpoint,
             events: config.storage.keeps_events(config.role).then(|| past_of(config.role)),
         },
         roster,

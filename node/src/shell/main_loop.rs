@@ -25,7 +25,7 @@ use super::{
     sessions::{Sessions, SessionsError, grant_from_proto},
     startup::{self, Keeping, StartupError, Volume},
     submission::{Answer, Submission, SubmitError},
-    waits::{ExecutedResult, next_executed, next_stored, sleep_until},
+    waits::{ExecutedResult, next_executed, next_stored, sleep_until, timed},
 };
 use crate::{
     adapters::{
@@ -119,7 +119,7 @@ pub(super) struct MainLoop {
     metrics: Arc<Metrics>,
     pub(super) health: Health,
     roster: watch::Sender<Option<Arc<Roster>>>,
-    keeping: Keeping,
+    pub(super) keeping: Keeping,
     /// No state was to be had: this process does with blocks.
     pub(super) gave_up: bool,
     executed: Option<mpsc::Receiver<ExecutedResult>>,
@@ -144,13 +144,12 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
         ..
     } = parts;
     let (mut events, mut requests) = (parts.events, parts.requests);
-    let phase = Phase::Ceremony(Box::new(volume));
     let mut this = MainLoop {
         facts,
         ceremony,
         recovery,
         ends: None,
-        phase,
+        phase: Phase::Ceremony(Box::new(volume)),
         data_directory,
         identity_key,
         links,
@@ -169,17 +168,18 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
     }
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut some_events, mut some_requests) = (Vec::with_capacity(BATCH_MAX), Vec::with_capacity(BATCH_MAX));
+    let turns = this.metrics.turn_seconds.clone();
+    let (mut heard, mut asked) = (Vec::with_capacity(BATCH_MAX), Vec::with_capacity(BATCH_MAX));
     loop {
         let deadline = this.next_deadline();
         tokio::select! {
             () = stop.cancelled() => break,
-            executed = next_executed(&mut this.executed) => this.on_executed(executed)?,
-            stored = next_stored(&mut this.stored) => this.on_stored(stored)?,
-            () = sleep_until(deadline) => this.on_timers()?,
-            _ = events.recv_many(&mut some_events, BATCH_MAX) => this.on_events(&mut some_events)?,
-            _ = requests.recv_many(&mut some_requests, BATCH_MAX) => this.on_requests(&mut some_requests)?,
-            _ = ticks.tick() => this.on_tick()?,
+            executed = next_executed(&mut this.executed) => timed(&turns, "executed", || this.on_executed(executed))?,
+            stored = next_stored(&mut this.stored) => timed(&turns, "stored", || this.on_stored(stored))?,
+            () = sleep_until(deadline) => timed(&turns, "timers", || this.on_timers())?,
+            _ = events.recv_many(&mut heard, BATCH_MAX) => timed(&turns, "peers", || this.on_events(&mut heard))?,
+            _ = requests.recv_many(&mut asked, BATCH_MAX) => timed(&turns, "requests", || this.on_requests(&mut asked))?,
+            _ = ticks.tick() => timed(&turns, "tick", || this.on_tick())?,
         }
         this.health.turned(this.turn());
         if let Some(reason) = this.ends {
@@ -214,12 +214,12 @@ impl MainLoop {
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
             roster: self.roster.clone(),
-            keeping: self.keeping,
+            keeping: self.keeping.clone(),
         };
         // Opening reads disks; the other tasks of this thread go on elsewhere.
-        let opened = tokio::task::block_in_place(|| startup::open(request))?;
-        let startup::Opened { mut running, executed, stored } = opened;
-        tracing::info!(genesis = %accepted.hash, height = running.view.height().get(), "the chain starts here");
+        let startup::Opened { mut running, executed, stored } = tokio::task::block_in_place(|| startup::open(request))?;
+        let after_ms = self.facts.start.elapsed().as_millis();
+        tracing::info!(genesis = %accepted.hash, height = running.view.height().get(), after_ms, "the chain starts here");
         let started = running.start(self.recovery.is_superseded());
         self.executed = Some(executed);
         self.stored = Some(stored);

@@ -23,6 +23,7 @@ pub mod recovering;
 mod replies;
 pub mod report;
 pub mod running;
+mod sealed;
 pub mod serving;
 pub mod sessions;
 pub mod space;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use node_api::checkpoint::TrustedHeader;
 use node_core::{
     codec::Encode,
     consensus::{Alarm, DropReason, Effect, HaltReason, Input, TimerId},
@@ -15,6 +16,7 @@ use super::{
     handle::Handle,
     precommits::SeenPrecommits,
     receipts::Receipts,
+    sealed::Sealed,
     sessions::{Sessions, SessionsError},
     state::{ExecutionError, Executor},
     timers::Timers,
@@ -53,6 +55,14 @@ pub enum PerformError {
         /// Its height.
         height: Height,
     },
+    /// The peers follow another history than the one that is trusted.
+    #[error(
+        "block {height} of the peers is another one than the checkpoint of the configuration: check its hash with others"
+    )]
+    OtherChain {
+        /// The height of the checkpoint.
+        height: Height,
+    },
     /// The execution does not keep up within the engine's bounds.
     #[error("block {height} cannot be queued for execution")]
     ExecutorBusy {
@@ -80,8 +90,12 @@ pub struct Performer {
     pub log: ConsensusLog,
     /// Final blocks.
     pub blocks: BlockLog,
+    /// A late header that is trusted: no chain with another one there is followed.
+    pub checkpoint: Option<Arc<TrustedHeader>>,
     /// Batches on their way into a block.
     pub batches: BatchStorage,
+    /// When own ones were sealed.
+    pub sealed: Sealed,
     /// The queue of blocks to execute.
     pub executor: Executor,
     /// Session keys.
@@ -128,9 +142,18 @@ impl Performer {
             Effect::CancelTimer(id) => self.timers.cancel(&id),
             Effect::StoreBatch(batch) => self.batches.store(batch),
             Effect::DropBatches(digests) => self.batches.forget(digests),
-            Effect::Durable(ids) => self.receipts.on_durable(&ids),
+            Effect::Durable(ids) => {
+                let took = self.sealed.on_durable(&ids, Instant::now());
+                took.into_iter().for_each(|took| self.metrics.certified_seconds.observe(took.as_secs_f64()));
+                self.receipts.on_durable(&ids);
+            }
             Effect::Commit { block, certificate } => {
-                self.blocks.append(&block, &certificate)?;
+                if self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.contradicts(block.header())) {
+                    return Err(PerformError::OtherChain { height: block.header().height });
+                }
+                let timer = self.metrics.block_write_seconds.start_timer();
+                tokio::task::block_in_place(|| self.blocks.append(&block, &certificate))?;
+                timer.observe_duration();
                 let height = block.header().height;
                 self.metrics.height.set(i64::try_from(height.get()).unwrap_or(i64::MAX));
                 self.committed.insert(height, block);
@@ -202,6 +225,9 @@ impl Performer {
             && vote.vote.voter == self.identity
         {
             self.vote_seen(vote);
+        }
+        if let PeerMessage::Batch(batch) = message {
+            self.sealed.on_sealed(batch, Instant::now());
         }
         self.links.broadcast(&frame(message));
     }

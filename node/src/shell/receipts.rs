@@ -86,11 +86,11 @@ impl Receipts {
     }
 
     /// A block was executed.
-    pub fn on_executed(&mut self, height: Height, block: Hash, receipts: Vec<Receipt>) {
+    pub fn on_executed(&mut self, height: Height, block: Hash, receipts: &[Receipt]) {
         for receipt in receipts {
             // A deferred transaction may be included again: not the last word.
             if receipt.status.is_final() {
-                self.settle(receipt.transaction, Fate::Final { block, receipt });
+                self.settle(receipt.transaction, Fate::Final { block, receipt: receipt.clone() });
             }
         }
         if self.first_expiry > height {
@@ -190,11 +190,11 @@ mod tests {
         assert!(receipts.expect(id, Height::new(50)));
         let (answers, mut fate) = mpsc::unbounded_channel();
         receipts.wait(&id, Ticket { answers, number: 7, wanted: Wanted::Final });
-        receipts.on_executed(Height::new(4), Hash::ZERO, vec![receipt(1, ReceiptStatus::Deferred)]);
+        receipts.on_executed(Height::new(4), Hash::ZERO, &[receipt(1, ReceiptStatus::Deferred)]);
         assert!(fate.try_recv().is_err());
         assert!(receipts.is_pending(&id));
         let done = receipt(1, ReceiptStatus::Executed);
-        receipts.on_executed(Height::new(5), Hash::ZERO, vec![done.clone()]);
+        receipts.on_executed(Height::new(5), Hash::ZERO, std::slice::from_ref(&done));
         let settled = Answer::Settled(Fate::Final { block: Hash::ZERO, receipt: done });
         assert_eq!(fate.try_recv(), Ok((7, settled)));
         assert!(!receipts.is_pending(&id));
@@ -221,9 +221,9 @@ mod tests {
         let mut receipts = Receipts::default();
         let id = TransactionId::new([1; 32]);
         assert!(receipts.expect(id, Height::new(5)));
-        receipts.on_executed(Height::new(4), Hash::ZERO, Vec::new());
+        receipts.on_executed(Height::new(4), Hash::ZERO, &[]);
         assert!(receipts.is_pending(&id));
-        receipts.on_executed(Height::new(5), Hash::ZERO, Vec::new());
+        receipts.on_executed(Height::new(5), Hash::ZERO, &[]);
         assert_eq!(receipts.of(&id), Some(&Fate::Expired { valid_until: Height::new(5) }));
     }
 }

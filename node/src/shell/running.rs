@@ -125,11 +125,8 @@ impl Running {
         let Executed { outcome, results, .. } = executed;
         let height = outcome.height;
         metrics.executed_height.set(i64::try_from(height.get()).unwrap_or(i64::MAX));
-        for receipt in &outcome.receipts {
-            let result = if receipt.status == node_core::types::ReceiptStatus::Executed { "applied" } else { "failed" };
-            metrics.transactions_total.with_label_values(&[result]).inc();
-        }
-        self.performer.receipts.on_executed(height, self.view.block(), outcome.receipts.clone());
+        metrics.count_transactions(&outcome.receipts);
+        self.performer.receipts.on_executed(height, self.view.block(), &outcome.receipts);
         self.heights.send_replace(height);
         self.tell_roster();
         if let Some(absence) = &mut self.absence {
@@ -147,6 +144,7 @@ impl Running {
         self.space.check(&self.performer.metrics)?;
         self.seek_clearance()?;
         let status = self.engine.status();
+        self.performer.links.lag().set(status.tip, self.view.highest_claimed());
         let metrics = &self.performer.metrics;
         metrics.round.set(i64::from(status.round));
         metrics.signing.set(i64::from(status.signing && self.halted.is_none()));

@@ -6,10 +6,12 @@ use std::{
     sync::Arc,
 };
 
+use node_api::checkpoint::TrustedHeader;
 use node_core::{
     consensus::{Boot, Engine, SigningLog},
     crypto::{KeyPair, VerifiedBatch},
     ledger::{Recoveries, StateStore as _},
+    light::LightError,
     session::KeyState,
     types::{Genesis, Header, Height, Identity},
 };
@@ -30,6 +32,7 @@ use super::{
     receipts::Receipts,
     recovering::ExpectedLog,
     running::Running,
+    sealed::Sealed,
     serving::StateServer,
     sessions::{Sessions, SessionsError},
     space::SpaceWatch,
@@ -73,6 +76,17 @@ pub enum StartupError {
     /// The session keys could not be kept.
     #[error(transparent)]
     Sessions(#[from] SessionsError),
+    /// The chain of this volume is not the one that is trusted.
+    #[error(
+        "block {height} on this volume is another one than the checkpoint of the configuration: check its hash with others; a volume of another history is of no use"
+    )]
+    OtherChain {
+        /// The height of the checkpoint.
+        height: Height,
+    },
+    /// The genesis or the checkpoint does not hold together.
+    #[error("the genesis or the checkpoint of the configuration cannot be followed")]
+    Trust(#[source] LightError),
     /// The thread that stores batches could not be started.
     #[error("failed to start the thread that stores batches")]
     Thread(#[source] std::io::Error),
@@ -151,12 +165,14 @@ pub struct Request<'a> {
 }
 
 /// What the configuration says about old blocks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keeping {
     /// How many blocks are kept at least; all if there is no number.
     pub keep_blocks: Option<u64>,
     /// How far behind the node takes a state.
     pub after_blocks: Option<u64>,
+    /// A late header that is trusted like the genesis.
+    pub checkpoint: Option<Arc<TrustedHeader>>,
     /// Whether events are kept, and what is done about missing ones.
     pub events: Option<Past>,
 }
@@ -196,6 +212,12 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         Some(height) => blocks.reader().read(height)?.map(|tip| (tip.block.header().clone(), tip.certificate)),
         None => None,
     };
+    if let Some(checkpoint) = &keeping.checkpoint {
+        let height = checkpoint.height();
+        if blocks.reader().read_header(height)?.is_some_and(|header| checkpoint.contradicts(&header)) {
+            return Err(StartupError::OtherChain { height });
+        }
+    }
     let store = QmdbStore::open(&data_directory.join("state"))?;
     let light = Light { milestones: Milestones::open(&data_directory.join("light"))?, blocks: blocks.reader() };
     let kept =
@@ -240,8 +262,15 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     let effective_keys = sessions.in_state(KeyState::Effective);
     let proposed_keys = sessions.proposed();
     let (batch_log, batches) = BatchLog::open(&data_directory.join("batches"))?;
+    metrics.batches_lost.set(i64::from(batch_log.was_lost()));
+    if batch_log.was_lost() {
+        tracing::error!(
+            folder = %data_directory.join("batches").display(),
+            "the batches of this node are gone: it counts as faulty for what it has acknowledged until those are in blocks"
+        );
+    }
     let recent = recent_headers(&blocks.reader())?;
-    let (batch_storage, stored) = BatchStorage::start(batch_log).map_err(StartupError::Thread)?;
+    let (batch_storage, stored) = BatchStorage::start(batch_log, Arc::clone(&metrics)).map_err(StartupError::Thread)?;
     let engine = Engine::new(Boot {
         genesis: Arc::clone(&genesis),
         recoveries,
@@ -261,7 +290,9 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
         timers: Timers::default(),
         log,
         blocks,
+        checkpoint: keeping.checkpoint,
         batches: batch_storage,
+        sealed: Sealed::default(),
         executor,
         sessions,
         seen: SeenPrecommits::default(),
@@ -298,8 +329,8 @@ fn recent_headers(blocks: &BlockReader) -> Result<Vec<Header>, StorageError> {
     let mut headers = Vec::new();
     let mut next = blocks.last_height();
     while let Some(height) = next.filter(|height| *height > Height::ZERO && headers.len() < RECENT_HEADERS) {
-        let Some(block) = blocks.read(height)? else { break };
-        headers.push(block.block.header().clone());
+        let Some(header) = blocks.read_header(height)? else { break };
+        headers.push(header);
         next = height.checked_sub(1);
     }
     Ok(headers)

@@ -1,5 +1,6 @@
 //! What the main loop waits for beside its queues: nothing, while the chain does not run.
 
+use prometheus::HistogramVec;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -29,4 +30,12 @@ pub(super) async fn next_stored(stored: &mut Option<mpsc::UnboundedReceiver<Stor
         Some(stored) => stored.recv().await,
         None => std::future::pending().await,
     }
+}
+
+/// Measures one turn of the main loop.
+pub(super) fn timed<T>(turns: &HistogramVec, input: &str, turn: impl FnOnce() -> T) -> T {
+    let timer = turns.with_label_values(&[input]).start_timer();
+    let done = turn();
+    timer.observe_duration();
+    done
 }

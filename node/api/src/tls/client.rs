@@ -21,9 +21,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::Service;
 
 use super::{
-    Expected, TlsError, TlsMaterial, TlsStore,
+    Expected, TlsError, TlsMaterial, TlsStore, Watched,
     material::ALPN,
     verify::{PeerVerifier, SingleKey},
+    watched::shown,
 };
 
 /// Something that brings bytes to a node and back. Called anew for each connection, so names are resolved anew.
@@ -134,15 +135,20 @@ impl<D: Dialer> TlsDialer<D> {
         self.dialer.target()
     }
 
-    /// Connects once.
-    pub async fn connect(&self) -> io::Result<TlsStream<D::Stream>> {
+    /// Connects once. The connection ends when the newest files do not vouch for the other side any more.
+    pub async fn connect(&self) -> io::Result<Watched<TlsStream<D::Stream>>> {
         let stream = self.dialer.dial().await?;
-        secure(stream, &self.store.current(), self.expected.clone()).await
+        let changes = self.store.changes();
+        let stream = secure(stream, &self.store.current(), self.expected.clone()).await?;
+        let (shown, expected) = (shown(stream.get_ref().1.peer_certificates()), self.expected.clone());
+        let counts =
+            move |material: &TlsMaterial| verifier(material, expected.clone()).is_ok_and(|it| it.admits_server(&shown));
+        Ok(Watched::new(stream, Arc::clone(&self.store), changes, counts))
     }
 }
 
 impl<D: Dialer> Service<Uri> for TlsDialer<D> {
-    type Response = TokioIo<TlsStream<D::Stream>>;
+    type Response = TokioIo<Watched<TlsStream<D::Stream>>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -156,14 +162,16 @@ impl<D: Dialer> Service<Uri> for TlsDialer<D> {
     }
 }
 
+fn verifier(material: &TlsMaterial, expected: Expected) -> Result<PeerVerifier, TlsError> {
+    PeerVerifier::new(expected, &material.roots, &material.provider)?.with_members(material.members.as_ref())
+}
+
 fn client_config(material: &TlsMaterial, expected: Expected) -> Result<ClientConfig, TlsError> {
-    let verifier = PeerVerifier::new(expected, &material.roots, &material.provider)?;
-    let verifier = verifier.with_members(material.members.as_ref())?;
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&material.provider))
         .with_protocol_versions(&[&TLS13])
         .map_err(|source| TlsError::Setup { source })?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(Arc::new(verifier(material, expected)?))
         .with_client_cert_resolver(Arc::new(SingleKey::new(Arc::clone(&material.certified))));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();

@@ -93,9 +93,17 @@ pub struct TlsMaterial {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) provider: Arc<CryptoProvider>,
     /// For calls: whom the own authorities name.
-    pub(super) server: Arc<ServerConfig>,
+    pub(super) server: Listening,
     /// For peers: also nodes that other members name.
-    pub(super) peer_server: Arc<ServerConfig>,
+    pub(super) peer_server: Listening,
+}
+
+/// What a listener uses.
+#[derive(Clone, Debug)]
+pub(super) struct Listening {
+    pub(super) config: Arc<ServerConfig>,
+    /// Says who may connect, and who may stay.
+    pub(super) verifier: Arc<PeerVerifier>,
 }
 
 impl TlsPem {
@@ -151,10 +159,10 @@ impl TlsMaterial {
         let members = (!pem.members.is_empty()).then(|| roots_from_pem(&pem.members).map(Arc::new));
         let members = members.transpose().map_err(form("members.crt"))?;
         let verifier = || PeerVerifier::for_clients(facts.id.chain_id(), &roots, &provider);
-        let server = Arc::new(server_config(verifier()?, &certified, &provider)?);
+        let server = listening(verifier()?, &certified, &provider)?;
         let peer_server = match &members {
-            None => Arc::clone(&server),
-            Some(_) => Arc::new(server_config(verifier()?.with_members(members.as_ref())?, &certified, &provider)?),
+            None => server.clone(),
+            Some(_) => listening(verifier()?.with_members(members.as_ref())?, &certified, &provider)?,
         };
         Ok(Self { digest: pem.digest(), facts, roots, members, certified, provider, server, peer_server })
     }
@@ -169,20 +177,21 @@ impl TlsMaterial {
     }
 }
 
-fn server_config(
+fn listening(
     verifier: PeerVerifier,
     certified: &Arc<CertifiedKey>,
     provider: &Arc<CryptoProvider>,
-) -> Result<ServerConfig, TlsError> {
+) -> Result<Listening, TlsError> {
+    let verifier = Arc::new(verifier);
     let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])
         .map_err(|source| TlsError::Setup { source })?
-        .with_client_cert_verifier(Arc::new(verifier))
+        .with_client_cert_verifier(Arc::<PeerVerifier>::clone(&verifier))
         .with_cert_resolver(Arc::new(SingleKey::new(Arc::clone(certified))));
     server.alpn_protocols = vec![ALPN.to_vec()];
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    Ok(server)
+    Ok(Listening { config: Arc::new(server), verifier })
 }
 
 /// Trust anchors from a bundle of PEM certificates; at least one.

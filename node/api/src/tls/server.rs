@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -21,7 +20,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::{TlsMaterial, TlsStore};
+use super::{TlsMaterial, TlsStore, Watched, material::Listening, watched::shown};
 use crate::{pki::LeafFacts, roles::SpiffeId};
 
 /// Pause after the system refused to accept (no file descriptors, no memory).
@@ -58,19 +57,19 @@ pub struct PeerInfo {
 /// An accepted connection.
 #[derive(Debug)]
 pub struct TlsConnection {
-    stream: TlsStream<TcpStream>,
+    stream: Watched<TlsStream<TcpStream>>,
     peer: PeerInfo,
     _permit: OwnedSemaphorePermit,
 }
 
-/// The connections of a listener, for [`tonic::transport::server::Router::serve_with_incoming`]. Connections that
+/// The connections of a listener; each ends when the newest files do not vouch for its peer. For [`tonic::transport::server::Router::serve_with_incoming`]. Connections that
 /// fail are logged and left out, so that no item is an error.
 pub fn incoming(
     listener: TcpListener,
     store: Arc<TlsStore>,
     limits: AcceptLimits,
 ) -> impl Stream<Item = io::Result<TlsConnection>> {
-    secured(listener, store, limits, |material| Arc::clone(&material.server))
+    secured(listener, store, limits, |material| &material.server)
 }
 
 /// The same for the listener of peers, to which also nodes that other members name may connect.
@@ -79,24 +78,24 @@ pub fn incoming_peers(
     store: Arc<TlsStore>,
     limits: AcceptLimits,
 ) -> impl Stream<Item = io::Result<TlsConnection>> {
-    secured(listener, store, limits, |material| Arc::clone(&material.peer_server))
+    secured(listener, store, limits, |material| &material.peer_server)
 }
 
 /// Which part of what is in use a listener takes.
-type Config = fn(&TlsMaterial) -> Arc<ServerConfig>;
+type Part = fn(&TlsMaterial) -> &Listening;
 
 fn secured(
     listener: TcpListener,
     store: Arc<TlsStore>,
     limits: AcceptLimits,
-    config: Config,
+    part: Part,
 ) -> impl Stream<Item = io::Result<TlsConnection>> {
     let connections = Arc::new(Semaphore::new(limits.connections_max));
     stream::unfold(listener, |listener| async { Some((accept(&listener).await, listener)) })
         .map(move |(tcp, address)| {
             let (store, connections) = (Arc::clone(&store), Arc::clone(&connections));
             async move {
-                let result = timeout(limits.handshake_timeout, handshake(tcp, address, config(&store.current()))).await;
+                let result = timeout(limits.handshake_timeout, handshake(tcp, address, store, part)).await;
                 admit(result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), address, connections)
             }
         })
@@ -119,18 +118,23 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 async fn handshake(
     tcp: TcpStream,
     address: SocketAddr,
-    server: Arc<ServerConfig>,
-) -> io::Result<(TlsStream<TcpStream>, PeerInfo)> {
+    store: Arc<TlsStore>,
+    part: Part,
+) -> io::Result<(Watched<TlsStream<TcpStream>>, PeerInfo)> {
     tcp.set_nodelay(true)?;
-    let stream = TlsAcceptor::from(server).accept(tcp).await?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let leaf = certificates.first().ok_or_else(|| io::Error::other("the peer has no certificate"))?;
+    let changes = store.changes();
+    let config = Arc::clone(&part(&store.current()).config);
+    let stream = TlsAcceptor::from(config).accept(tcp).await?;
+    let shown = shown(stream.get_ref().1.peer_certificates());
+    let leaf = shown.first().ok_or_else(|| io::Error::other("the peer has no certificate"))?;
     let LeafFacts { id, fingerprint, .. } = LeafFacts::from_der(leaf).map_err(io::Error::other)?;
+    let counts = move |material: &TlsMaterial| part(material).verifier.admits_client(&shown);
+    let stream = Watched::new(stream, store, changes, counts);
     Ok((stream, PeerInfo { id, address, fingerprint }))
 }
 
 fn admit(
-    result: io::Result<(TlsStream<TcpStream>, PeerInfo)>,
+    result: io::Result<(Watched<TlsStream<TcpStream>>, PeerInfo)>,
     address: SocketAddr,
     connections: Arc<Semaphore>,
 ) -> Option<TlsConnection> {

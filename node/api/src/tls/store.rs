@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::watch, time::MissedTickBehavior};
 
 use super::{TlsError, TlsMaterial, TlsPem};
 
@@ -16,10 +16,13 @@ pub enum Reload {
     Replaced,
 }
 
-/// What this process presents and trusts now.
+/// What this process presents and trusts now. Connections that were made with former files end when the present ones do
+/// not vouch for their peer.
 #[derive(Debug)]
 pub struct TlsStore {
     current: ArcSwap<TlsMaterial>,
+    /// How often the files were replaced.
+    changes: watch::Sender<u64>,
     directory: Option<PathBuf>,
 }
 
@@ -28,18 +31,28 @@ impl TlsStore {
     pub fn from_directory(directory: impl Into<PathBuf>) -> Result<Arc<Self>, TlsError> {
         let directory = directory.into();
         let material = TlsMaterial::from_pem(&TlsPem::read(&directory)?)?;
-        Ok(Arc::new(Self { current: ArcSwap::from_pointee(material), directory: Some(directory) }))
+        Ok(Self::new(material, Some(directory)))
     }
 
     /// Uses texts that the caller holds. [`TlsStore::replace`] is then the way to change them.
     pub fn from_pem(pem: &TlsPem) -> Result<Arc<Self>, TlsError> {
         let material = TlsMaterial::from_pem(pem)?;
-        Ok(Arc::new(Self { current: ArcSwap::from_pointee(material), directory: None }))
+        Ok(Self::new(material, None))
+    }
+
+    fn new(material: TlsMaterial, directory: Option<PathBuf>) -> Arc<Self> {
+        let changes = watch::Sender::new(0);
+        Arc::new(Self { current: ArcSwap::from_pointee(material), changes, directory })
     }
 
     /// What is in use now.
     pub fn current(&self) -> Arc<TlsMaterial> {
         self.current.load_full()
+    }
+
+    /// Tells of each replacement from now on, once the new files are in use.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Reads the directory again. On an error the old files stay in use.
@@ -62,6 +75,7 @@ impl TlsStore {
             return Err(TlsError::OtherIdentity { expected: expected.clone(), found: found.clone() });
         }
         self.current.store(Arc::new(material));
+        self.changes.send_modify(|count| *count += 1);
         Ok(Reload::Replaced)
     }
 

@@ -177,6 +177,36 @@ impl PeerVerifier {
         Ok(Self { members: members.transpose()?, ..self })
     }
 
+    /// Whether a client that has shown these certificates may connect.
+    pub(super) fn admits_client(&self, shown: &[CertificateDer<'_>]) -> bool {
+        let verify = |leaf, others| self.verify_client_cert(leaf, others, UnixTime::now());
+        shown.split_first().is_some_and(|(leaf, others)| verify(leaf, others).is_ok())
+    }
+
+    /// Whether a server that has shown these certificates is the one expected. The name is not looked at.
+    pub(super) fn admits_server(&self, shown: &[CertificateDer<'_>]) -> bool {
+        shown.split_first().is_some_and(|(leaf, others)| self.check_server(leaf, others, UnixTime::now()).is_ok())
+    }
+
+    fn check_server(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let verify = |roots| verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms);
+        match self.members_after(verify(&self.roots))? {
+            Asked::Own(()) => {}
+            Asked::Members(members) => {
+                verify(&members.roots)?;
+                Self::check_is_node(leaf)?;
+            }
+        }
+        self.check_id(leaf)
+    }
+
     /// The members' authorities, if the own ones do not know who has issued the certificate.
     fn members_after<T>(&self, own: Result<T, Error>) -> Result<Asked<'_, T>, Error> {
         match (own, &self.members) {
@@ -228,17 +258,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        let verify = |roots| verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms);
-        match self.members_after(verify(&self.roots))? {
-            Asked::Own(()) => {}
-            Asked::Members(members) => {
-                verify(&members.roots)?;
-                Self::check_is_node(end_entity)?;
-            }
-        }
-        self.check_id(end_entity)?;
+        self.check_server(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 

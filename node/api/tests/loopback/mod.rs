@@ -120,7 +120,7 @@ impl Drop for TestServer {
     }
 }
 
-/// Answers with the caller in `state_reason`, and the caller's trace in `commit`.
+/// Answers with the caller in `state_reason`, the caller's address in `version`, and the caller's trace in `commit`.
 pub struct WhoAmI;
 
 #[tonic::async_trait]
@@ -129,10 +129,13 @@ impl proto::node_server::Node for WhoAmI {
         &self,
         request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
-        let caller = request.extensions().get::<PeerInfo>().map(|peer| peer.id.to_string()).unwrap_or_default();
+        let peer = request.extensions().get::<PeerInfo>();
+        let caller = peer.map(|peer| peer.id.to_string()).unwrap_or_default();
+        let address = peer.map(|peer| peer.address.to_string()).unwrap_or_default();
         let trace = request.metadata().get(TRACEPARENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok(Response::new(proto::GetStatusResponse {
             state_reason: caller,
+            version: address,
             commit: trace.to_owned(),
             ..Default::default()
         }))

@@ -24,6 +24,16 @@ pub enum LightError {
         /// The trusted height.
         trusted: Height,
     },
+    /// The header is not the one that is trusted as a checkpoint.
+    #[error("the header of height {height} is {found}, the trusted one is {expected}")]
+    OtherCheckpoint {
+        /// The height shown.
+        height: Height,
+        /// The hash of the header shown.
+        found: Hash,
+        /// The hash that is trusted.
+        expected: Hash,
+    },
     /// It does not follow the trusted header.
     #[error("header {height} has another parent than the trusted header")]
     Parent {
@@ -80,6 +90,25 @@ impl LightClient {
         Ok(Self { incarnation: Incarnation::from(hash), height: Height::ZERO, hash, next_voters, header: None })
     }
 
+    /// Trusts a late header, by a hash that the caller has from a source that it trusts. It believes no other history of the
+    /// chain, whatever signatures that has. The incarnation is that of the header's height.
+    pub fn from_checkpoint(
+        genesis: &Genesis,
+        incarnation: Incarnation,
+        block: LightBlock,
+        hash: Hash,
+    ) -> Result<Self, LightError> {
+        verify_genesis(genesis)?;
+        let height = block.header.height;
+        let found = check_shown(&block)?;
+        if found != hash {
+            return Err(LightError::OtherCheckpoint { height, found, expected: hash });
+        }
+        verify_certificate(&incarnation, &block.voters, &block.certificate)?;
+        let LightBlock { header, next_voters, .. } = block;
+        Ok(Self { incarnation, height, hash, next_voters, header: Some(header) })
+    }
+
     /// The height that is trusted; 0 is genesis.
     #[must_use]
     pub fn height(&self) -> Height {
@@ -107,24 +136,17 @@ impl LightClient {
     /// Trusts a later height if the rules allow it; else nothing changes. After [`LightError::TooFar`] a height between
     /// the two may be believed, and lead on.
     pub fn advance(&mut self, block: LightBlock) -> Result<(), LightError> {
-        let LightBlock { header, certificate, voters, next_voters } = &block;
-        let height = header.height;
+        let height = block.header.height;
         if height <= self.height {
             return Err(LightError::NotLater { found: height, trusted: self.height });
         }
-        if header.voters_hash != voters_hash(voters, next_voters) {
-            return Err(LightError::Voters { height });
-        }
-        let hash = header.hash();
-        if certificate.height() != height || certificate.value() != hash {
-            return Err(LightError::OtherHeader { height });
-        }
+        let hash = check_shown(&block)?;
         if height == self.height.next() {
             self.check_next(&block)?;
         } else {
             self.check_overlap(&block)?;
         }
-        verify_certificate(&self.incarnation, voters, certificate)?;
+        verify_certificate(&self.incarnation, &block.voters, &block.certificate)?;
         let LightBlock { header, next_voters, .. } = block;
         *self = Self { incarnation: self.incarnation, height, hash, next_voters, header: Some(header) };
         Ok(())
@@ -150,4 +172,17 @@ impl LightClient {
         let needed = self.next_voters.fault_budget();
         if found > needed { Ok(()) } else { Err(LightError::TooFar { height: header.height, found, needed }) }
     }
+}
+
+/// The hash of a header that names the voters which are shown with it, and whose certificate is of it.
+fn check_shown(block: &LightBlock) -> Result<Hash, LightError> {
+    let LightBlock { header, certificate, voters, next_voters } = block;
+    let (height, hash) = (header.height, header.hash());
+    if header.voters_hash != voters_hash(voters, next_voters) {
+        return Err(LightError::Voters { height });
+    }
+    if certificate.height() != height || certificate.value() != hash {
+        return Err(LightError::OtherHeader { height });
+    }
+    Ok(hash)
 }

@@ -176,3 +176,33 @@ fn a_light_block_survives_its_encoding() {
     let block = Shown { height: 1, parent, members: FIRST, next: FIRST, signers: FIRST }.block(&incarnation);
     assert_eq!(LightBlock::decode(&block.encode()), Ok(block));
 }
+
+#[test]
+fn a_checkpoint_is_believed_by_its_hash_and_leads_on() {
+    let genesis = genesis(&[1, 1, 1, 1]);
+    let incarnation = genesis.incarnation();
+    // Nobody of genesis votes any more.
+    let late: &[(u64, u64)] = &[(4, 1), (5, 1), (6, 1), (7, 1)];
+    let shown = Shown { height: 500, parent: Hash::ZERO, members: late, next: late, signers: &late[..3] };
+    let block = shown.block(&incarnation);
+    let (height, hash) = (Height::new(500), block.header.hash());
+    let believe = |block: &LightBlock, hash| LightClient::from_checkpoint(&genesis, incarnation, block.clone(), hash);
+    let mut client = believe(&block, hash).unwrap();
+    assert_eq!((client.height(), client.hash(), client.next_voters()), (height, hash, &voters(late)));
+    let next = Shown { height: 700, signers: late, ..shown };
+    client.advance(next.block(&incarnation)).unwrap();
+
+    let other = believe(&block, Hash::ZERO).unwrap_err();
+    assert_eq!(other, LightError::OtherCheckpoint { height, found: hash, expected: Hash::ZERO });
+    let strangers = LightBlock { next_voters: voters(FIRST), ..block.clone() };
+    assert_eq!(believe(&strangers, hash).unwrap_err(), LightError::Voters { height });
+    let two = block.certificate.signatures()[..2].to_vec();
+    let certificate = CommitCertificate::new(height, Round::ZERO, hash, two).unwrap();
+    let few = LightBlock { certificate, ..block.clone() };
+    assert!(matches!(believe(&few, hash), Err(LightError::Certificate(_))));
+    let certificate = next.block(&incarnation).certificate;
+    let of_another = LightBlock { certificate, ..block.clone() };
+    assert_eq!(believe(&of_another, hash).unwrap_err(), LightError::OtherHeader { height });
+    let elsewhere = LightClient::from_checkpoint(&genesis, Hash::ZERO.into(), block, hash);
+    assert!(matches!(elsewhere, Err(LightError::Certificate(_))), "signed for another incarnation");
+}

@@ -66,6 +66,14 @@ pub enum ManifestError {
         /// The height of the manifest.
         expected: Height,
     },
+    /// The state is not above what is trusted already.
+    #[error("the state of height {height} is not above the trusted height {trusted}")]
+    NotLater {
+        /// The height of the state.
+        height: Height,
+        /// The trusted height.
+        trusted: Height,
+    },
     /// The state is not the one that the chain decided.
     #[error("the state of height {height} has other results than header {} certifies", height.saturating_add(2))]
     OtherResults {
@@ -114,7 +122,8 @@ impl StateManifest {
         self.block.block.header().height
     }
 
-    /// Follows the way from what `trusted` trusts. Light blocks at or below its height are skipped.
+    /// Follows the way from what `trusted` trusts. Light blocks at or below its height are skipped; the state itself must be
+    /// above it, since what proves it may not be among them.
     pub fn verify(
         self,
         chain_id: &ChainId,
@@ -127,6 +136,10 @@ impl StateManifest {
         if self.genesis != genesis {
             return Err(ManifestError::OtherGenesis { found: self.genesis, expected: genesis });
         }
+        let height = self.height();
+        if height <= trusted.height() {
+            return Err(ManifestError::NotLater { height, trusted: trusted.height() });
+        }
         for block in
             self.path.iter().filter(|block| block.header.height > trusted.height()).cloned().collect::<Vec<_>>()
         {
@@ -135,7 +148,6 @@ impl StateManifest {
         }
         let proof = self.path.len().checked_sub(PROOF_LENGTH).and_then(|from| self.path.get(from..));
         let Some([this, next, last]) = proof else { return Err(ManifestError::Incomplete) };
-        let height = self.height();
         let heights = [this, next, last].map(|block| block.header.height);
         if heights != [height, height.saturating_add(1), height.saturating_add(2)]
             || trusted.height() != last.header.height

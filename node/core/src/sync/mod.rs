@@ -11,6 +11,8 @@ mod fetching;
 mod manifest;
 mod pieces;
 #[cfg(test)]
+mod question_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +36,8 @@ const QUEUE_MAX: usize = 32;
 const LEAD_MIN: u64 = 4;
 /// How many peers are remembered.
 const PEERS_MAX: usize = 512;
+/// How many questions that were not answered in time are remembered: what comes late is an answer all the same.
+const OVERDUE_MAX: usize = 64;
 
 /// A question to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,11 +52,21 @@ pub struct BlocksQuestion {
     pub count: u32,
 }
 
+impl BlocksQuestion {
+    /// From the first height on, without gaps, no more than were asked for; none is an answer, too.
+    fn is_answered_by(&self, blocks: &[CertifiedBlock]) -> bool {
+        let count = usize::try_from(self.count).unwrap_or(usize::MAX);
+        let heights = (0..).map(|offset| self.first.saturating_add(offset));
+        blocks.len() <= count && blocks.iter().zip(heights).all(|(block, height)| block.block.header().height == height)
+    }
+}
+
 /// What is known about who is how far, what was asked, and what came.
 #[derive(Debug, Default)]
 pub struct BlockSync {
     heights: BTreeMap<Identity, Height>,
     question: Option<BlocksQuestion>,
+    overdue: VecDeque<BlocksQuestion>,
     last_request: u64,
     queue: VecDeque<(Identity, CertifiedBlock)>,
     /// The tip at the last tick: if it has not moved since, even a lead of one height is worth a question.
@@ -76,6 +90,7 @@ impl BlockSync {
         if self.question.is_some_and(|question| question.peer == *peer) {
             self.question = None;
         }
+        self.overdue.retain(|question| question.peer != *peer);
     }
 
     /// Time has passed.
@@ -85,40 +100,75 @@ impl BlockSync {
         self.behind = self.highest() >= tip.saturating_add(LEAD_MIN) || (stuck && self.highest() > tip);
     }
 
-    /// A question was not answered in time.
+    /// A question was not answered in time: others are asked. What its peer sent before is as good as it was, and its answer
+    /// may only be late.
     pub fn on_timeout(&mut self, request: u64, tip: Height) {
-        if let Some(question) = self.question.filter(|question| question.request == request) {
-            self.distrust(&question.peer, tip);
+        if let Some(question) = self.question.take_if(|question| question.request == request) {
+            self.set_overdue(question);
+            self.not_ahead(&question.peer, tip);
         }
     }
 
-    /// A peer has answered, or says nothing of use: ask others until it says again how far it is.
+    /// A peer has sent what is false: nothing of it is used, and others are asked until it says again how far it is.
     pub fn distrust(&mut self, peer: &Identity, tip: Height) {
+        self.not_ahead(peer, tip);
+        self.question.take_if(|question| question.peer == *peer);
+        self.queue.retain(|(from, _)| from != peer);
+    }
+
+    fn not_ahead(&mut self, peer: &Identity, tip: Height) {
         if let Some(height) = self.heights.get_mut(peer) {
             *height = tip.min(*height);
         }
-        if self.question.is_some_and(|question| question.peer == *peer) {
-            self.question = None;
+    }
+
+    fn set_overdue(&mut self, question: BlocksQuestion) {
+        self.overdue.push_back(question);
+        if self.overdue.len() > OVERDUE_MAX {
+            self.overdue.pop_front();
         }
-        self.queue.retain(|(from, _)| from != peer);
     }
 
     /// Blocks have come. They must be an answer: from the peer that was asked, from the first height on, without gaps.
     pub fn on_blocks(&mut self, from: Identity, blocks: Vec<CertifiedBlock>, tip: Height) -> Result<(), DropReason> {
-        let Some(question) = self.question.filter(|question| question.peer == from) else {
-            return Err(DropReason::Unrequested);
-        };
-        self.question = None;
-        let count = usize::try_from(question.count).unwrap_or(usize::MAX);
-        let heights = (0..).map(|offset| question.first.saturating_add(offset));
-        let in_order = blocks.iter().zip(heights).all(|(block, height)| block.block.header().height == height);
-        if blocks.is_empty() || blocks.len() > count || !in_order {
+        let answers = |question: &BlocksQuestion| question.peer == from && question.is_answered_by(&blocks);
+        if let Some(question) = self.question.take_if(|question| answers(question)) {
+            if blocks.is_empty() {
+                self.not_ahead(&question.peer, tip);
+                return Ok(());
+            }
+            self.queue.extend(blocks.into_iter().map(|block| (from, block)));
+            self.behind = true;
+            return Ok(());
+        }
+        if let Some(place) = self.overdue.iter().position(answers) {
+            self.overdue.remove(place);
+            self.on_late(from, blocks, tip);
+            return Ok(());
+        }
+        if self.question.is_some_and(|question| question.peer == from) {
             self.distrust(&from, tip);
-            return if blocks.is_empty() { Ok(()) } else { Err(DropReason::Unrequested) };
+        }
+        Err(DropReason::Unrequested)
+    }
+
+    /// An answer that came late is used if it leads on from what is here. Who is asked for the same by now need not hurry.
+    fn on_late(&mut self, from: Identity, blocks: Vec<CertifiedBlock>, tip: Height) {
+        let first = blocks.first().map(|block| block.block.header().height);
+        if first != Some(self.next_wanted(tip)) {
+            return;
         }
         self.queue.extend(blocks.into_iter().map(|block| (from, block)));
         self.behind = true;
-        Ok(())
+        if let Some(question) = self.question.take_if(|question| Some(question.first) == first) {
+            self.set_overdue(question);
+        }
+    }
+
+    /// The first height that is neither executed nor in the queue.
+    fn next_wanted(&self, tip: Height) -> Height {
+        let queued = self.queue.back().map_or(Height::ZERO, |(_, block)| block.block.header().height);
+        tip.max(queued).next()
     }
 
     /// Takes the block of this height, if it has come. Blocks below are not needed any more.
@@ -135,8 +185,7 @@ impl BlockSync {
         if !self.behind || self.question.is_some() || self.queue.len() >= QUEUE_MAX {
             return None;
         }
-        let queued = self.queue.back().map_or(Height::ZERO, |(_, block)| block.block.header().height);
-        let first = tip.max(queued).next();
+        let first = self.next_wanted(tip);
         // The peers take turns, so that one who never answers does not keep the others from being asked.
         let ahead: Vec<_> =
             self.heights.iter().filter(|(_, height)| **height >= first).map(|(peer, _)| *peer).collect();

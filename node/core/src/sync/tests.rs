@@ -34,6 +34,11 @@ fn certificate(incarnation: &Incarnation, block: &Block, voters: &VoterSet) -> C
 }
 
 fn seen(length: u64) -> Seen {
+    history(length, true)
+}
+
+/// With rotations of all voters, or without any.
+fn history(length: u64, rotates: bool) -> Seen {
     let genesis = genesis(&[1, 1, 1, 1]);
     let incarnation = genesis.incarnation();
     let mut store = MemoryStore::new();
@@ -43,7 +48,7 @@ fn seen(length: u64) -> Seen {
     for height in 1..=length {
         let before = snapshot(&store).unwrap().unwrap();
         // Each voter rotates once: voter 0 in block 2, voter 1 in block 6, and so on.
-        let rotates = (height % 4 == 2 && height < 16).then(|| {
+        let rotates = (rotates && height % 4 == 2 && height < 16).then(|| {
             let n = height / 4;
             let co_signer = Some(session_pair(n, 1));
             Rotation { n, epoch: 2, co_signer, valid_until: height + 20 }.transaction(incarnation)
@@ -171,5 +176,49 @@ fn a_header_that_was_changed_or_signed_by_too_few_is_not_believed() {
         let two = light.certificate.signatures()[..2].to_vec();
         light.certificate = CommitCertificate::new(light.header.height, Round::ZERO, light.header.hash(), two).unwrap();
         assert!(matches!(seen.verify(manifest), Err(ManifestError::Path { .. })), "certificate {place}");
+    }
+}
+
+impl Seen {
+    fn checkpoint(&self, height: usize) -> LightClient {
+        let block = self.lights[height - 1].clone();
+        let hash = block.header.hash();
+        LightClient::from_checkpoint(&self.genesis, self.genesis.incarnation(), block, hash).unwrap()
+    }
+
+    fn verify_from(&self, trusted: LightClient, manifest: StateManifest) -> Result<VerifiedManifest, ManifestError> {
+        manifest.verify(&self.genesis.chain_id, self.genesis.hash(), trusted)
+    }
+}
+
+#[test]
+fn a_proof_from_genesis_also_leads_on_from_a_checkpoint_anywhere_on_its_way() {
+    let seen = seen(30);
+    for checkpoint in 1..25 {
+        let verified = seen.verify_from(seen.checkpoint(checkpoint), seen.at(25)).unwrap();
+        assert_eq!(verified.check(&seen.states[24]), Ok(()), "from a checkpoint at {checkpoint}");
+    }
+}
+
+#[test]
+fn a_state_at_or_below_a_checkpoint_is_not_believed_whatever_its_skipped_headers_say() {
+    let seen = seen(30);
+    for checkpoint in 25..=28 {
+        let trusted = Height::new(checkpoint as u64);
+        let refused = seen.verify_from(seen.checkpoint(checkpoint), seen.at(25)).unwrap_err();
+        assert_eq!(refused, ManifestError::NotLater { height: Height::new(25), trusted });
+    }
+}
+
+#[test]
+fn another_history_by_the_leaked_keys_of_genesis_does_not_pass_a_checkpoint() {
+    let seen = seen(30);
+    // Every key of genesis was rotated away by block 14. Whoever has them all signs a chain without any rotation.
+    let forged = history(30, false);
+    assert_eq!(forged.genesis.hash(), seen.genesis.hash());
+    assert!(seen.verify(forged.at(25)).is_ok(), "signatures alone do not tell the two apart");
+    for checkpoint in 20..25 {
+        let refused = seen.verify_from(seen.checkpoint(checkpoint), forged.at(25)).unwrap_err();
+        assert!(matches!(refused, ManifestError::Path { .. }), "a checkpoint at {checkpoint}: {refused:?}");
     }
 }

@@ -10,7 +10,10 @@ use node_api::{
 };
 use node_core::types::{ChainId, Hash, Identity};
 use thiserror::Error;
-use tokio::time::{Instant, error::Elapsed};
+use tokio::{
+    sync::watch,
+    time::{Instant, error::Elapsed},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, Streaming, metadata::MetadataValue, transport::Endpoint};
@@ -20,6 +23,7 @@ use super::{
     links::{Link, LinkError, Links, Side},
     receive::{Inbox, ReadsRecords},
     records::READS_RECORDS,
+    renewal,
 };
 
 /// A peer that does not finish the connection in this time counts as unreachable. Short, because a network that drops
@@ -64,7 +68,8 @@ pub enum DialError {
     Link(#[from] LinkError),
 }
 
-/// Keeps one connection to the peer until `stop` is cancelled.
+/// Keeps one connection to the peer until `stop` is cancelled. Some time after this node's certificates were replaced it is
+/// closed and opened anew with them.
 pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: CancellationToken) {
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
@@ -73,7 +78,13 @@ pub async fn keep_connected(target: Target, links: Links, inbox: Inbox, stop: Ca
             () = stop.cancelled() => return,
             dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, &links)) => dialed,
         };
-        serve(&target, dialed, &inbox).await;
+        match serve(&target, dialed, &inbox).await {
+            Served::Renewed => {
+                backoff.reset();
+                continue;
+            }
+            Served::Ended | Served::Failed => {}
+        }
         if start.elapsed() > GOOD_CONNECTION {
             backoff.reset();
         }
@@ -90,28 +101,51 @@ pub async fn connect_once(target: Target, addresses: Vec<String>, links: &Links,
     for address in addresses {
         let target = Target { address, ..target.clone() };
         let dialed = tokio::time::timeout(CONNECT_TIME_MAX, dial(&target, links)).await;
-        if serve(&target, dialed, inbox).await {
-            return true;
+        match serve(&target, dialed, inbox).await {
+            Served::Renewed | Served::Ended => return true,
+            Served::Failed => {}
         }
     }
     false
 }
 
+/// What became of a dial.
+enum Served {
+    /// No connection.
+    Failed,
+    /// The connection has ended.
+    Ended,
+    /// It was closed because this node has other certificates now.
+    Renewed,
+}
+
 /// Reads from a peer that was dialed until the connection ends, if there is one.
-async fn serve(target: &Target, dialed: Result<Result<Dialed, DialError>, Elapsed>, inbox: &Inbox) -> bool {
+async fn serve(target: &Target, dialed: Result<Result<Dialed, DialError>, Elapsed>, inbox: &Inbox) -> Served {
     let Target { identity: peer, address, .. } = target;
     let by_record = target.tls_key.is_some();
     match dialed.unwrap_or(Err(DialError::Timeout)) {
-        Ok(Dialed { link, reads, frames }) => {
+        Ok(Dialed { link, reads, frames, changes }) => {
             tracing::info!(%peer, address, by_record, "connected to a peer");
-            let end = inbox.receive(link, reads, frames).await;
-            tracing::info!(%peer, ?end, "the connection to a peer ended");
-            true
+            let close = link.closer();
+            let reading = inbox.receive(link, reads, frames);
+            tokio::pin!(reading);
+            tokio::select! {
+                end = &mut reading => {
+                    tracing::info!(%peer, ?end, "the connection to a peer ended");
+                    Served::Ended
+                }
+                () = renewal::due(changes) => {
+                    close.cancel();
+                    reading.await;
+                    tracing::info!(%peer, "closed the connection to a peer: it is opened anew with the new certificates");
+                    Served::Renewed
+                }
+            }
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::debug!(%peer, address, by_record, %error, cause, "failed to dial a peer");
-            false
+            Served::Failed
         }
     }
 }
@@ -121,6 +155,8 @@ struct Dialed {
     link: Link,
     reads: ReadsRecords,
     frames: Streaming<Frame>,
+    /// Tells when this node's certificates are others than those that the connection was made with.
+    changes: watch::Receiver<u64>,
 }
 
 async fn dial(target: &Target, links: &Links) -> Result<Dialed, DialError> {
@@ -129,6 +165,7 @@ async fn dial(target: &Target, links: &Links) -> Result<Dialed, DialError> {
         Some(key) => expected.with_key(*key.as_bytes()),
         None => expected,
     };
+    let changes = target.tls.changes();
     let dialer = TlsDialer::new(TcpDialer::new(&target.address), Arc::clone(&target.tls), expected);
     // The dialer does TLS itself, so the scheme here is plain; the name is not used.
     let channel = Endpoint::from_static("http://peer.invalid")
@@ -148,5 +185,5 @@ async fn dial(target: &Target, links: &Links) -> Result<Dialed, DialError> {
     request.metadata_mut().insert(READS_RECORDS, MetadataValue::from_static("1"));
     let answer = client.connect(request).await.map_err(|status| DialError::Refused(Box::new(status)))?;
     let reads = ReadsRecords::of(answer.metadata());
-    Ok(Dialed { link, reads, frames: answer.into_inner() })
+    Ok(Dialed { link, reads, frames: answer.into_inner(), changes })
 }

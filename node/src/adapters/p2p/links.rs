@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{conduct::Conduct, rules::Offence};
+use super::{conduct::Conduct, lag::Lag, rules::Offence};
 use crate::metrics::Metrics;
 
 /// Frames that may wait for one connection. A peer that is this far behind loses frames and must sync instead.
@@ -57,6 +57,7 @@ pub struct Links {
     table: Arc<Mutex<Table>>,
     metrics: Arc<Metrics>,
     conduct: Conduct,
+    lag: Lag,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +95,12 @@ pub struct Link {
 impl Links {
     /// No connections yet.
     pub fn new(metrics: Arc<Metrics>, conduct: Conduct) -> Self {
-        Self { table: Arc::default(), metrics, conduct }
+        Self { table: Arc::default(), metrics, conduct, lag: Lag::default() }
+    }
+
+    /// Whether this node is far behind.
+    pub fn lag(&self) -> &Lag {
+        &self.lag
     }
 
     /// Enters a connection; a former one of the same peer and side is closed, since the newer one is alive for sure.
@@ -258,7 +264,13 @@ impl Link {
         self.links.now_ms()
     }
 
-    /// Ends when a newer connection of the same peer and side took the place of this one, or the peer was sent away.
+    /// Closes this connection when it is cancelled.
+    pub fn closer(&self) -> CancellationToken {
+        self.close.clone()
+    }
+
+    /// Ends when a newer connection of the same peer and side took the place of this one, the peer was sent away, or its
+    /// owner closes it.
     pub async fn replaced(&self) {
         self.close.cancelled().await;
     }

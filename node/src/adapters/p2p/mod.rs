@@ -8,9 +8,11 @@ mod accept;
 mod backoff;
 pub mod conduct;
 mod dial;
+mod lag;
 pub mod links;
 pub mod receive;
 pub mod records;
+mod renewal;
 pub mod rules;
 
 pub use accept::PeerService;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{
+    lag::Lag,
     links::{Link, Links},
     records::{RecordEvent, RecordInbox},
     rules::{MessageRate, Offence},
@@ -57,6 +58,7 @@ pub struct Inbox {
     verifier: Verifier,
     batches: mpsc::Sender<Verifying>,
     records: RecordInbox,
+    lag: Lag,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 }
@@ -98,7 +100,7 @@ pub enum End {
     Closed(Option<Status>),
     /// The peer sent bytes that are no message.
     Malformed(String),
-    /// A newer connection of the same peer took its place, or the peer was sent away.
+    /// A newer connection of the same peer took its place, the peer was sent away, or this side closed it.
     Replaced,
     /// The node is going down.
     Stopping,
@@ -110,7 +112,7 @@ impl Inbox {
         let Receivers { events, verifier, records } = receivers;
         let (batches, verifying) = mpsc::channel(BATCHES_MAX);
         tokio::spawn(deliver(verifying, events.clone(), links.clone(), Arc::clone(&metrics)));
-        Self { events, verifier, batches, records, metrics, stop }
+        Self { events, verifier, batches, records, lag: links.lag().clone(), metrics, stop }
     }
 
     /// Reads until the connection ends. A full queue slows this peer down and nobody else.
@@ -161,6 +163,10 @@ impl Inbox {
                     return End::Malformed(error.to_string());
                 }
             };
+            if !self.lag.wants(&message) {
+                self.count("behind");
+                continue;
+            }
             self.count("received");
             let event = match message {
                 PeerMessage::Transactions(transactions) => {
@@ -231,5 +237,103 @@ async fn deliver(
             }
             None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use http_body_util::Full;
+    use node_api::{
+        proto::Frame,
+        transactions::{TransferTerms, transfer},
+    };
+    use node_core::{
+        codec::Encode as _,
+        types::{Amount, Batch, Hash, Height, Identity, Incarnation, Nonce, PeerMessage},
+    };
+    use prost::{
+        Message as _,
+        bytes::{BufMut as _, Bytes, BytesMut},
+    };
+    use tokio::sync::{mpsc, watch};
+    use tokio_util::sync::CancellationToken;
+    use tonic::{
+        Status, Streaming,
+        codec::{DecodeBuf, Decoder},
+    };
+
+    use super::{Event, Inbox, ReadsRecords, Receivers};
+    use crate::{
+        adapters::p2p::{Conduct, Links, RecordInbox, links::Side},
+        devnet::accounts,
+        metrics::Metrics,
+        shell::verifier::Verifier,
+    };
+
+    struct Frames;
+
+    impl Decoder for Frames {
+        type Item = Frame;
+        type Error = Status;
+
+        fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Frame>, Status> {
+            Frame::decode(source).map(Some).map_err(|error| Status::internal(error.to_string()))
+        }
+    }
+
+    /// A stream as a peer sends it.
+    fn stream(messages: &[PeerMessage]) -> Streaming<Frame> {
+        let mut bytes = BytesMut::new();
+        for message in messages {
+            let frame = Frame { body: message.encode().into() }.encode_to_vec();
+            bytes.put_u8(0);
+            bytes.put_u32(u32::try_from(frame.len()).expect("it is short"));
+            bytes.put_slice(&frame);
+        }
+        Streaming::new_request(Frames, Full::<Bytes>::new(bytes.freeze()), None, None)
+    }
+
+    fn batch(number: u32) -> PeerMessage {
+        let terms = TransferTerms {
+            incarnation: Incarnation::from(Hash::ZERO),
+            nonce: Nonce::new(0),
+            valid_until: Height::new(100),
+            to: accounts::account(0),
+            amount: Amount::new(1),
+        };
+        let transaction = transfer(&accounts::key(number), &terms);
+        PeerMessage::Batch(Arc::new(Batch::new(vec![transaction]).expect("it is one")))
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_far_behind_drops_batches_before_it_verifies_them_and_takes_everything_else() {
+        let metrics = Arc::new(Metrics::new().expect("the metrics register"));
+        let links = Links::new(Arc::clone(&metrics), Conduct::new(BTreeSet::new(), watch::channel(None).1));
+        let (events, mut heard) = mpsc::channel(64);
+        let (records, _record_events) = RecordInbox::new();
+        let receivers = Receivers { events, verifier: Verifier::start().expect("a thread"), records };
+        let inbox = Inbox::new(receivers, &links, Arc::clone(&metrics), CancellationToken::new());
+        let peer = Identity::new([1; 32]);
+        let height = Height::new(30);
+        for (tip, claimed, batches) in [(10, 26, 1), (10, 27, 0), (27, 27, 1)] {
+            links.lag().set(Height::new(tip), Height::new(claimed));
+            let (link, _frames) = links.open(peer, Side::Accepted).expect("there is room");
+            inbox.receive(link, ReadsRecords::No, stream(&[batch(1), PeerMessage::Status { height }])).await;
+            let (mut taken, mut statuses, mut changes) = (0, 0, 0);
+            // A batch comes when it is verified; the two changes and the status are certain.
+            while changes < 2 || statuses < 1 || taken < batches {
+                match heard.recv().await.expect("the inbox is open") {
+                    Event::Batch { .. } => taken += 1,
+                    Event::Message { .. } => statuses += 1,
+                    Event::Changed(_) => changes += 1,
+                    Event::Transactions { .. } => {}
+                }
+            }
+            assert_eq!(taken, batches, "at {tip} of {claimed}");
+        }
+        let dropped = metrics.messages_received_total.with_label_values(&["behind"]).get();
+        assert_eq!(dropped, 1);
     }
 }

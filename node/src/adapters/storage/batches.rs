@@ -13,7 +13,9 @@ use node_core::{
 };
 
 use super::{
-    StorageError, file,
+    StorageError,
+    batch_files::{BatchFiles, FileRange},
+    file,
     segment::{Kind, Segment},
 };
 
@@ -37,19 +39,31 @@ pub struct BatchLog {
     places: BTreeMap<Hash, u64>,
     /// The wanted batches of each file but the last.
     older: BTreeMap<u64, BTreeSet<Hash>>,
+    files: BatchFiles,
+    noted: Option<FileRange>,
+    lost: bool,
     failed: bool,
 }
 
 impl BatchLog {
     /// Opens the log in this folder or makes one, cuts off what a crash left of the last write, and returns the batches that
-    /// are wanted in the order in which they were stored.
+    /// are wanted in the order in which they were stored. One that was there before and is gone as a whole is made anew, and
+    /// [`Self::was_lost`]; one of which a file is gone is damaged.
     pub fn open(folder: &Path) -> Result<(Self, Vec<Batch>), StorageError> {
         Self::open_with(folder, SEGMENT_BYTES)
     }
 
     pub(super) fn open_with(folder: &Path, segment_bytes: u64) -> Result<(Self, Vec<Batch>), StorageError> {
         file::create_directory(folder)?;
+        let files = BatchFiles::of(folder)?;
         let numbers = Segment::numbers(folder, &KIND)?;
+        let noted = files.read()?;
+        let lost = noted.is_some() && numbers.is_empty();
+        if let Some(FileRange { first, last }) = noted.filter(|_| !lost) {
+            // Whoever opens a file that is not there learns its name.
+            let missing = (first..=last).find(|number| !numbers.contains(number));
+            missing.map(|number| Segment::open(folder, &KIND, number)).transpose()?;
+        }
         let mut contents = Contents::default();
         let mut last = None;
         for number in &numbers {
@@ -78,9 +92,26 @@ impl BatchLog {
         }
         wanted.sort_by_key(|(order, _)| *order);
         let folder = folder.to_path_buf();
-        let mut log = Self { folder, segment_bytes, segment, offset, places, older, failed: false };
+        let mut log = Self { folder, segment_bytes, segment, offset, places, older, files, noted, lost, failed: false };
+        log.note_files()?;
         log.remove_unwanted()?;
         Ok((log, wanted.into_iter().map(|(_, batch)| batch).collect()))
+    }
+
+    /// Whether the log that was here before is gone, and with it what this node has acknowledged.
+    #[must_use]
+    pub fn was_lost(&self) -> bool {
+        self.lost
+    }
+
+    fn note_files(&mut self) -> Result<(), StorageError> {
+        let last = self.segment.number();
+        let range = FileRange { first: self.older.keys().next().copied().unwrap_or(last), last };
+        if self.noted != Some(range) {
+            self.files.write(range)?;
+            self.noted = Some(range);
+        }
+        Ok(())
     }
 
     /// Stores batches and forgets others, in one durable write. `batches` must take less than a file.
@@ -125,15 +156,20 @@ impl BatchLog {
         self.older.insert(number, wanted);
         self.segment = Segment::create(&self.folder, &KIND, number + 1, self.segment_bytes)?;
         self.offset = Segment::FIRST;
-        Ok(())
+        self.note_files()
     }
 
     /// Oldest first, and none behind one that stays: a file may hold what says that batches of an earlier one are dropped.
     fn remove_unwanted(&mut self) -> Result<(), StorageError> {
-        while let Some(entry) = self.older.first_entry().filter(|entry| entry.get().is_empty()) {
-            let number = *entry.key();
+        let unwanted: Vec<u64> =
+            self.older.iter().take_while(|(_, digests)| digests.is_empty()).map(|(number, _)| *number).collect();
+        if unwanted.is_empty() {
+            return Ok(());
+        }
+        self.older.retain(|number, _| !unwanted.contains(number));
+        self.note_files()?;
+        for number in unwanted {
             file::remove(Segment::open(&self.folder, &KIND, number)?.path())?;
-            entry.remove();
         }
         Ok(())
     }
@@ -168,5 +204,13 @@ impl Contents {
             found => return Err(DecodeError::UnknownTag { field: "batch log item", found }),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl BatchLog {
+    /// From now on every write finds the disk full.
+    pub fn fill_disk(&mut self) {
+        self.segment.fill_disk();
     }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use node_core::{
-    codec::{Decode as _, Encode as _, Reader, Writer},
-    types::{BLOCK_BYTES_CEILING, Block, CertifiedBlock, CommitCertificate, Height},
+    codec::{Decode as _, DecodeError, Encode as _, Reader, Writer},
+    types::{BLOCK_BYTES_CEILING, Block, CertifiedBlock, CommitCertificate, Header, Height},
 };
 
 use super::{
@@ -119,6 +119,15 @@ impl BlockReader {
         self.heights.read(height, |body| decode(height.get(), body))
     }
 
+    /// The header of the block at this height, or nothing if it is not kept. The transactions are not looked at, which saves
+    /// nearly everything: that the record is whole is certain by its checksum.
+    pub fn read_header(&self, height: Height) -> Result<Option<Header>, StorageError> {
+        if let Some(block) = self.newest(height) {
+            return Ok(Some(block.block.header().clone()));
+        }
+        self.heights.read(height, |body| decode_header(height, body))
+    }
+
     fn newest(&self, height: Height) -> Option<CertifiedBlock> {
         let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner);
         let first = newest.front()?.block.header().height.get();
@@ -167,7 +176,21 @@ fn decode(height: u64, body: &[u8]) -> Result<CertifiedBlock, String> {
     Ok(decoded)
 }
 
-fn decode_any(body: &[u8]) -> Result<CertifiedBlock, node_core::codec::DecodeError> {
+fn decode_header(height: Height, body: &[u8]) -> Result<Header, String> {
+    let decode = || {
+        let mut reader = Reader::new(body);
+        reader.u64("stored height")?;
+        let block = reader.bytes("stored block", BLOCK_BYTES_CEILING)?;
+        // A block begins with its header.
+        Header::decode_from(&mut Reader::new(block))
+    };
+    let header: Result<Header, DecodeError> = decode();
+    let header = header.map_err(|error| format!("block {height}: {error}"))?;
+    let found = header.height;
+    if found == height { Ok(header) } else { Err(format!("block {found} stands where block {height} should be")) }
+}
+
+fn decode_any(body: &[u8]) -> Result<CertifiedBlock, DecodeError> {
     let mut reader = Reader::new(body);
     reader.u64("stored height")?;
     let block = Block::decode(reader.bytes("stored block", BLOCK_BYTES_CEILING)?)?;

@@ -5,6 +5,7 @@
 //! | `genesis/` | [`GenesisStore`] | which chain this node accepted; the operator asks again |
 //! | `blocks/` | [`BlockLog`] | final blocks; fetched from peers |
 //! | `batches/` | [`BatchLog`] | one copy of what was acknowledged as durable; the other voters have it |
+//! | `kept/` | [`BatchLog`] | that a lost `batches/` is noticed |
 //! | `events/` | [`EventLog`] | nothing where all blocks are kept: [`open_events`] makes it again; else the events so far |
 //! | `light/` | [`Milestones`] | nothing: made again with the state |
 //! | `state/` | [`QmdbStore`] | nothing: [`rebuild_state_from_blocks`] executes the blocks again |
@@ -17,6 +18,7 @@
 //! data, the remains of a write that a crash interrupted (cut off, nobody was promised anything), and damage, which is an
 //! error that names the file and the offset and is never repaired by guessing.
 
+mod batch_files;
 mod batches;
 mod blocks;
 mod consensus_log;
