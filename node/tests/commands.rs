@@ -146,7 +146,7 @@ async fn mistakes_end_with_their_exit_codes() {
 async fn help_teaches_every_command_with_examples_and_exit_codes() {
     let genesis_and_snapshots =
         ["genesis show", "genesis hash", "snapshot create", "snapshot verify", "snapshot restore"];
-    let others = ["keygen", "tx send", "tx status", "status", "config check"];
+    let others = ["keygen", "tx send", "tx status", "status", "checkpoint", "config check"];
     for command in others.into_iter().chain(genesis_and_snapshots) {
         let help = run_words(&format!("{command} --help")).await;
         assert_eq!(help.code, 0);

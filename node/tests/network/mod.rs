@@ -2,7 +2,9 @@
 
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
+mod certificates;
 mod events;
+mod limits;
 mod members;
 mod peers;
 mod recovery;
@@ -90,7 +92,7 @@ pub fn parameters() -> ParametersDraft {
     ParametersDraft { block_interval_ms: 200, ..ParametersDraft::default() }
 }
 
-fn connect(plan: &Plan, directory: &Path) -> Vec<Client> {
+pub fn connect(plan: &Plan, directory: &Path) -> Vec<Client> {
     let tls = TlsStore::from_directory(directory).expect("the certificate is good");
     let options = ClientOptions { deadline: Duration::from_secs(30), ..ClientOptions::default() };
     let client = |node: &PlannedNode| {

@@ -9,7 +9,7 @@ use node_api::{
     tls::{Expected, TcpDialer, TlsDialer, TlsPem, TlsStore},
 };
 use node_core::{crypto::KeyPair, types::Identity};
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Status, Streaming, transport::Endpoint};
 
 use super::{Network, network, until};
 
@@ -43,13 +43,13 @@ async fn two_nodes_that_know_only_a_third_one_learn_of_each_other_and_connect() 
 }
 
 /// A node of this chain that the tests hold by its strings: its certificate is good, what it says is not.
-struct Rogue {
+pub struct Rogue {
     tls: Arc<TlsStore>,
     identity: Identity,
 }
 
 impl Rogue {
-    fn new(network: &Network) -> Self {
+    pub fn new(network: &Network) -> Self {
         let read = |name: &str| fs::read_to_string(network.directory.path().join(name)).expect("devnet wrote it");
         let (ca_pem, ca_key) = (read("ca.crt"), read("ca.key"));
         let authority = CertificateAuthority::from_pem(&ca_pem, &ca_key).expect("the authority is read");
@@ -68,17 +68,22 @@ impl Rogue {
 
     /// Connects to a node, sends these frames, and waits for the end of the answer.
     async fn say(&self, network: &Network, number: usize, frames: Vec<Frame>) -> Result<(), Status> {
+        let mut answers = self.open(network, number, frames).await?;
+        while answers.message().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Connects to a node and sends these frames: what the node sends.
+    pub async fn open(&self, network: &Network, number: usize, frames: Vec<Frame>) -> Result<Streaming<Frame>, Status> {
         let plan = network.devnet.plan();
         let node = &plan.nodes[number];
         let expected = Expected::node(&plan.chain_id, &node.identity);
         let dialer = TlsDialer::new(TcpDialer::new(node.listen.p2p.to_string()), Arc::clone(&self.tls), expected);
         let channel = Endpoint::from_static("http://peer.invalid").connect_with_connector(dialer).await;
-        let channel = channel.expect("the certificate is good");
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
         // The stream stays open: the node must be the one that ends it.
         let outgoing = futures::StreamExt::chain(futures::stream::iter(frames), futures::stream::pending());
-        let mut answers = PeerClient::new(channel).connect(outgoing).await?.into_inner();
-        while answers.message().await?.is_some() {}
-        Ok(())
+        Ok(PeerClient::new(channel).connect(outgoing).await?.into_inner())
     }
 }
 

@@ -13,7 +13,7 @@ use althing_node::{
     adapters::storage::{
         GenesisStore, PieceError, SnapshotReader, SnapshotWriter, StorageError, finish_install, verify_piece,
     },
-    snapshots::{self, Refusal, SnapshotError, Summary},
+    snapshots::{self, Refusal, SnapshotError, Summary, Trust},
 };
 use certified::{Node, genesis};
 use node_core::{
@@ -39,7 +39,7 @@ impl Volume {
     }
 
     fn verify(&self, file: &Path) -> Result<Summary, SnapshotError> {
-        snapshots::verify(file, &self.genesis, &self.path("scratch"), |_| {})
+        snapshots::verify(file, Trust::of(&self.genesis), &self.path("scratch"), |_| {})
     }
 }
 
@@ -61,7 +61,8 @@ fn a_restored_node_goes_on_as_the_one_that_executed_everything() {
     assert!(made.pieces > 2 && made.headers > 3, "{made:?}");
     volume.verify(&volume.path("file")).unwrap();
     assert!(!volume.path("scratch").exists());
-    let restored = snapshots::restore(&volume.path("file"), &volume.genesis, &volume.path("new"), |_| {}).unwrap();
+    let restored =
+        snapshots::restore(&volume.path("file"), Trust::of(&volume.genesis), &volume.path("new"), |_| {}).unwrap();
     assert_eq!(restored.state_root, made.state_root);
     let mut names: Vec<_> = fs::read_dir(volume.path("new"))
         .unwrap()
@@ -101,7 +102,7 @@ fn a_late_snapshot_of_a_pruned_log_begins_with_its_boundary() {
     assert_eq!(piece(&last, 0).unwrap().count, 1);
     assert_eq!(piece_count(&last), made.pieces);
     volume.verify(&volume.path("file")).unwrap();
-    snapshots::restore(&volume.path("file"), &volume.genesis, &volume.path("new"), |_| {}).unwrap();
+    snapshots::restore(&volume.path("file"), Trust::of(&volume.genesis), &volume.path("new"), |_| {}).unwrap();
     // What was pruned long ago is taken as long as its files are there, and never wrongly.
     match volume.snapshot(Some(5)) {
         Ok(_) => assert_eq!(volume.verify(&volume.path("file")).unwrap().height, Height::new(5)),
@@ -176,7 +177,7 @@ fn forged_pieces_under_right_checksums_are_refused_and_nothing_is_restored() {
         let file = forge(&volume, change);
         let refused = volume.verify(&file).unwrap_err();
         assert!(matches!(refused, SnapshotError::Refused(_)), "forgery {number}: {refused:?}");
-        let refused = snapshots::restore(&file, &volume.genesis, &volume.path("new"), |_| {}).unwrap_err();
+        let refused = snapshots::restore(&file, Trust::of(&volume.genesis), &volume.path("new"), |_| {}).unwrap_err();
         assert!(matches!(refused, SnapshotError::Refused(_)), "forgery {number}: {refused:?}");
         assert_eq!(fs::read_dir(volume.path("new")).map_or(0, Iterator::count), 0, "forgery {number}");
     }
@@ -229,10 +230,10 @@ fn only_an_empty_folder_takes_a_snapshot() {
     fs::create_dir_all(new.join("lost+found")).unwrap();
     fs::write(new.join("lock"), "process 1\n").unwrap();
     fs::create_dir_all(new.join("session")).unwrap();
-    let refused = snapshots::restore(&volume.path("file"), &volume.genesis, &new, |_| {}).unwrap_err();
+    let refused = snapshots::restore(&volume.path("file"), Trust::of(&volume.genesis), &new, |_| {}).unwrap_err();
     assert!(matches!(&refused, SnapshotError::NotEmpty { found, .. } if found == "session"), "{refused:?}");
     fs::remove_dir(new.join("session")).unwrap();
-    snapshots::restore(&volume.path("file"), &volume.genesis, &new, |_| {}).unwrap();
+    snapshots::restore(&volume.path("file"), Trust::of(&volume.genesis), &new, |_| {}).unwrap();
 }
 
 #[test]
@@ -243,7 +244,7 @@ fn a_restore_that_was_interrupted_is_ended_or_begun_anew() {
     // Before everything was made: nothing of it counts.
     fs::create_dir_all(new.join("incoming/state")).unwrap();
     fs::write(new.join("incoming/state/junk"), "half").unwrap();
-    snapshots::restore(&file, &volume.genesis, &new, |_| {}).unwrap();
+    snapshots::restore(&file, Trust::of(&volume.genesis), &new, |_| {}).unwrap();
     assert!(!new.join("incoming").exists() && !new.join("state/junk").exists());
 
     // After it was marked as complete: what is left to do is done, whatever was done already.
