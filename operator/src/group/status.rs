@@ -307,9 +307,11 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
     if let Progress::Refused(refusal) = progress {
         return yes(refusal.reason, refusal.message.clone());
     }
+    // One that waits for long asks the chain for another key meanwhile; a chain that stands still gives it none.
     let waiting = observed.voters.iter().filter(|voter| {
         let session = voter.said.as_ref().ok().and_then(|said| said.session.as_ref());
-        session.map(node_api::proto::Session::state) == Some(SessionState::WaitingForProof)
+        let state = session.map(node_api::proto::Session::state);
+        matches!(state, Some(SessionState::WaitingForProof | SessionState::Rotating))
     });
     let total = observed.facts.as_ref().map_or(observed.voters.len(), |facts| facts.voters.len());
     let total = u64::try_from(total).unwrap_or(u64::MAX);

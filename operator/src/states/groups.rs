@@ -114,8 +114,9 @@ pub(super) fn states() -> Vec<State> {
             Progress::Unchanged
         }),
         ("signers-waiting", |seen| {
-            for voter in seen.voters.iter_mut().take(2) {
-                let session = Session { state: SessionState::WaitingForProof.into(), ..Session::default() };
+            // One of them has asked the chain for another key meanwhile.
+            for (voter, state) in seen.voters.iter_mut().zip([SessionState::WaitingForProof, SessionState::Rotating]) {
+                let session = Session { state: state.into(), ..Session::default() };
                 voter.said.as_mut().expect("it answers").session = Some(session);
             }
             silence(seen, 2);
