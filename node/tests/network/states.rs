@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use node_core::types::{Height, ParametersDraft, Timeout};
+use node_core::{
+    codec::Decode as _,
+    types::{Block, Height, ParametersDraft, Timeout},
+};
 use tokio::{
     process::Command,
     time::{Instant, interval, timeout},
@@ -84,7 +87,8 @@ async fn nodes_that_were_away_while_all_others_pruned_take_a_state_and_go_on() {
     }
     network.send(0, 0, 0).await;
 
-    // A voter goes away with its volume, an observer loses its own.
+    let checkpoint = checkpoint(&network).await;
+    // A voter goes away with its volume, an observer loses its own and is told which history is the right one.
     network.devnet.stop_node(3).await.expect("the node stops");
     network.devnet.stop_node(4).await.expect("the node stops");
     fs::remove_dir_all(network.directory.path().join("node-4/data")).expect("the volume can be removed");
@@ -94,6 +98,8 @@ async fn nodes_that_were_away_while_all_others_pruned_take_a_state_and_go_on() {
     let first = network.clients[0].block(Some(Height::new(1))).await.expect("the node answers");
     assert_eq!(first, None, "block 1 is removed");
 
+    trusts_no_other_history(&mut network, &checkpoint).await;
+    configure(network.directory.path(), 4, &checkpoint.yaml);
     for number in [3, 4] {
         network.devnet.start_node(number).expect("the node starts again");
     }
@@ -116,12 +122,58 @@ async fn nodes_that_were_away_while_all_others_pruned_take_a_state_and_go_on() {
     assert_eq!(network.receipts(&id).await, vec![done; 5]);
     assert_eq!(ballot.conflicts(), vec![]);
 
-    snapshots_start_a_new_node(&mut network).await;
+    snapshots_start_a_new_node(&mut network, &checkpoint).await;
     network.devnet.stop().await.expect("the nodes stop");
 }
 
+/// A late header, as a running node shows it.
+struct Checkpoint {
+    /// For the configuration of a node.
+    yaml: String,
+    hash: String,
+}
+
+/// `althing-node checkpoint`.
+async fn checkpoint(network: &Network) -> Checkpoint {
+    let (plan, file) = (network.devnet.plan(), network.directory.path().join("checkpoint.light"));
+    let (endpoint, genesis) = (plan.nodes[0].listen.grpc.to_string(), plan.genesis.clone());
+    network.wait_height(0, 5).await;
+    let connection = ["--endpoint", &endpoint, "--tls", text(&plan.client)];
+    let what = ["--genesis", text(&genesis), "--height", "5", "--file", text(&file), "--output", "json"];
+    let (code, said) = run(&[&["checkpoint"], connection.as_slice(), what.as_slice()].concat()).await;
+    assert_eq!(code, 0, "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("it is JSON");
+    let hash = said.pointer("/stateSync/checkpoint/hash").and_then(serde_json::Value::as_str).expect("it has a hash");
+    let block =
+        network.clients[1].block(Some(Height::new(5))).await.expect("the node answers").expect("it has the block");
+    let block = Block::decode(&block.block).expect("it is a block");
+    assert_eq!(block.hash().to_string(), hash, "another node says the same");
+    let path = text(&file);
+    let yaml = format!("stateSync:\n  checkpoint:\n    height: 5\n    hash: {hash}\n    file: {path}\n");
+    Checkpoint { yaml, hash: hash.to_owned() }
+}
+
+/// A node whose checkpoint is of another header than its file, or whose volume is of another history, does not start.
+async fn trusts_no_other_history(network: &mut Network, checkpoint: &Checkpoint) {
+    let path = network.directory.path().join("node-4/node.yaml");
+    let before = fs::read_to_string(&path).expect("the configuration can be read");
+    let other = checkpoint.yaml.replace(&checkpoint.hash, &"0".repeat(64));
+    configure(network.directory.path(), 4, &other);
+    network.devnet.start_node(4).expect("the process starts");
+    let deadline = Instant::now() + STEP_TIME_MAX;
+    let mut ticks = interval(Duration::from_millis(100));
+    while !network.devnet.ended().contains(&4) {
+        assert!(Instant::now() < deadline, "node 4 does not end:\n{}", log_of(network, 4));
+        ticks.tick().await;
+    }
+    network.devnet.kill_node(4).await.expect("what has ended can be taken away");
+    let log = log_of(network, 4);
+    assert!(log.contains("is of block") && log.contains(&checkpoint.hash), "{log}");
+    fs::write(&path, before).expect("the configuration can be written");
+}
+
 /// `althing-node snapshot` with the observer's volume.
-async fn snapshots_start_a_new_node(network: &mut Network) {
+async fn snapshots_start_a_new_node(network: &mut Network, checkpoint: &Checkpoint) {
     let home = network.directory.path().to_owned();
     let (data, file) = (home.join("node-4/data"), home.join("state.snapshot"));
     let genesis: PathBuf = network.devnet.plan().genesis.clone();
@@ -134,6 +186,18 @@ async fn snapshots_start_a_new_node(network: &mut Network) {
     let (code, said) = run(&["snapshot", "verify", "--genesis", text(&genesis), text(&file)]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("stateRoot: "), "{said}");
+    let trusted = |hash: &str| {
+        let (file, genesis) = (text(&file).to_owned(), text(&genesis).to_owned());
+        let light = text(&home.join("checkpoint.light")).to_owned();
+        let verify =
+            ["snapshot", "verify", "--genesis", &genesis, "--checkpoint", &light, "--checkpoint-hash", hash, &file];
+        let verify = verify.map(str::to_owned);
+        async move { run(&verify.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let (code, said) = trusted(&checkpoint.hash).await;
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = trusted(&"0".repeat(64)).await;
+    assert_eq!(code, 3, "{said}");
     let restore = ["snapshot", "restore", "--genesis", text(&genesis), "--data", text(&data), text(&file)];
     let (code, said) = run(&restore).await;
     assert_eq!(code, 4, "the volume is not empty: {said}");
