@@ -91,7 +91,7 @@ impl Access {
     /// When it does not let us in.
     pub async fn shown_certificate(&self, network: &Network, voter: &Voter) -> Result<[u8; 32]> {
         let stream = self.dialer(network, voter)?.connect().await?;
-        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificates = stream.get_ref().get_ref().1.peer_certificates().unwrap_or_default();
         Ok(LeafFacts::from_der(certificates.first().context("a server shows a certificate")?)?.fingerprint)
     }
 
