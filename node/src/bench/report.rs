@@ -178,7 +178,8 @@ mod tests {
     fn what_goes_wrong_after_a_kill_is_said_and_repetitions_are_not_wrong() {
         let of_kill = |change: fn(&mut Loss)| judged(Condition::Holds, change);
         assert!(of_kill(|loss| (loss.repeated, loss.blocks_with_repeats) = (7, 1)).is_empty());
-        let cases: [(fn(&mut Loss), &str); 4] = [
+        type Change = fn(&mut Loss);
+        let cases: [(Change, &str); 4] = [
             (|loss| loss.acknowledged_lost = 1, "at_kill: 1 acknowledged transactions are lost"),
             (|loss| loss.refused = 2, "at_kill: 2 transactions were refused"),
             (

@@ -46,7 +46,7 @@ async fn a_queue_that_is_full_refuses_with_a_hint_in_each_way_of_submitting() {
     let room = Limits::default().sender_transactions_max;
     let waiting: Vec<_> = (1..=room as u64).map(|nonce| pay(&network, nonce).encode().into()).collect();
     for some in waiting.chunks(MESSAGE_MAX) {
-        let answers = client.submit_batch(some.to_vec()).await.expect("the node answers").answers;
+        let answers = client.submit_batch(some.to_vec(), Wait::Accepted).await.expect("the node answers").answers;
         for run in answers {
             assert!(matches!(run.answer, Some(Answer::Accepted(_))), "{run:?}");
         }
@@ -63,7 +63,8 @@ async fn a_queue_that_is_full_refuses_with_a_hint_in_each_way_of_submitting() {
     assert!(hint.is_some_and(|hint| hint > 0), "{hint:?}");
     let refused = loop {
         let more = nonces.next().expect("the room has an end");
-        let answers = client.submit_batch(vec![more.encode().into()]).await.expect("the node answers").answers;
+        let answers =
+            client.submit_batch(vec![more.encode().into()], Wait::Accepted).await.expect("the node answers").answers;
         if let Some(Answer::Refused(refused)) = answers.first().and_then(|run| run.answer.clone()) {
             break refused;
         }
