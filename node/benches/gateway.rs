@@ -31,6 +31,7 @@ use node_api::{
 };
 use node_core::{
     codec::Encode,
+    mempool::TRANSFER_VALIDITY_BLOCKS_MAX,
     types::{Amount, Height, Incarnation, Nonce, ParametersDraft},
 };
 use serde_json::{Value, json};
@@ -230,7 +231,7 @@ fn batch(incarnation: Incarnation, sender: u32, number: u64) -> Bytes {
         let terms = TransferTerms {
             incarnation,
             nonce: Nonce::new(nonce),
-            valid_until: Height::new(u64::MAX / 2),
+            valid_until: Height::new(TRANSFER_VALIDITY_BLOCKS_MAX),
             to: accounts::account(account + 1),
             amount: Amount::new(1),
         };

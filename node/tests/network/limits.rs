@@ -8,7 +8,7 @@ use node_api::{
 };
 use node_core::{
     codec::Encode as _,
-    mempool::Limits,
+    mempool::{Limits, TRANSFER_VALIDITY_BLOCKS_MAX},
     types::{Amount, Height, Nonce, Transaction},
 };
 use tonic::Code;
@@ -23,7 +23,7 @@ fn pay(network: &Network, nonce: u64) -> Transaction {
     let terms = TransferTerms {
         incarnation: network.incarnation,
         nonce: Nonce::new(nonce),
-        valid_until: Height::new(u64::MAX / 2),
+        valid_until: Height::new(TRANSFER_VALIDITY_BLOCKS_MAX),
         to: accounts::account(ACCOUNT + 1),
         amount: Amount::new(1),
     };
