@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use althing_crds::names;
 use althing_operator::faults::Plan;
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::operator::{Operator, Start};
+use super::operator::{LEASE, Operator, Start};
 use super::{PAUSES_PERCENT, Stage, manifest};
 use crate::network::{eventually, kind_api};
 
@@ -41,8 +42,10 @@ impl Stage {
         let pods = self.pods(namespace).await?;
         ensure!(self.images(namespace).await? == [FORMER.to_string()].into(), "{:?}", self.images(namespace).await?);
         operator.stop().await?;
+        self.free_lease(namespace).await?;
 
         let operator = Operator::start(&self.environment, &Start { node_image: Some(NEWER), ..start }).await?;
+        self.is_held(namespace).await?;
         self.quiet(namespace).await?;
         ensure!(self.pods(namespace).await? == pods, "a pod was made anew by the upgrade");
         self.goal(namespace, GROUP, 4).await?;
@@ -58,6 +61,20 @@ impl Stage {
         .await?;
         self.goal(namespace, GROUP, 4).await?;
         operator.stop().await
+    }
+
+    /// Until an operator leads, nothing that it would do wrong can be seen.
+    async fn is_held(&self, namespace: &str) -> Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
+        eventually("the newer operator leads", SECONDS_MAX, || async {
+            let lease = leases.get(LEASE).await?;
+            ensure!(
+                lease.spec.and_then(|spec| spec.holder_identity).is_some_and(|holder| !holder.is_empty()),
+                "nobody"
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// Images of the voters' pods.
