@@ -74,6 +74,15 @@ pub struct Trial {
     pub took: Duration,
 }
 
+/// What must not change any more where it is quiet.
+#[derive(PartialEq)]
+struct Moment {
+    changes: u64,
+    /// What was just refused is tried again after a pause that grows.
+    faults: usize,
+    state: BTreeMap<String, serde_json::Value>,
+}
+
 impl Stage {
     /// Makes this API server ready and starts the ledger on it. The ledger comes last: nothing can be watched before its
     /// definition exists, and a watch that has to be tried again misses what is made and deleted meanwhile.
@@ -196,19 +205,28 @@ impl Stage {
         let mut pace = interval(RESYNC * QUIET_RESYNCS);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pace.tick().await;
-        let mut before = (self.ledger.changes(namespace), snapshot(&self.client, namespace).await?);
+        let mut before = self.moment(namespace).await?;
         loop {
             pace.tick().await;
-            let after = (self.ledger.changes(namespace), snapshot(&self.client, namespace).await?);
+            let after = self.moment(namespace).await?;
             if before == after {
-                return Ok(after.1);
+                return Ok(after.state);
             }
             if Instant::now() >= end {
-                let changed = snapshot::difference(&before.1, &after.1);
-                bail!("it does not become quiet: {} changes, the last: {changed}", after.0 - before.0);
+                let changed = snapshot::difference(&before.state, &after.state);
+                bail!("it does not become quiet: {} changes, the last: {changed}", after.changes - before.changes);
             }
             before = after;
         }
+    }
+
+    async fn moment(&self, namespace: &str) -> Result<Moment> {
+        let log = std::fs::read_to_string(self.log(namespace)).unwrap_or_default();
+        Ok(Moment {
+            changes: self.ledger.changes(namespace),
+            faults: log.matches("fault injected").count(),
+            state: snapshot(&self.client, namespace).await?,
+        })
     }
 }
 
