@@ -27,7 +27,7 @@ use crate::validator::pods::failing;
 
 /// For how many blocks a transaction that the operator signs can be executed. Short, because a new one is made only when
 /// the old one has expired.
-const VALIDITY_BLOCKS: u64 = 20;
+const VALIDITY_BLOCKS: u64 = 100;
 /// The same where people have to sign.
 const VALIDITY_BLOCKS_SIGNED_BY_PEOPLE: u64 = 100_000;
 
