@@ -224,7 +224,7 @@ impl Stage {
         let log = std::fs::read_to_string(self.log(namespace)).unwrap_or_default();
         Ok(Moment {
             changes: self.ledger.changes(namespace),
-            faults: log.matches("fault injected").count(),
+            faults: log.matches("fault injected: write").count(),
             state: snapshot(&self.client, namespace).await?,
         })
     }
