@@ -1,6 +1,6 @@
 //! The gate before the protocol: verifies what comes from peers, and keeps within bounds what is early.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     chain::{ChainView, KEPT_HEIGHTS},
@@ -147,9 +147,9 @@ impl Gate {
         self.seen.get(&height).into_iter().flat_map(BTreeMap::values).flatten().copied().collect()
     }
 
-    /// Who voted at a height, as far as verified votes came.
-    pub fn voted(&self, height: Height) -> BTreeSet<Identity> {
-        self.seen.get(&height).into_iter().flat_map(BTreeMap::keys).map(|(voter, ..)| *voter).collect()
+    /// Who voted at a height, as far as verified votes came; each as often as votes of it came.
+    pub fn voted(&self, height: Height) -> impl Iterator<Item = &Identity> {
+        self.seen.get(&height).into_iter().flat_map(BTreeMap::keys).map(|(voter, ..)| voter)
     }
 
     /// Keeps a message until the voters of its height are known.

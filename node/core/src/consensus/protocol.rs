@@ -210,8 +210,8 @@ impl Engine {
         let was_silent = |back: u64| {
             let before = height.checked_sub(back)?;
             let was_voter = self.chain.voters(before)?.get(&proposer).is_some();
-            let heard = self.gate.voted(before);
-            Some(was_voter && !heard.is_empty() && !heard.contains(&proposer))
+            let mut heard = self.gate.voted(before).peekable();
+            Some(was_voter && heard.peek().is_some() && !heard.any(|voter| *voter == proposer))
         };
         let silent = proposer != self.identity && (1..=SILENT_HEIGHTS).all(|back| was_silent(back) == Some(true));
         if silent { FirstProposer::Silent } else { FirstProposer::Expected }
