@@ -32,6 +32,7 @@ pub mod memory;
 pub mod metrics;
 pub mod network;
 pub mod parts;
+pub mod pause;
 pub mod readings;
 pub mod reconcile;
 pub mod references;

@@ -36,6 +36,9 @@ pub fn margin(total_power: u64, mut signing: Vec<u64>) -> u32 {
     failures
 }
 
+/// Why nobody may be stopped, and no voter changed, while the last block is too old.
+pub const STANDING: &str = "blocks stand still, and who would sign is not known";
+
 /// What may be taken away now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {

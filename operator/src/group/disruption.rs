@@ -13,13 +13,14 @@ use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
 use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide, turns};
-use super::{ceremony, desired, is_paused, outside};
+use super::{ceremony, desired, outside};
 use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::Draft;
 use crate::kinds::Owner;
 use crate::parts::Installation;
+use crate::pause::is_paused;
 use crate::validator::desired::is_up_to_date;
 use crate::validator::pods::{failing, is_counted, is_pod_ready};
 

@@ -25,8 +25,9 @@ use crate::kinds::Owner;
 use crate::refusal::Refusal;
 use crate::validator::pods::failing;
 
-/// For how many blocks a transaction that the operator signs can be executed. Short, because a new one is made only when
-/// the old one has expired.
+/// For how many blocks a transaction that the operator signs can be executed: enough for the looks between its making and
+/// its sending, which take seconds while a voter is cut off and the others make several blocks in each, and not more,
+/// because a new one is made only when the old one has expired.
 const VALIDITY_BLOCKS: u64 = 100;
 /// The same where people have to sign.
 const VALIDITY_BLOCKS_SIGNED_BY_PEOPLE: u64 = 100_000;

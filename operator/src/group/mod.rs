@@ -31,6 +31,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::events;
 use crate::kinds::{Child, Kind, Owner, is_controlled};
+use crate::pause::is_paused;
 use crate::refusal::Refusal;
 use crate::validator::pods::is_counted;
 use observe::Observed;
@@ -59,11 +60,6 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
         },
     };
     write_status(&context, &observed, &progress).await
-}
-
-/// A person asks to change nothing below this object.
-fn is_paused<K: Resource>(object: &K) -> bool {
-    object.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true")
 }
 
 /// The disruption budget of a paused group goes on following who signs: protecting is not disrupting, and what is drained

@@ -13,9 +13,9 @@ use super::desired;
 use super::observe::{Observed, Voter};
 use crate::budget::faults;
 use crate::chain::agreement::Facts;
-use crate::readings;
 use crate::refusal::Refusal;
 use crate::validator::desired::is_up_to_date;
+use crate::{pause, readings};
 
 /// How far the reconcile came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +42,6 @@ pub enum Progress {
 
 /// Label of machines, and of their pods, with the zone.
 const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
-/// What is said while nothing may be changed.
-pub const PAUSED: &str = "the annotation althing.dev/pause is set";
 
 /// The new status.
 pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ConsensusGroupStatus {
@@ -219,7 +217,7 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
-        Progress::Paused => paused(observed),
+        Progress::Paused => pause::reconciling(&observed.group.metadata, not_carried_out(observed)),
         Progress::Ceremony(_) if observed.voters.iter().filter_map(|voter| voter.node.as_ref()).any(is_stalled) => {
             say(ConditionStatus::False, Reason::ChildStalled, "a node waits for a person".to_string())
         }
@@ -246,18 +244,6 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
                 say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string())
             }
         },
-    }
-}
-
-/// A pause during which the spec is carried out is rest; else what the spec says is not what runs.
-fn paused(observed: &Observed) -> Statement {
-    let say = |status, message| Statement::new(ConditionType::Reconciling, status, Reason::Paused, message);
-    match not_carried_out(observed) {
-        Some(why) => {
-            let generation = observed.group.metadata.generation.unwrap_or(0);
-            say(ConditionStatus::True, format!("{PAUSED}; generation {generation} is not carried out: {why}"))
-        }
-        None => say(ConditionStatus::False, PAUSED.to_string()),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::events::{self, Draft};
 use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::parts::secrets;
+use crate::pause::is_paused;
 use crate::refusal::Refusal;
 use crate::validator::now_s;
 use observe::{AuthorityRead, Observed};
@@ -42,7 +43,7 @@ pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Res
     }
     let network = observe::current(&context, network).await?;
     let owner = owner(&network)?;
-    let is_paused = network.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
+    let is_paused = is_paused(&network);
     let mut observed = observe::observe(&context, network).await?;
     tell_expiry(&context, &owner, &observed);
     let progress = match validate::validate(&observed) {

@@ -15,8 +15,8 @@ use super::desired;
 use super::observe::{AuthorityRead, Observed};
 use super::tiers::Workload;
 use crate::certificates;
-pub use crate::group::status::PAUSED;
 use crate::kinds::{Child, Kind};
+use crate::pause::{self, PAUSED};
 use crate::readings;
 use crate::refusal::Refusal;
 
@@ -144,15 +144,10 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
         Progress::Paused => match not_carried_out(observed) {
-            Some(why) => {
-                let generation = observed.network.metadata.generation.unwrap_or(0);
-                let message = format!("{PAUSED}; generation {generation} is not carried out: {why}");
-                say(ConditionStatus::True, Reason::Paused, message)
+            None if let Some((_, message)) = below(observed) => {
+                say(ConditionStatus::True, Reason::Paused, format!("{PAUSED}; {message}"))
             }
-            None => match below(observed) {
-                Some((_, message)) => say(ConditionStatus::True, Reason::Paused, format!("{PAUSED}; {message}")),
-                None => say(ConditionStatus::False, Reason::Paused, PAUSED.to_string()),
-            },
+            why => pause::reconciling(&observed.network.metadata, why),
         },
         Progress::Applied => {
             say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())

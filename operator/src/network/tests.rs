@@ -10,6 +10,7 @@ use super::tiers::{self, Tiers, Workload};
 use super::{desired_tiers, validate};
 use crate::kinds::Kind;
 use crate::parts::{Installation, PeerPlace};
+use crate::pause::PAUSED;
 
 const NETWORK: &str = "
 apiVersion: althing.dev/v1alpha1
@@ -229,7 +230,7 @@ fn a_paused_network_is_ready_only_while_its_groups_are_what_its_spec_says() {
         assert_eq!(reconciling.reason, "Paused");
         (ready.status, reconciling.status, reconciling.message.rsplit("; ").next().unwrap_or_default().to_string())
     };
-    let rest = (ConditionStatus::True, ConditionStatus::False, status::PAUSED.to_string());
+    let rest = (ConditionStatus::True, ConditionStatus::False, PAUSED.to_string());
     let not = |why: &str| (ConditionStatus::False, ConditionStatus::True, why.to_string());
     assert_eq!(pause(|_| {}), rest);
     assert_eq!(

@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::events;
 use crate::kinds::{Child, Kind, Owner};
+use crate::pause::is_paused;
 use crate::refusal::Refusal;
 use desired::Desired;
 use observe::Observed;
@@ -41,7 +42,7 @@ pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Dur
     }
     let node = observe::current(&context, node).await?;
     let owner = owner(&node)?;
-    let is_paused = node.annotations().get(names::ANNOTATION_PAUSE).is_some_and(|value| value == "true");
+    let is_paused = is_paused(&node);
     let mut observed = observe::observe(&context, node).await?;
     let progress = match validate::validate(&observed) {
         Err(refusal) => Progress::Refused(refusal),

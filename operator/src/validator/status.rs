@@ -15,6 +15,7 @@ use super::volume;
 use crate::certificates;
 use crate::chain::agreement::VoterFact;
 use crate::parts::{Installation, default_image_of};
+use crate::pause;
 use crate::refusal::Refusal;
 
 /// How far the reconcile came.
@@ -247,15 +248,9 @@ fn reconciling(observed: &Observed, progress: &Progress, installation: &Installa
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
         Progress::Paused => {
-            let paused = "the annotation althing.dev/pause is set";
-            let is_former = |pod: &Pod| !desired::is_up_to_date(&observed.node, pod, installation);
-            if observed.pod.as_ref().is_some_and(is_former) {
-                let generation = observed.node.metadata.generation.unwrap_or(0);
-                let message =
-                    format!("{paused}; generation {generation} is not carried out: the pod runs a former spec");
-                return say(ConditionStatus::True, Reason::Paused, message);
-            }
-            say(ConditionStatus::False, Reason::Paused, paused.to_string())
+            let is_former = |pod: &&Pod| !desired::is_up_to_date(&observed.node, pod, installation);
+            let why = observed.pod.as_ref().filter(is_former).map(|_| "the pod runs a former spec".to_string());
+            pause::reconciling(&observed.node.metadata, why)
         }
         Progress::Waiting(why) => say(ConditionStatus::True, Reason::ApplyingChildren, why.clone()),
         Progress::Applied => {

@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::budget::quorum;
+use crate::budget::{STANDING, quorum};
 use crate::chain::agreement::{Facts, VoterFact};
 
 pub mod governance;
@@ -84,8 +84,6 @@ pub enum Move {
 /// How long after the last height of a transaction its change may still begin to count: a change counts three heights
 /// after its execution, and reports may be that much behind.
 const EFFECT_BLOCKS: u64 = 6;
-
-const STANDING: &str = "blocks stand still, and who would sign is not known";
 
 /// The next move.
 pub fn decide(view: &View<'_>) -> Move {

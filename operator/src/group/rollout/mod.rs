@@ -4,7 +4,7 @@ pub mod turns;
 
 use std::time::Duration;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, STANDING};
 use crate::chain::agreement::Facts;
 
 /// One voter as a rollout sees it.
@@ -113,10 +113,7 @@ fn may_stop(members: &[Member], member: &Member, facts: Option<&Facts>) -> Resul
     };
     let budget = budget(members, facts);
     if budget.is_closed() {
-        return Err(format!(
-            "{} may not be restarted now: blocks stand still, and who would sign is not known",
-            member.name
-        ));
+        return Err(format!("{} may not be restarted now: {STANDING}", member.name));
     }
     let permitted = member.identity.as_ref().is_some_and(|identity| budget.permits(identity));
     if permitted { Ok(()) } else { Err(format!("{} may not be restarted now: no further voter may stop", member.name)) }

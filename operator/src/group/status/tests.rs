@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::super::fixtures::observed;
 use super::*;
+use crate::pause::PAUSED;
 
 type Change = fn(&mut Observed);
 
