@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use node_api::pki::LeafFacts;
 use serde_json::Value;
 
-use super::disturbance::{load_on_all, starts};
+use super::disturbance::{starts, watched_load};
 use super::running_alpha;
 use crate::Scene;
 
@@ -113,9 +113,7 @@ pub async fn what_is_made_once_is_never_remade(scene: &Scene) -> Result<()> {
 /// comes back on another volume, with the same identity and a new session key, and no two votes conflict.
 pub async fn a_lost_volume_is_rebuilt_when_a_person_gives_it_up(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(10, 60).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     let voter = network.voters().await?.into_iter().next_back().context("a voter")?;
     let claim = format!("{}-data", voter.node);
     let (lost, identity) = (uid(&network, "pvc", &claim).await?, uid_of_identity(&network, &voter.node).await?);

@@ -13,9 +13,7 @@ use crate::Scene;
 /// A killed pod: the chain goes on, the pod returns, catches up and signs again.
 pub async fn a_killed_validator_catches_up(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(20, 60).await?;
+    let (watch, load) = watched_load(&network, 20).await?;
     let victim = network.voters().await?.pop().context("a voter exists")?;
     network.kubectl(&["delete", "pod", &victim.pod, "--grace-period=0", "--force", "--wait=false"]).await?;
     load.wait_more(40, 60).await.context("the chain goes on without one of four")?;
@@ -31,13 +29,8 @@ pub async fn a_killed_validator_catches_up(scene: &Scene) -> Result<()> {
 /// and the validator returns after the partition heals.
 pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(20, 60).await?;
-    // Node 1 carries the switch of the local cluster; a voter on another one is taken.
-    let victim =
-        network.voters().await?.into_iter().find(|voter| voter.host != "node1").context("a voter off node 1")?;
-    let number = victim.host.trim_start_matches("node").to_string();
+    let (watch, load) = watched_load(&network, 20).await?;
+    let (victim, number) = off_node_1(&network).await?;
     scene.environment.cluster(&["node", "partition", &number]).await?;
     load.wait_more(20, 60).await.context("the chain goes on while one is cut off")?;
     network.kubectl(&["delete", "pod", &victim.pod, "--grace-period=0", "--force", "--wait=false"]).await?;
@@ -55,14 +48,9 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
 /// many, then the same pod starts again, catches up and signs, and nothing is signed twice.
 pub async fn a_crashed_machine_comes_back_with_its_voter(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(20, 60).await?;
-    // Node 1 carries the switch of the local cluster.
-    let victim =
-        network.voters().await?.into_iter().find(|voter| voter.host != "node1").context("a voter off node 1")?;
+    let (watch, load) = watched_load(&network, 20).await?;
+    let (victim, number) = off_node_1(&network).await?;
     let starts = starts(&network, &victim).await?;
-    let number = victim.host.trim_start_matches("node").to_string();
     scene.environment.cluster(&["node", "crash", &number]).await?;
     let outage = goes_on_with_three(&network, &load).await;
     scene.environment.cluster(&["node", "add", &number]).await?;
@@ -109,9 +97,7 @@ pub(super) async fn starts(network: &Network, voter: &Voter) -> Result<(String, 
 /// nothing is rebuilt, and when they return the chain goes on with the same pods and volumes.
 pub async fn more_than_f_lost_voters_stop_the_chain_until_they_return(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(10, 60).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     watch.acknowledged(&load.stop().await);
     let before = kept(&network).await?;
     // Node 1 carries the switch of the local cluster, and somewhere an operator must stay.
@@ -181,6 +167,22 @@ async fn kept(network: &Network) -> Result<Vec<String>> {
     let mut lines: Vec<String> = listed.lines().map(str::to_string).collect();
     lines.sort_unstable();
     Ok(lines)
+}
+
+/// A voter on a machine that can be lost, and the number of that machine: node 1 carries the switch of the local cluster.
+async fn off_node_1(network: &Network) -> Result<(Voter, String)> {
+    let voters = network.voters().await?;
+    let voter = voters.into_iter().find(|voter| voter.host != "node1").context("a voter off node 1")?;
+    let number = voter.host.trim_start_matches("node").to_string();
+    Ok((voter, number))
+}
+
+/// A watch, and a load on all voters that has so many transactions through.
+pub async fn watched_load(network: &Network, transactions: usize) -> Result<(Watch, Load)> {
+    let watch = Watch::start(network).await?;
+    let load = load_on_all(network, 0).await?;
+    load.wait_more(transactions, 60).await?;
+    Ok((watch, load))
 }
 
 /// One sender for each voter.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use althing_crds::names;
 use althing_e2e::environment::OPERATOR_NAMESPACE;
-use althing_e2e::load::Load;
 use althing_e2e::network::{Network, eventually};
 use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
@@ -13,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use super::disturbance::load_on_all;
+use super::disturbance::watched_load;
 use super::upgrades::{all_run, set_image, uids};
 use super::{alpha, manifest, running_alpha};
 use crate::Scene;
@@ -25,7 +24,7 @@ const LEASE: &str = "althing-operator";
 /// still one voter at a time.
 pub async fn an_operator_killed_in_mid_rollout_resumes(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched(&network).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     let before = uids(&network).await?;
     set_image(&network, &scene.node_next).await?;
     eventually("the first voter is restarted", 90, || async {
@@ -50,7 +49,7 @@ pub async fn an_operator_killed_in_mid_scale_resumes(scene: &Scene) -> Result<()
     let text = manifest(scene, "alpha", 4).replace("      replicas: 4\n", "");
     network.apply(&text.replace("placement: Required", "placement: Preferred")).await?;
     network.wait_all_signing(4, 120).await?;
-    let (watch, load) = watched(&network).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     network.kubectl(&["scale", "cgrp/alpha-main", "--replicas=5"]).await?;
     eventually("the change is written down", 60, || async {
         let group = network.object("ConsensusGroup", &network.group).await?;
@@ -76,7 +75,7 @@ pub async fn an_operator_killed_in_mid_scale_resumes(scene: &Scene) -> Result<()
 /// comes back. The voter on that machine waits for it, the others go on.
 pub async fn a_drain_of_the_leaders_machine_moves_the_lead(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched(&network).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     let (leader, host) = leader(scene).await?;
     // By force: what removes the volumes of the case before this one may still run there as a bare pod.
     let drain = ["drain", &host, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=100s"];
@@ -150,13 +149,6 @@ pub async fn an_operator_upgrade_restarts_no_validator(scene: &Scene) -> Result<
     ensure!(updated == Some(4), "updatedReplicas is {updated:?}");
     watch.report(0).await?;
     Ok(())
-}
-
-async fn watched(network: &Network) -> Result<(Watch, Load)> {
-    let watch = Watch::start(network).await?;
-    let load = load_on_all(network, 0).await?;
-    load.wait_more(10, 60).await?;
-    Ok((watch, load))
 }
 
 async fn kill_operators(scene: &Scene) -> Result<()> {

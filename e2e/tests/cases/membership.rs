@@ -1,11 +1,10 @@
 //! Voters that join and leave a chain under load: by `kubectl scale`, and by name.
 
 use althing_e2e::network::{Network, Voter, eventually};
-use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use kube::api::DynamicObject;
 
-use super::disturbance::load_on_all;
+use super::disturbance::watched_load;
 use super::leaders::leader;
 use super::{alpha, manifest};
 use crate::Scene;
@@ -18,9 +17,7 @@ pub async fn voters_join_and_leave_by_kubectl_scale(scene: &Scene) -> Result<()>
     let text = manifest(scene, "alpha", 4).replace("      replicas: 4\n", "");
     network.apply(&text.replace("placement: Required", "placement: Preferred")).await?;
     network.wait_all_signing(4, 120).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(10, 60).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
 
     scale(&network, 7).await?;
     network.wait_all_signing(7, 240).await.context("three voters more join and sign")?;
@@ -51,9 +48,7 @@ pub async fn a_voter_is_replaced_by_name(scene: &Scene) -> Result<()> {
     let text = manifest(scene, "alpha", 4).replace("placement: Required", "placement: Preferred");
     network.apply(&text).await?;
     network.wait_all_signing(4, 120).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(10, 60).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     // Node 1 carries the switch of the local cluster. A lost leader would take longer than Kubernetes to see the loss.
     let (voters, (_, leads)) = (network.voters().await?, leader(scene).await?);
     let lost = voters.iter().find(|voter| voter.host != "node1" && voter.host != leads).context("a voter to lose")?;

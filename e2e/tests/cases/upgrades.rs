@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use althing_e2e::load::Load;
 use althing_e2e::network::{Network, condition, eventually};
-use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::disturbance::load_on_all;
+use super::disturbance::watched_load;
 use super::running_alpha;
 use crate::Scene;
 
@@ -21,7 +20,7 @@ const MORE_WHILE_PAUSED: usize = 40;
 /// All four voters go to another image under load; the watcher reports gaps and what was acknowledged.
 pub async fn a_rolling_image_change_under_load_loses_nothing(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched_load(&network).await?;
+    let (watch, load) = watched_load(&network, 20).await?;
     let recorded = [recorded(scene, "cgrp")?, recorded(scene, "vnode")?];
     let begin = Instant::now();
     set_image(&network, &scene.node_next).await?;
@@ -47,7 +46,7 @@ fn recorded(scene: &Scene, kind: &str) -> Result<tokio::process::Child> {
 /// The first voter cannot start: the others are left alone, the group says so, and the old spec brings it back.
 pub async fn a_bad_image_pauses_and_is_rolled_back(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched_load(&network).await?;
+    let (watch, load) = watched_load(&network, 20).await?;
     let before = uids(&network).await?;
     set_image(&network, MISSING_IMAGE).await?;
     let why = "its image cannot be pulled";
@@ -60,7 +59,7 @@ pub async fn a_bad_image_pauses_and_is_rolled_back(scene: &Scene) -> Result<()> 
 /// The same with a program that does not understand how the node is started: the pod starts, ends at once, and again.
 pub async fn a_program_that_ends_at_once_pauses_and_is_rolled_back(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched_load(&network).await?;
+    let (watch, load) = watched_load(&network, 20).await?;
     let before = uids(&network).await?;
     set_image(&network, &scene.images.operator).await?;
     let why = "it ends again and again";
@@ -74,7 +73,7 @@ pub async fn a_program_that_ends_at_once_pauses_and_is_rolled_back(scene: &Scene
 /// them, one after the other.
 pub async fn impossible_resources_pause_and_are_rolled_back_others_roll(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched_load(&network).await?;
+    let (watch, load) = watched_load(&network, 20).await?;
     let before = uids(&network).await?;
     set(&network, r#"{"spec":{"node":{"resources":{"cpu":"400","memory":"256Mi"}}}}"#).await?;
     paused_and_rolled_back(&network, &load, &before, "the pod finds no machine", |network| {
@@ -92,7 +91,7 @@ pub async fn impossible_resources_pause_and_are_rolled_back_others_roll(scene: &
 /// the same time, and together they never take more than one of four.
 pub async fn a_drain_and_a_rolling_change_share_one_budget(scene: &Scene) -> Result<()> {
     let network = running_alpha(scene).await?;
-    let (watch, load) = watched_load(&network).await?;
+    let (watch, load) = watched_load(&network, 20).await?;
     let before = uids(&network).await?;
     // A change goes from the highest number down.
     let last = network.voters().await?.into_iter().next().context("a voter")?;
@@ -124,13 +123,6 @@ pub async fn a_drain_and_a_rolling_change_share_one_budget(scene: &Scene) -> Res
 /// Names of the nodes whose pods are still the ones of before.
 fn unchanged(before: &[(String, String)], now: &[(String, String)]) -> Vec<String> {
     before.iter().filter(|pod| now.contains(pod)).map(|(name, _)| name.clone()).collect()
-}
-
-async fn watched_load(network: &Network) -> Result<(Watch, Load)> {
-    let watch = Watch::start(network).await?;
-    let load = load_on_all(network, 0).await?;
-    load.wait_more(20, 60).await?;
-    Ok((watch, load))
 }
 
 type Back<'a> = futures::future::BoxFuture<'a, Result<()>>;

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use althing_e2e::network::{Network, eventually};
-use althing_e2e::watch::Watch;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::disturbance::load_on_all;
+use super::disturbance::watched_load;
 use super::{alpha, manifest};
 use crate::Scene;
 
@@ -17,9 +16,7 @@ pub async fn volumes_grow_without_a_restart(scene: &Scene) -> Result<()> {
     let text = manifest(scene, "alpha", 4);
     network.apply(&text).await?;
     network.wait_all_signing(4, 120).await?;
-    let watch = Watch::start(&network).await?;
-    let load = load_on_all(&network, 0).await?;
-    load.wait_more(10, 60).await?;
+    let (watch, load) = watched_load(&network, 10).await?;
     let pods = uids(&network, "pods").await?;
     let claims = uids(&network, "pvc").await?;
     network.apply(&text.replace("storage: {size: 1Gi}", "storage: {size: 2Gi}")).await?;
