@@ -122,7 +122,7 @@ pub(super) struct MainLoop {
     pub(super) keeping: Keeping,
     /// No state was to be had: this process does with blocks.
     pub(super) gave_up: bool,
-    executed: Option<mpsc::Receiver<ExecutedResult>>,
+    pub(super) executed: Option<mpsc::Receiver<ExecutedResult>>,
     stored: Option<mpsc::UnboundedReceiver<Stored>>,
 }
 
@@ -187,9 +187,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<(), MainLoopEr
             break;
         }
     }
-    this.sessions()?.release()?;
-    tracing::info!("released the session keys");
-    Ok(())
+    this.end().await
 }
 
 impl MainLoop {
@@ -457,7 +455,7 @@ impl MainLoop {
         self.sessions().map_err(|error| LifecycleError::Volume { problem: error.to_string() })
     }
 
-    fn sessions(&mut self) -> Result<&mut Sessions, MainLoopError> {
+    pub(super) fn sessions(&mut self) -> Result<&mut Sessions, MainLoopError> {
         match &mut self.phase {
             Phase::Ceremony(volume) => Ok(&mut volume.sessions),
             Phase::Running(running) => Ok(&mut running.performer.sessions),

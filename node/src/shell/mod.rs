@@ -7,6 +7,7 @@
 pub mod absence;
 pub mod batch_storage;
 pub mod ceremony;
+mod ending;
 mod events;
 mod fetching;
 pub mod handle;

@@ -45,12 +45,35 @@ fn text(path: &Path) -> &str {
 async fn start_again(network: &mut Network, number: usize) {
     let deadline = Instant::now() + STEP_TIME_MAX;
     let mut ticks = interval(Duration::from_millis(100));
-    while !network.devnet.ended().contains(&number) {
+    while !start_if_ended(network, number).await {
         assert!(Instant::now() < deadline, "node {number} does not end:\n{}", log_of(network, number));
         ticks.tick().await;
     }
-    network.devnet.kill_node(number).await.expect("what has ended can be taken away");
-    network.devnet.start_node(number).expect("the node starts again");
+}
+
+async fn start_if_ended(network: &mut Network, number: usize) -> bool {
+    let ended = network.devnet.ended().contains(&number);
+    if ended {
+        network.devnet.kill_node(number).await.expect("what has ended can be taken away");
+        network.devnet.start_node(number).expect("the node starts again");
+    }
+    ended
+}
+
+/// Waits for a height. On a busy machine the blocks behind a state may be pruned before they are fetched: then the node
+/// ends for a later state, as often as that happens.
+async fn wait_height_after_states(network: &mut Network, number: usize, height: u64) {
+    let deadline = Instant::now() + STEP_TIME_MAX;
+    let mut ticks = interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        start_if_ended(network, number).await;
+        let reached = network.status(number).await.filter(|status| status.height >= height);
+        if reached.is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "node {number} is not at height {height}:\n{}", log_of(network, number));
+    }
 }
 
 async fn wait_pruned(network: &Network, number: usize, height: u64) {
@@ -108,7 +131,7 @@ async fn nodes_that_were_away_while_all_others_pruned_take_a_state_and_go_on() {
     }
     let target = network.status(0).await.expect("the node answers").height + 20;
     for number in [3, 4] {
-        network.wait_height(number, target).await;
+        wait_height_after_states(&mut network, number, target).await;
         let log = log_of(&network, number);
         assert!(log.contains("the state is in place"), "{log}");
         let status = network.status(number).await.expect("the node answers");

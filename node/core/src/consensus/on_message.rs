@@ -59,7 +59,7 @@ impl Engine {
             }
             PeerMessage::BlocksPruned { first } => {
                 if first > self.chain.tip().next() {
-                    self.sync.distrust(&from, self.chain.tip());
+                    self.sync.on_pruned(&from, self.chain.tip());
                     self.ask_blocks();
                 }
                 Ok(())

@@ -111,9 +111,14 @@ impl BlockSync {
 
     /// A peer has sent what is false: nothing of it is used, and others are asked until it says again how far it is.
     pub fn distrust(&mut self, peer: &Identity, tip: Height) {
+        self.on_pruned(peer, tip);
+        self.queue.retain(|(from, _)| from != peer);
+    }
+
+    /// A peer has not kept what it was asked for. What it sent before is as good as it was.
+    pub fn on_pruned(&mut self, peer: &Identity, tip: Height) {
         self.not_ahead(peer, tip);
         self.question.take_if(|question| question.peer == *peer);
-        self.queue.retain(|(from, _)| from != peer);
     }
 
     fn not_ahead(&mut self, peer: &Identity, tip: Height) {

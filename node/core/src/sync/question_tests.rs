@@ -114,3 +114,17 @@ fn a_peer_that_has_nothing_to_send_is_not_asked_again_and_keeps_what_it_sent() {
     assert_eq!(sync.ask(TIP), None);
     assert_eq!(queued(&mut sync), (11..=26).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_peer_that_has_not_kept_the_next_blocks_keeps_what_it_sent_before() {
+    let (mut sync, ..) = behind();
+    let first = ask(&mut sync);
+    sync.on_blocks(first.peer, blocks(11, 16), TIP).unwrap();
+    let second = ask(&mut sync);
+    sync.on_pruned(&second.peer, TIP);
+    let third = ask(&mut sync);
+    assert_eq!((third.peer, third.first), (first.peer, Height::new(27)), "the other one is asked at once");
+    sync.on_pruned(&third.peer, TIP);
+    assert_eq!(sync.ask(TIP), None, "nobody has them");
+    assert_eq!(queued(&mut sync), (11..=26).collect::<Vec<_>>());
+}
