@@ -13,12 +13,12 @@ use super::context::{GroupContext, NodeContext};
 use super::labels;
 use super::tiers::TierContext;
 
-/// The headless Service by which other nodes find this one. It publishes the address of a pod that is not ready: nodes
-/// must meet before any of them can be ready.
+/// The Service by which other nodes find this one. It leads to a pod that is not ready, too: nodes must meet before any of
+/// them can be ready. Its address is there before the pod and outlives it, so no name server remembers that there is none,
+/// or a former one (ADR 29).
 #[must_use]
 pub fn p2p(node: &NodeContext) -> Service {
     let spec = ServiceSpec {
-        cluster_ip: Some("None".to_string()),
         publish_not_ready_addresses: Some(true),
         ..spec(labels::node_selector(&node.name), vec![port(names::PORT_NAME_P2P, names::PORT_P2P)])
     };
