@@ -83,6 +83,8 @@ reasons! {
     GenesisMissing = stalls,
     /// A ConfigMap of `trustedAuthorities` does not exist or holds no certificates.
     TrustedAuthorityMissing = stalls,
+    /// The API server refuses what this object needs: by a quota, an admission policy, a missing right or its own rules.
+    ChildRefused = stalls,
     // What is made once is gone or is another.
     /// The identity that this node had is gone or is another; a new one is never made.
     IdentityLost = stalls,

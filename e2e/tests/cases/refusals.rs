@@ -127,7 +127,14 @@ async fn clear(scene: &Scene) -> Result<()> {
     let namespace = scene.namespace.as_str();
     let ours = ["--namespace", namespace, "delete", "bcn,cgrp,vnode", "--all", "--timeout=60s"];
     scene.environment.kubectl_call(&ours).within(90).stdout().await?;
-    let rest = ["--namespace", namespace, "delete", "secrets,pvc,cm,services,statefulsets", "--all", "--timeout=60s"];
+    let rest = [
+        "--namespace",
+        namespace,
+        "delete",
+        "resourcequotas,secrets,pvc,cm,services,statefulsets",
+        "--all",
+        "--timeout=60s",
+    ];
     scene.environment.kubectl_call(&rest).within(90).stdout().await?;
     Ok(())
 }

@@ -56,7 +56,10 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
         }
         Ok(()) => match validate::awaited(&observed) {
             Some(why) => Progress::Waiting(why),
-            None => advance(&context, &owner, &mut observed).await?,
+            None => match advance(&context, &owner, &mut observed).await {
+                Ok(progress) => progress,
+                Err(error) => Progress::Refused(Refusal::of(error)?),
+            },
         },
     };
     write_status(&context, &observed, &progress).await

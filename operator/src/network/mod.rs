@@ -49,7 +49,10 @@ pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Res
     let progress = match validate::validate(&observed) {
         Err(refusal) => Progress::Refused(refusal),
         Ok(()) if is_paused => Progress::Paused,
-        Ok(()) => advance(&context, &owner, &mut observed).await?,
+        Ok(()) => match advance(&context, &owner, &mut observed).await {
+            Ok(progress) => progress,
+            Err(error) => Progress::Refused(Refusal::of(error)?),
+        },
     };
     write_status(&context, &observed, &progress).await
 }

@@ -47,7 +47,10 @@ pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Dur
     let progress = match validate::validate(&observed) {
         Err(refusal) => Progress::Refused(refusal),
         Ok(_) if is_paused => Progress::Paused,
-        Ok(validated) => advance(&context, &owner, &mut observed, &validated).await?,
+        Ok(validated) => match advance(&context, &owner, &mut observed, &validated).await {
+            Ok(progress) => progress,
+            Err(error) => Progress::Refused(Refusal::of(error)?),
+        },
     };
     write_status(&context, &observed, &progress).await
 }
