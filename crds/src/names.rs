@@ -39,6 +39,11 @@ pub const ANNOTATION_REBUILD: &str = "althing.dev/rebuild-volume";
 /// Annotation on a group or a node: a new value restarts its nodes one after the other. Those whose spec names no image
 /// get the one that the operator brings now.
 pub const ANNOTATION_RESTART: &str = "althing.dev/restart";
+/// Annotation on a BlockchainNetwork: a new value replaces its certificate authority by another one, without a restart.
+pub const ANNOTATION_ROLL: &str = "althing.dev/roll-authority";
+/// Annotation on a BlockchainNetwork whose value is the hash of an authority. Of the next one: a person says that everybody
+/// outside trusts it. Of the former one: that nobody outside needs it any more.
+pub const ANNOTATION_CONFIRM: &str = "althing.dev/confirm-authority";
 /// Annotation on the pod template: hash of what the node read when it started; a difference means restart.
 pub const ANNOTATION_CONFIG_HASH: &str = "althing.dev/config-hash";
 /// Annotation on what is made once: the genesis it belongs to, or will.

@@ -178,10 +178,18 @@ pub struct BlockchainNetworkStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub version: Option<String>,
-    /// SHA-256 of the certificate authority's certificate, made once; hexadecimal.
+    /// SHA-256 of the certificate of the certificate authority that signs; hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub certificate_authority_hash: Option<String>,
+    /// The same of the authority that comes next. It is there while everybody is told to trust it, and signs nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub next_certificate_authority_hash: Option<String>,
+    /// The same of the authority that signed before. It is there while it is still trusted, and signs nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub former_certificate_authority_hash: Option<String>,
     /// When the certificate authority ends, and with it every certificate that it has issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schemas::time")]

@@ -137,6 +137,10 @@ reasons! {
     AwaitingGovernance,
     /// Observers or gateways are not all ready; the chain does not depend on them.
     StartingTiers,
+    /// The certificate authority is being replaced; the message says by which step, and for whom it waits.
+    RollingAuthority,
+    /// The next certificate authority waits until a person says that everybody outside trusts it.
+    AwaitingConfirmation,
     /// The annotation `althing.dev/pause` is set.
     Paused,
     // Ready.

@@ -39,21 +39,19 @@ impl Access {
     /// # Errors
     /// When the authority's Secret cannot be read.
     pub async fn operator(network: &Network) -> Result<Self> {
-        let name = althing_crds::names::ca_secret(&network.name);
-        let certificate = network.secret_text(&name, "tls.crt").await?;
-        let key = network.secret_text(&name, "tls.key").await?;
         let chain_id = ChainId::new(network.chain_id().await?)?;
-        let authority = CertificateAuthority::from_pem(&certificate, &key)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let id = SpiffeId::new(&chain_id, Role::Operator, "watcher")?;
-        let issued = authority.issue(&id, Validity::new(now - 60, now + 86_400)?)?;
-        let pem = TlsPem {
-            certificate: issued.certificate_pem.into_bytes(),
-            key: Zeroizing::new(issued.key_pem.as_bytes().to_vec()),
-            authorities: authority.certificate_pem().as_bytes().to_vec(),
-            members: Vec::new(),
-        };
-        Ok(Self { chain_id, store: TlsStore::from_pem(&pem)? })
+        let store = TlsStore::from_pem(&issued(network, &chain_id).await?)?;
+        Ok(Self { chain_id, store })
+    }
+
+    /// Takes another certificate of a watcher, from the authority that signs now, and trusts all that are trusted now: also
+    /// for those who have got a copy of this.
+    ///
+    /// # Errors
+    /// When the authority's Secret cannot be read.
+    pub async fn renew(&self, network: &Network) -> Result<()> {
+        self.store.replace(&issued(network, &self.chain_id).await?)?;
+        Ok(())
     }
 
     /// As a user: the client certificate that the operator made for this network.
@@ -101,6 +99,18 @@ impl Access {
         let dialer = RelayDialer::new(relay, format!("{}:{GRPC_PORT}", voter.address));
         Ok(TlsDialer::new(dialer, self.store.clone(), Expected::any_server(&self.chain_id)))
     }
+}
+
+/// A watcher's certificate.
+async fn issued(network: &Network, chain_id: &ChainId) -> Result<TlsPem> {
+    let name = althing_crds::names::ca_secret(&network.name);
+    let certificate = network.secret_text(&name, "tls.crt").await?;
+    let key = network.secret_text(&name, "tls.key").await?;
+    let authorities = network.secret_text(&name, "ca.crt").await?;
+    let authority = CertificateAuthority::from_pem(&certificate, &key)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let id = SpiffeId::new(chain_id, Role::Operator, "watcher")?;
+    Ok(TlsPem::from_issued(&authority.issue(&id, Validity::new(now - 60, now + 86_400)?)?, &authorities))
 }
 
 impl Forward {

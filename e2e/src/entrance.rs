@@ -64,13 +64,16 @@ impl Entrance {
     }
 
     /// Another HTTPS server that the first node of the local cluster reaches, whose certificate is for `host` and comes
-    /// from this authority.
+    /// from one of these authorities.
     ///
     /// # Errors
     /// When the authority is no certificate.
-    pub fn at(network: &Network, target: String, host: String, authority: &str) -> Result<Self> {
+    pub fn at(network: &Network, target: String, host: String, authorities: &str) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
+        for certificate in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        ensure!(!roots.is_empty(), "there is no certificate");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

@@ -84,6 +84,11 @@ impl Watch {
         Ok(())
     }
 
+    /// As whom it looks. Renewed, it goes on through a change of the network's authority.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     fn follower(&self, network: &Network, access: &Access, prefix: String) -> Follower {
         let (network, access) = (network.clone(), access.clone());
         Follower { network, access, prefix, seen: self.seen.clone(), stop: self.stop.clone() }

@@ -213,6 +213,8 @@ fn alarming_reasons(text: &str) -> Vec<String> {
         "VotesMissing",
         "WaitingForGrant",
         "StartingTiers",
+        "RollingAuthority",
+        "AwaitingConfirmation",
         "NotAVoter",
     ];
     let stalls = text.lines().filter_map(|line| line.trim().strip_suffix(" = stalls,"));

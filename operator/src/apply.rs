@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -232,6 +232,15 @@ impl Writer {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes a Secret that is kept, exactly as it was read: the patch must name the resourceVersion that it is made for.
+    pub async fn patch_secret(&self, owner: &Owner, name: &str, patch: &serde_json::Value) -> Result<Secret, Error> {
+        let what = format!("Secret {}/{name}", owner.namespace);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let params = PatchParams { field_manager: Some(owner.manager.to_string()), ..PatchParams::default() };
+        let patch = Patch::Merge(patch);
+        self.write("Secret", "patch", &what, api.patch(name, &params, &patch)).await
     }
 
     /// Deletes children that are not wanted any more, exactly those that were seen.

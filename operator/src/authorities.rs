@@ -1,43 +1,52 @@
 //! Certificate authorities of networks, read from their Secrets and kept for a short while.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use althing_crds::names;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
-use node_api::pki::CertificateAuthority;
 
-use crate::certificates;
 use crate::error::Error;
+use crate::rollover::Authority;
 
 /// How long an authority is used before its Secret is read again.
 const AGE_MAX: Duration = Duration::from_secs(30);
 
-/// An authority and the hash of its certificate.
-#[derive(Clone)]
-pub struct Authority {
-    /// Issues certificates.
-    pub issuer: Arc<CertificateAuthority>,
-    /// SHA-256 of its certificate, hexadecimal.
-    pub hash: String,
-}
+/// Namespace and network.
+type Key = (String, String);
 
 /// All authorities by namespace and network.
 #[derive(Default)]
 pub struct Authorities {
-    kept: Mutex<HashMap<(String, String), (Instant, Authority)>>,
+    kept: Mutex<HashMap<Key, Kept>>,
+}
+
+/// What is known of one network.
+#[derive(Default)]
+struct Kept {
+    read: Option<(Instant, Authority)>,
+    /// How often it was forgotten: what was read before that is not kept.
+    forgotten: u64,
 }
 
 impl Authorities {
-    /// The authority of a network. One whose Secret is gone goes on being used while this process runs: the network says
-    /// that it is lost, and its nodes still trust it.
-    pub async fn get(&self, client: &Client, namespace: &str, network: &str) -> Result<Option<Authority>, Error> {
+    /// The authority of a network, if it is the one that the network has recorded. One whose Secret is gone goes on being used
+    /// while this process runs: the network says that it is lost, and its nodes still trust it.
+    pub async fn get(
+        &self,
+        client: &Client,
+        namespace: &str,
+        network: &str,
+        recorded: Option<&str>,
+    ) -> Result<Option<Authority>, Error> {
         let key = (namespace.to_string(), network.to_string());
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some((read_at, authority)) = &kept
+        let is_recorded = |authority: &Authority| recorded.is_none_or(|hash| authority.answers_to(hash));
+        let (known, forgotten) = self.known(&key);
+        if let Some((read_at, authority)) = &known
             && read_at.elapsed() < AGE_MAX
+            && is_recorded(authority)
         {
             return Ok(Some(authority.clone()));
         }
@@ -45,19 +54,56 @@ impl Authorities {
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let secret = api.get_opt(&name).await.map_err(Error::read(format!("Secret {namespace}/{name}")))?;
         let Some(secret) = secret else {
-            return Ok(kept.map(|(_, authority)| authority));
+            return Ok(known.map(|(_, authority)| authority).filter(is_recorded));
         };
-        let authority = Authority {
-            issuer: Arc::new(certificates::authority(network, &secret)?),
-            hash: certificates::authority_hash(&secret).unwrap_or_default(),
-        };
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (Instant::now(), authority.clone()));
-        Ok(Some(authority))
+        let authority = Authority::read(network, &secret)?;
+        self.keep(key, forgotten, &authority);
+        Ok(Some(authority).filter(is_recorded))
     }
 
-    /// The Secret was made or seen to change: read it again next time.
+    /// The Secret was made or changed: read it again next time.
     pub fn forget(&self, namespace: &str, network: &str) {
         let key = (namespace.to_string(), network.to_string());
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let mut all = self.lock();
+        let kept = all.entry(key).or_default();
+        kept.read = None;
+        kept.forgotten = kept.forgotten.wrapping_add(1);
+    }
+
+    fn known(&self, key: &Key) -> (Option<(Instant, Authority)>, u64) {
+        self.lock().get(key).map_or((None, 0), |kept| (kept.read.clone(), kept.forgotten))
+    }
+
+    /// Keeps what was read, unless it was forgotten while it was being read.
+    fn keep(&self, key: Key, forgotten: u64, authority: &Authority) {
+        let mut all = self.lock();
+        let kept = all.entry(key).or_default();
+        if kept.forgotten == forgotten {
+            kept.read = Some((Instant::now(), authority.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificates::new_authority;
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_kept() {
+        let authorities = Authorities::default();
+        let key = ("demo".to_string(), "demo".to_string());
+        let authority = Authority::settled(new_authority("demo", 1_800_000_000).expect("an authority"));
+        let (_, before) = authorities.known(&key);
+        authorities.forget("demo", "demo");
+        authorities.keep(key.clone(), before, &authority);
+        assert!(authorities.known(&key).0.is_none(), "a read that began before the change");
+        let (_, after) = authorities.known(&key);
+        authorities.keep(key.clone(), after, &authority);
+        assert!(authorities.known(&key).0.is_some());
     }
 }

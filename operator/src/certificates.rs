@@ -11,6 +11,7 @@ use node_api::tls::TlsPem;
 
 use crate::error::Error;
 use crate::parts::secrets::CertificatePem;
+use crate::rollover::Authority;
 
 /// In place of a private key that is not kept.
 const PRESENT: &[u8] = b"present";
@@ -43,10 +44,10 @@ pub fn without_keys(mut secret: Secret) -> Secret {
     secret
 }
 
-/// SHA-256 of the authority's certificate, hexadecimal.
-pub fn authority_hash(secret: &Secret) -> Option<String> {
+/// SHA-256 of an authority's certificate as PEM, hexadecimal.
+pub fn hash(certificate: &str) -> String {
     use sha2::{Digest, Sha256};
-    text(secret, "tls.crt").map(|pem| hex::encode(Sha256::digest(pem.trim().as_bytes())))
+    hex::encode(Sha256::digest(certificate.trim().as_bytes()))
 }
 
 /// When the certificate in a Secret ends, as it stands in a status.
@@ -68,89 +69,83 @@ fn validity(what: &str, now_s: u64, life_s: u64) -> Result<Validity, Error> {
     Validity::new(now_s.saturating_sub(SKEW_S), now_s.saturating_add(life_s)).map_err(failed(what))
 }
 
-/// A new authority for a network.
+/// A new authority for a network. Its name has the time in it: programs that look for an issuer by name find one.
 pub fn new_authority(network: &str, now_s: u64) -> Result<CertificateAuthority, Error> {
-    let name: String = format!("althing {network}").chars().take(64).collect();
+    let name: String = format!("althing {network} {now_s}").chars().take(64).collect();
     CertificateAuthority::generate(&name, validity(network, now_s, AUTHORITY_S)?).map_err(failed(network))
 }
 
-/// The authority in a Secret.
-pub fn authority(network: &str, secret: &Secret) -> Result<CertificateAuthority, Error> {
-    let certificate = text(secret, "tls.crt").unwrap_or_default();
-    let key = text(secret, "tls.key").unwrap_or_default();
-    CertificateAuthority::from_pem(&certificate, &key).map_err(failed(network))
-}
-
 /// Issues a certificate.
-pub fn issue(
-    authority: &CertificateAuthority,
-    id: &SpiffeId,
-    now_s: u64,
-    life_s: u64,
-) -> Result<CertificatePem, Error> {
+pub fn issue(authority: &Authority, id: &SpiffeId, now_s: u64, life_s: u64) -> Result<CertificatePem, Error> {
     let what = id.to_string();
-    let issued = authority.issue(id, validity(&what, now_s, life_s)?).map_err(failed(&what))?;
+    let issued = authority.issuer.issue(id, validity(&what, now_s, life_s)?).map_err(failed(&what))?;
     Ok(CertificatePem {
         certificate: issued.certificate_pem.clone(),
         key: issued.key_pem.to_string(),
-        authorities: authority.certificate_pem().to_string(),
+        authorities: authority.trusted.clone(),
     })
 }
 
 /// Issues a certificate for a public entrance with these host names.
 pub fn issue_entrance(
-    authority: &CertificateAuthority,
+    authority: &Authority,
     names: &[String],
     now_s: u64,
     life_s: u64,
 ) -> Result<CertificatePem, Error> {
     let what = names.first().map_or("", String::as_str);
-    let (certificate, key) = authority.issue_entrance(names, validity(what, now_s, life_s)?).map_err(failed(what))?;
-    let authorities = authority.certificate_pem().to_string();
+    let (certificate, key) =
+        authority.issuer.issue_entrance(names, validity(what, now_s, life_s)?).map_err(failed(what))?;
+    let authorities = authority.trusted.clone();
     Ok(CertificatePem { certificate, key: key.to_string(), authorities })
 }
 
 /// Issues a certificate that never leaves this process.
-pub fn issue_own(authority: &CertificateAuthority, chain_id: &ChainId, now_s: u64) -> Result<TlsPem, Error> {
+pub fn issue_own(authority: &Authority, chain_id: &ChainId, now_s: u64) -> Result<TlsPem, Error> {
     let id = SpiffeId::new(chain_id, Role::Operator, "althing-operator").map_err(failed(chain_id.as_str()))?;
     let what = id.to_string();
-    let issued = authority.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))?;
-    Ok(TlsPem::from_issued(&issued, authority.certificate_pem()))
+    let issued = authority.issuer.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))?;
+    Ok(TlsPem::from_issued(&issued, &authority.trusted))
 }
 
 /// Issues a certificate of a node without a vote, as which this process asks nodes of other members. It never leaves this
 /// process.
 pub fn issue_observer(
-    authority: &CertificateAuthority,
+    authority: &Authority,
     chain_id: &ChainId,
     identity: &Identity,
     now_s: u64,
 ) -> Result<IssuedCertificate, Error> {
     let id = SpiffeId::node(chain_id, NodeRole::Observer, identity);
     let what = id.to_string();
-    authority.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))
+    authority.issuer.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))
 }
 
-/// Whether the certificate in this Secret can be used until it is looked at again: for this id, by this authority, and
-/// in the first two thirds of its life.
-pub fn is_current(secret: &Secret, id: &SpiffeId, authority: &CertificateAuthority, now_s: u64) -> bool {
+/// Whether the certificate in this Secret can be used until it is looked at again: for this id, by the authority that signs,
+/// beside all that are trusted, and in the first two thirds of its life.
+pub fn is_current(secret: &Secret, id: &SpiffeId, authority: &Authority, now_s: u64) -> bool {
     let (Some(certificate), Some(key), Some(bundle)) =
         (text(secret, "tls.crt"), text(secret, "tls.key"), text(secret, "ca.crt"))
     else {
         return false;
     };
     let Ok(facts) = LeafFacts::from_pem(&certificate) else { return false };
-    let is_ours = is_issued_by(&certificate, authority.certificate_pem(), now_s).unwrap_or(false);
-    let is_trusted = bundle.contains(authority.certificate_pem().trim());
-    facts.id == *id && is_ours && is_trusted && !key.is_empty() && now_s < facts.validity.renew_at_s()
+    let is_ours = is_issued_by(&certificate, authority.issuer.certificate_pem(), now_s).unwrap_or(false);
+    let is_whole = bundle.trim() == authority.trusted.trim();
+    facts.id == *id && is_ours && is_whole && !key.is_empty() && now_s < facts.validity.renew_at_s()
 }
 
 /// The same for the certificate of a public entrance with these host names.
-pub fn is_entrance_current(secret: &Secret, names: &[String], authority: &CertificateAuthority, now_s: u64) -> bool {
-    let (Some(certificate), Some(key)) = (text(secret, "tls.crt"), text(secret, "tls.key")) else { return false };
+pub fn is_entrance_current(secret: &Secret, names: &[String], authority: &Authority, now_s: u64) -> bool {
+    let (Some(certificate), Some(key), Some(bundle)) =
+        (text(secret, "tls.crt"), text(secret, "tls.key"), text(secret, "ca.crt"))
+    else {
+        return false;
+    };
     let Ok(facts) = EntranceFacts::from_pem(&certificate) else { return false };
-    let is_ours = is_entrance_issued_by(&certificate, authority.certificate_pem(), now_s).unwrap_or(false);
-    facts.names == names && is_ours && !key.is_empty() && now_s < facts.validity.renew_at_s()
+    let is_ours = is_entrance_issued_by(&certificate, authority.issuer.certificate_pem(), now_s).unwrap_or(false);
+    let is_whole = bundle.trim() == authority.trusted.trim();
+    facts.names == names && is_ours && is_whole && !key.is_empty() && now_s < facts.validity.renew_at_s()
 }
 
 #[cfg(test)]
@@ -176,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_issued_again_after_two_thirds_of_its_life_or_for_another_id_or_authority() {
-        let authority = new_authority("demo", NOW).expect("an authority");
+        let authority = Authority::settled(new_authority("demo", NOW).expect("an authority"));
         let pem = issue(&authority, &id("user"), NOW, NODE_S).expect("a certificate");
         let secret = secret(&pem);
         assert!(is_current(&secret, &id("user"), &authority, NOW));
@@ -189,14 +184,14 @@ mod tests {
             is_current(&without_keys(secret.clone()), &id("user"), &authority, NOW),
             "the key itself is not needed"
         );
-        let other = new_authority("demo", NOW).expect("an authority");
+        let other = Authority::settled(new_authority("demo", NOW).expect("an authority"));
         assert!(!is_current(&secret, &id("user"), &other, NOW));
         assert!(!is_current(&Secret::default(), &id("user"), &authority, NOW));
     }
 
     #[test]
     fn an_entrance_gets_another_certificate_for_other_names_or_late_in_its_life() {
-        let authority = new_authority("demo", NOW).expect("an authority");
+        let authority = Authority::settled(new_authority("demo", NOW).expect("an authority"));
         let names = ["gateway.example.org".to_string(), "localhost".to_string()];
         let pem = issue_entrance(&authority, &names, NOW, NODE_S).expect("a certificate");
         let secret = secret(&pem);
@@ -208,15 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_read_back_from_its_secret() {
-        let made = new_authority("demo", NOW).expect("an authority");
-        let pem = CertificatePem {
-            certificate: made.certificate_pem().to_string(),
-            key: made.key_pem().to_string(),
-            authorities: made.certificate_pem().to_string(),
-        };
-        let read = authority("demo", &secret(&pem)).expect("the same authority");
-        assert_eq!(read.certificate_pem(), made.certificate_pem());
-        assert!(authority("demo", &Secret::default()).is_err());
+    fn a_certificate_is_issued_again_when_other_authorities_are_trusted_beside_the_one_that_signs() {
+        let authority = Authority::settled(new_authority("demo", NOW).expect("an authority"));
+        let next = new_authority("demo", NOW + 1).expect("an authority");
+        let names = ["localhost".to_string()];
+        let leaf = secret(&issue(&authority, &id("user"), NOW, NODE_S).expect("a certificate"));
+        let entrance = secret(&issue_entrance(&authority, &names, NOW, NODE_S).expect("a certificate"));
+        let trusted = format!("{}{}", authority.trusted, next.certificate_pem());
+        let both = Authority { trusted, ..authority.clone() };
+        assert!(!is_current(&leaf, &id("user"), &both, NOW), "it does not know the other one");
+        assert!(!is_entrance_current(&entrance, &names, &both, NOW));
+        let leaf = secret(&issue(&both, &id("user"), NOW, NODE_S).expect("a certificate"));
+        assert!(is_current(&leaf, &id("user"), &both, NOW));
+        assert!(!is_current(&leaf, &id("user"), &authority, NOW), "it still trusts the other one");
     }
 }

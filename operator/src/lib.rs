@@ -7,6 +7,7 @@
 //! | `network/`, `group/`, `validator/` | one kind each, with the same files in each |
 //! | `parts/` | pure builders of children |
 //! | `budget/` | how much power may be taken away on purpose: every disruption asks it |
+//! | `rollover/` | which certificate authority signs, which ones are trusted, when the next step is safe |
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
 //! | `watches.rs`, `memory.rs`, `context.rs` | caches, and what a reconcile may use |
@@ -37,6 +38,7 @@ pub mod readings;
 pub mod reconcile;
 pub mod references;
 pub mod refusal;
+pub mod rollover;
 pub mod run;
 #[cfg(test)]
 mod states;

@@ -1,5 +1,6 @@
 //! The cases in the order in which they run: what loses Kubernetes nodes comes last.
 
+mod authorities;
 mod children;
 mod copies;
 mod demo_path;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Case> {
         case!(membership::voters_join_and_leave_by_kubectl_scale),
         case!(members::a_group_in_another_namespace_joins_a_chain),
         case!(volumes::volumes_grow_without_a_restart),
+        case!(authorities::an_authority_gives_way_to_another_without_a_restart),
         case!(upgrades::a_rolling_image_change_under_load_loses_nothing),
         case!(leaders::an_operator_killed_in_mid_rollout_resumes),
         case!(leaders::an_operator_killed_in_mid_scale_resumes),

@@ -228,6 +228,11 @@ impl LeafFacts {
     }
 }
 
+/// SHA-256 of the DER of the first certificate of a PEM text.
+pub fn fingerprint(certificate_pem: &str) -> Result<[u8; 32], PkiError> {
+    Ok(Sha256::digest(first_certificate(certificate_pem)?).into())
+}
+
 /// Checks a bundle of authorities: it holds at least one certificate, and all of them parse.
 pub fn check_authorities(authorities_pem: &str) -> Result<(), PkiError> {
     crate::tls::roots_from_pem(authorities_pem.as_bytes()).map(drop)

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Json, Router,
     http::{HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
     routing::get,
@@ -12,7 +12,7 @@ use http::{Method, header};
 use node_api::{
     gateway::{GatewayConfig, GatewaySection},
     roles::Role,
-    tls::{ClientCertificates, EdgeStore, Reload, TlsError, TlsStore},
+    tls::{ClientCertificates, EdgeStore, Reload, TlsError, TlsReport, TlsStore},
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -105,7 +105,8 @@ pub async fn run(config: GatewayConfig, stop: CancellationToken) -> Result<(), L
         );
     };
     let public = serve::serve(Arc::clone(&gateway), edge, security.clone(), router);
-    let private = axum::serve(probes, private_router(&gateway)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let private =
+        axum::serve(probes, private_router(&gateway, &tls)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let serving = async {
         let (private, ()) = tokio::join!(private, public);
         private.map_err(LaunchError::Http)
@@ -226,10 +227,11 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     )
 }
 
-/// `/metrics`, `/livez` and `/readyz`.
-fn private_router(gateway: &Arc<Gateway>) -> Router {
-    let (metrics, ready) = (Arc::clone(gateway), Arc::clone(gateway));
+/// `/metrics`, `/livez` and `/readyz`, and which TLS files are in use towards the nodes.
+fn private_router(gateway: &Arc<Gateway>, tls: &Arc<TlsStore>) -> Router {
+    let (metrics, ready, tls) = (Arc::clone(gateway), Arc::clone(gateway), Arc::clone(tls));
     Router::new()
+        .route(TlsReport::PATH, get(move || async move { Json(TlsReport::of(&tls.current())) }))
         .route("/metrics", get(move || async move { show(&metrics) }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readiness(&ready) }))

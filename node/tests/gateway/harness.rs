@@ -190,6 +190,13 @@ impl GatewayProcess {
         self.process.stop().await.expect("the gateway ends");
     }
 
+    /// Which TLS files it uses towards the nodes.
+    pub async fn tls(&self) -> node_api::tls::TlsReport {
+        let url = format!("http://{}{}", self.http, node_api::tls::TlsReport::PATH);
+        let answer = self.send(Request::get(url).body(Full::default()).expect("a request")).await;
+        serde_json::from_slice(&answer.body).expect("a report")
+    }
+
     pub async fn metrics(&self) -> String {
         let url = format!("http://{}/metrics", self.http);
         let request = Request::get(url).body(Full::default()).expect("a request");

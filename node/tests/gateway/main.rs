@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, clippy::panic, reason = "a test may fail anywhere")]
 
 mod authentication;
+mod certificates;
 mod companion;
 mod connections;
 mod edge;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use node_api::client::{Client, ClientError, ClientOptions};
 use node_api::node_core::types::{ChainId, Identity};
-use node_api::pki::CertificateAuthority;
 use node_api::proto;
 use node_api::tls::{Expected, TcpDialer, TlsDialer, TlsError, TlsPem, TlsStore};
 
@@ -16,6 +15,7 @@ use crate::certificates;
 use crate::config::NODE_CALL_TIMEOUT;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::rollover::Authority;
 
 /// Own certificates are issued anew this often, well inside their life.
 const STORE_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
@@ -44,13 +44,23 @@ enum Caller {
     Operator,
     /// A node without a vote: what nodes of other members take this process for.
     Observer,
+    /// The operator that wants to see which authorities count.
+    Prover,
 }
 
-/// What is trusted at the other end, as PEM.
+/// Who has issued the own certificate, and what is trusted at the other end, as PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Trust {
-    authority: String,
+    issuer: String,
+    authorities: String,
     members: String,
+}
+
+impl Trust {
+    fn of(authority: &Authority, members: &str) -> Self {
+        let (issuer, authorities) = (authority.hash.clone(), authority.trusted.clone());
+        Self { issuer, authorities, members: members.to_string() }
+    }
 }
 
 struct Store {
@@ -83,25 +93,31 @@ impl Dialers {
     }
 
     /// The connection to a node; it is made with the first call.
-    pub fn node(&self, target: &Target, authority: &CertificateAuthority, now_s: u64) -> Result<Node, Error> {
-        let trust = Trust { authority: authority.certificate_pem().to_string(), members: String::new() };
-        let tls = self
-            .store(target, Caller::Operator, &trust, || certificates::issue_own(authority, &target.chain_id, now_s))?;
+    pub fn node(&self, target: &Target, authority: &Authority, now_s: u64) -> Result<Node, Error> {
+        self.own(target, Caller::Operator, authority, now_s)
+    }
+
+    /// A connection to a node beside the one that is used: the node answers on it when it has taken up what the stage of
+    /// the authority means. None while one authority is all there is.
+    pub fn proof(&self, target: &Target, authority: &Authority, now_s: u64) -> Result<Option<Node>, Error> {
+        let Some(proof) = authority.proof() else { return Ok(None) };
+        let target = Target { node: format!("{}/proof", target.node), ..target.clone() };
+        self.own(&target, Caller::Prover, &proof, now_s).map(Some)
+    }
+
+    fn own(&self, target: &Target, caller: Caller, authority: &Authority, now_s: u64) -> Result<Node, Error> {
+        let trust = Trust::of(authority, "");
+        let issue = || certificates::issue_own(authority, &target.chain_id, now_s);
+        let tls = self.store(target, caller, &trust, issue)?;
         Ok(self.client(target, tls, trust))
     }
 
     /// The connection to a node of another member, whose authority is one of `members`.
-    pub fn outside(
-        &self,
-        target: &Target,
-        authority: &CertificateAuthority,
-        members: &str,
-        now_s: u64,
-    ) -> Result<Node, Error> {
-        let trust = Trust { authority: authority.certificate_pem().to_string(), members: members.to_string() };
+    pub fn outside(&self, target: &Target, authority: &Authority, members: &str, now_s: u64) -> Result<Node, Error> {
+        let trust = Trust::of(authority, members);
         let tls = self.store(target, Caller::Observer, &trust, || {
             let issued = certificates::issue_observer(authority, &target.chain_id, &self.observer, now_s)?;
-            let pem = TlsPem::from_issued(&issued, authority.certificate_pem());
+            let pem = TlsPem::from_issued(&issued, &authority.trusted);
             Ok(TlsPem { members: members.as_bytes().to_vec(), ..pem })
         })?;
         Ok(self.client(target, tls, trust))

@@ -14,7 +14,6 @@ use node_api::{genesis, keys, proto};
 
 use super::external;
 use super::outside::{self, Outside};
-use crate::authorities::Authority;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::{self, Facts, Limits, Report};
@@ -25,6 +24,7 @@ use crate::error::Error;
 use crate::kinds::{Kind, Owner, Standing, standing};
 use crate::parts::{Installation, default_image};
 use crate::references::{self, Missing};
+use crate::rollover::Authority;
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
 
@@ -232,11 +232,15 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     let owner = super::owner(&group)?;
     let (namespace, name) = (owner.namespace.clone(), owner.name.clone());
     let network = context.network(&namespace, &group.spec.network);
+    let recorded = network
+        .as_ref()
+        .and_then(|network| network.status.as_ref())
+        .and_then(|status| status.certificate_authority_hash.clone());
     let trusted = group.spec.p2p.with(group.spec.external.as_ref()).trusted_authorities;
     let (genesis, governance, authority, members) = tokio::try_join!(
         genesis_read(context, &group, &owner),
         governance_read(context, &group, &owner),
-        context.shared.authorities.get(client, &namespace, &group.spec.network),
+        context.shared.authorities.get(client, &namespace, &group.spec.network, recorded.as_deref()),
         bundles::read(context, &namespace, &trusted),
     )?;
     let source = match &group.spec.external {
@@ -245,11 +249,6 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         }
         Some(_) | None => None,
     };
-    let recorded = network
-        .as_ref()
-        .and_then(|network| network.status.as_ref())
-        .and_then(|status| status.certificate_authority_hash.clone());
-    let authority = authority.filter(|found| recorded.as_ref().is_none_or(|hash| *hash == found.hash));
     let chain_id = group.spec.chain.id_or_name(&name);
     let is_seen = group.status.as_ref().and_then(|status| status.observed_generation) == group.metadata.generation;
     let is_stalled = group
@@ -452,7 +451,7 @@ async fn ask(context: &Context, owner: &Owner, observed: &Observed, known: Known
     let (Some((target, identity)), Some(authority)) = (target(owner, observed, &voter), &observed.authority) else {
         return Ok(voter);
     };
-    let connection = context.shared.dialers.node(&target, &authority.issuer, now_s())?;
+    let connection = context.shared.dialers.node(&target, authority, now_s())?;
     voter.said = connection.status().await.map_err(|error| error.to_string());
     if voter.said.as_ref().is_ok_and(has_started) {
         voter.report = connection.report(&identity).await.ok();

@@ -29,7 +29,7 @@ pub async fn ask(context: &Context, owner: &Owner, observed: &Observed) -> Resul
     let mut known = Vec::new();
     for peer in &external.peers {
         if let Some(target) = target(owner, observed, peer) {
-            let connection = context.shared.dialers.outside(&target, &authority.issuer, members, now_s())?;
+            let connection = context.shared.dialers.outside(&target, authority, members, now_s())?;
             known.push((target.identity, connection));
         }
     }

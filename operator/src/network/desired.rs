@@ -88,7 +88,7 @@ pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> 
     let is_current = |present: &Secret| {
         ids.iter().enumerate().all(|(number, (group, id))| {
             let view = view(present, number, group);
-            certificates::is_current(&view, id, &authority.issuer, now_s)
+            certificates::is_current(&view, id, authority, now_s)
         })
     };
     if observed.client.as_ref().is_some_and(is_current) {
@@ -96,7 +96,7 @@ pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> 
     }
     let mut secret = None;
     for (group, id) in &ids {
-        let pem = certificates::issue(&authority.issuer, id, now_s, certificates::CLIENT_S)?;
+        let pem = certificates::issue(authority, id, now_s, certificates::CLIENT_S)?;
         match secret.as_mut() {
             None => secret = Some(secrets::client(&network, &pem)),
             Some(Secret { data: Some(data), .. }) => {

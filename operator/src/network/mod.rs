@@ -3,6 +3,7 @@
 pub mod desired;
 pub mod desired_tiers;
 pub mod observe;
+pub mod rolling;
 pub mod status;
 pub mod tiers;
 pub mod validate;
@@ -72,6 +73,8 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
         return Ok(Progress::Refused(refusal));
     }
     let contexts = desired_tiers::contexts(observed)?;
+    rolling::advance(context, owner, observed, &contexts).await?;
+    record_authority(context, owner, observed).await?;
     if let Some(refusal) = tiers::ensure_api_key(context, owner, observed, contexts.gateway.as_ref()).await? {
         return Ok(Progress::Refused(refusal));
     }
@@ -102,28 +105,37 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
 
 /// Makes the authority of a network that never had one, and records it.
 async fn ensure_authority(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Option<Refusal>, Error> {
-    let hash = match &observed.authority {
-        AuthorityRead::Present(authority) => authority.hash.clone(),
+    match &observed.authority {
+        AuthorityRead::Present(_) => {}
         AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
             let made = certificates::new_authority(&owner.name, now_s())?;
             let parts = desired::network_context(observed)?;
-            let secret = secrets::certificate_authority(&parts, made.certificate_pem(), made.key_pem());
+            // A wish that is as old as the network is met by its first authority.
+            let wish = observed.network.annotations().get(names::ANNOTATION_ROLL).map(String::as_str);
+            let secret = secrets::certificate_authority(&parts, made.certificate_pem(), made.key_pem(), wish);
             match context.shared.writer.make_once::<Secret>(owner, &secret).await? {
                 Made::Now(kept) => {
                     observed.authority = observe::authority_of(&owner.name, &kept);
                     let note = format!("made the certificate authority (Secret {})", kept.name_any());
                     let about = observed.network.object_ref(&());
                     context.publish(&about, &[Draft::normal("AuthorityMade", note)]).await;
-                    certificates::authority_hash(&kept).unwrap_or_default()
                 }
                 Made::Before(_) => return Err(Error::Conflict { what: owner.what() }),
                 Made::Taken => return Ok(Some(taken(&Child::of(&secret)?.what(&owner.namespace)))),
             }
         }
-    };
+    }
+    record_authority(context, owner, observed).await?;
+    Ok(None)
+}
+
+/// Writes down which authority signs: from then on it can only be lost, or give way to the next one.
+async fn record_authority(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<(), Error> {
+    let AuthorityRead::Present(authority) = &observed.authority else { return Ok(()) };
+    let hash = authority.hash.clone();
     let recorded = observed.network.status.as_ref().and_then(|status| status.certificate_authority_hash.as_ref());
     if recorded == Some(&hash) {
-        return Ok(None);
+        return Ok(());
     }
     let mut status = observed.network.status.clone().unwrap_or_default();
     status.certificate_authority_hash = Some(hash);
@@ -133,7 +145,7 @@ async fn ensure_authority(context: &Context, owner: &Owner, observed: &mut Obser
     if let Some(written) = context.shared.writer.status(observed.network.status.as_ref(), &changed, &status).await? {
         observed.network = written;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Tells a person who scaled a group whose number the network holds.

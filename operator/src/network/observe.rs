@@ -6,14 +6,14 @@ use althing_crds::{BlockchainNetwork, ConditionType, ConsensusGroup, names};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
 
+use super::rolling::Rolling;
 use super::tiers::{self, Tiers};
-use crate::authorities::Authority;
-use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Owner, Standing, standing};
 use crate::parts::Installation;
 use crate::references::{self, Missing};
+use crate::rollover::Authority;
 
 /// What was read.
 pub struct Observed {
@@ -25,6 +25,8 @@ pub struct Observed {
     pub others: Vec<ConsensusGroup>,
     /// Its authority.
     pub authority: AuthorityRead,
+    /// What is said of the replacement of the authority, once it was looked at.
+    pub rolling: Option<Rolling>,
     /// Its client certificate.
     pub client: Option<Secret>,
     /// What there is of its observers and gateway.
@@ -80,7 +82,8 @@ pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Ob
     let tiers = tiers::read(context, &owner, &network).await?;
     let installation = context.installation();
     let children_hash = network.status.as_ref().and_then(|status| status.children_hash.clone());
-    Ok(Observed { network, groups, others, authority, client, tiers, installation, missing, children_hash })
+    let rolling = None;
+    Ok(Observed { network, groups, others, authority, rolling, client, tiers, installation, missing, children_hash })
 }
 
 /// The authority: live until it is written down, later now and then.
@@ -109,11 +112,8 @@ async fn authority(context: &Context, network: &BlockchainNetwork, owner: &Owner
 
 /// The authority that this Secret holds.
 pub fn authority_of(network: &str, secret: &Secret) -> AuthorityRead {
-    match certificates::authority(network, secret) {
-        Ok(issuer) => AuthorityRead::Present(Authority {
-            issuer: std::sync::Arc::new(issuer),
-            hash: certificates::authority_hash(secret).unwrap_or_default(),
-        }),
+    match Authority::read(network, secret) {
+        Ok(authority) => AuthorityRead::Present(authority),
         Err(error) => AuthorityRead::Invalid(error.to_string()),
     }
 }

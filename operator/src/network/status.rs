@@ -19,6 +19,7 @@ use crate::kinds::{Child, Kind};
 use crate::pause::{self, PAUSED};
 use crate::readings;
 use crate::refusal::Refusal;
+use crate::rollover::{self, Stage, Step};
 
 /// How far the reconcile came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub enum Progress {
     Unchanged,
 }
 
+/// What a person says of another authority.
+const CONFIRM: &str = names::ANNOTATION_CONFIRM;
 /// Ranges of block ages from young to old, as groups write them.
 const BUCKETS: [&str; 5] = ["<10s", "<1m", "<10m", "<1h", ">=1h"];
 
@@ -49,6 +52,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
     let statuses: Vec<&ConsensusGroupStatus> =
         observed.groups.iter().flatten().filter_map(|group| group.status.as_ref()).collect();
     let is_complete = statuses.len() == observed.network.spec.groups.len();
+    let (next, former) = others(observed, &before);
     let mut after = BlockchainNetworkStatus {
         observed_generation: Some(generation),
         conditions: readings::in_order(conditions::merge(&before.conditions, &statements, generation, now)),
@@ -63,6 +67,8 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
             .or_else(|| before.observed_at.clone()),
         version: version(&statuses).or_else(|| before.version.clone()),
         certificate_authority_hash: before.certificate_authority_hash.clone(),
+        next_certificate_authority_hash: next,
+        former_certificate_authority_hash: former,
         certificate_authority_expires: match &observed.authority {
             AuthorityRead::Present(authority) => certificates::time(authority.issuer.validity().not_after_s()),
             AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
@@ -75,6 +81,20 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
     };
     keep_readings(&before, &mut after, now);
     after
+}
+
+/// The authority that comes, and the one that went.
+fn others(observed: &Observed, before: &BlockchainNetworkStatus) -> (Option<String>, Option<String>) {
+    match &observed.authority {
+        AuthorityRead::Present(authority) => match &authority.stage {
+            Stage::Settled => (None, None),
+            Stage::Trusting { hash, .. } => (Some(hash.clone()), None),
+            Stage::Signing { hash } => (None, Some(hash.clone())),
+        },
+        AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
+            (before.next_certificate_authority_hash.clone(), before.former_certificate_authority_hash.clone())
+        }
+    }
 }
 
 /// Height and block age alone are no reason to write before their time.
@@ -152,11 +172,58 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
         Progress::Applied => {
             say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())
         }
-        Progress::Unchanged => match below(observed) {
+        Progress::Unchanged => match rolls(observed).or_else(|| below(observed)) {
             Some((reason, message)) => say(ConditionStatus::True, reason, message),
-            None => say(ConditionStatus::False, Reason::UpToDate, "all children are as the spec says".to_string()),
+            None => say(ConditionStatus::False, Reason::UpToDate, up_to_date(observed)),
         },
     }
+}
+
+/// The two authorities are there, and everybody has what the stage means, but for a word of a person.
+fn up_to_date(observed: &Observed) -> String {
+    let said = "all children are as the spec says";
+    match observed.rolling.as_ref().map(|rolling| (&rolling.step, &rolling.outside)) {
+        Some((Step::AskBeforeWithdrawal, outside)) => {
+            let former = others(observed, &BlockchainNetworkStatus::default()).1.unwrap_or_default();
+            let whom = outside.present.join(", ");
+            format!(
+                "{said}; the former certificate authority is trusted until {CONFIRM}={former} says that these need it no more: {whom}"
+            )
+        }
+        Some(_) | None => said.to_string(),
+    }
+}
+
+/// How far the replacement of the authority is.
+fn rolls(observed: &Observed) -> Option<(Reason, String)> {
+    let (rolling, AuthorityRead::Present(authority)) = (observed.rolling.as_ref()?, &observed.authority) else {
+        return None;
+    };
+    let behind = rollover::named(&rolling.behind);
+    let waits =
+        |what: &str| if behind.is_empty() { what.to_string() } else { format!("{what}; it waits for {behind}") };
+    let message = match (&rolling.step, &authority.stage) {
+        (Step::Rest | Step::AskBeforeWithdrawal | Step::Withdraw, _) => return None,
+        (Step::Begin, _) if rolling.is_fixed => {
+            let name = names::ca_secret(&observed.network.name_any());
+            format!(
+                "the certificate authority cannot be replaced: Secret {name} is immutable; put a copy in its place that is not"
+            )
+        }
+        (Step::AskBeforeSigning, Stage::Trusting { hash, .. }) => {
+            let whom = rolling.outside.verify.join(", ");
+            let message =
+                format!("the next certificate authority signs when {CONFIRM}={hash} says that these trust it: {whom}");
+            return Some((Reason::AwaitingConfirmation, message));
+        }
+        (Step::Begin | Step::Wait | Step::AskBeforeSigning | Step::Sign, stage) => match stage {
+            Stage::Settled | Stage::Trusting { .. } => {
+                waits("everybody is told to trust the next certificate authority")
+            }
+            Stage::Signing { .. } => waits("everybody gets a certificate of the new certificate authority"),
+        },
+    };
+    Some((Reason::RollingAuthority, message))
 }
 
 /// What is being changed below this network.

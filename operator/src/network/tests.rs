@@ -1,16 +1,24 @@
 //! Tiers of a network: who owns their numbers, when they are made, and what their state says about the chain.
 
+use std::sync::Arc;
+
 use althing_crds::conditions::{self, ConditionStatus, ConditionType};
-use althing_crds::{BlockchainNetwork, ConsensusGroup};
+use althing_crds::{BlockchainNetwork, ConsensusGroup, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+
+use node_api::pki::{self, CertificateAuthority};
+use node_api::roles::{Role, SpiffeId};
+use node_api::tls::TlsReport;
 
 use super::observe::{AuthorityRead, Observed};
 use super::status::{self, Progress};
 use super::tiers::{self, Tiers, Workload};
-use super::{desired_tiers, validate};
+use super::{desired_tiers, rolling, validate};
+use crate::certificates;
 use crate::kinds::Kind;
 use crate::parts::{Installation, PeerPlace};
 use crate::pause::PAUSED;
+use crate::rollover::{Authority, Stage, Step};
 
 const NETWORK: &str = "
 apiVersion: althing.dev/v1alpha1
@@ -47,6 +55,7 @@ pub fn observed(tiers: &str) -> Observed {
         groups: vec![Some(group)],
         others: vec![],
         authority: AuthorityRead::Missing,
+        rolling: None,
         client: None,
         tiers: Tiers { peers, ..Tiers::default() },
         installation: Installation { operator_namespace: "system".to_string(), node_image: "node:1".to_string() },
@@ -250,4 +259,106 @@ fn a_paused_network_is_ready_only_while_its_groups_are_what_its_spec_says() {
         pause(|seen| seen.groups[0].as_mut().expect("there").metadata.generation = Some(2)),
         not("demo-main is about to change")
     );
+}
+
+/// A network that lives by this authority.
+fn rolled(authority: Authority) -> Observed {
+    let mut observed = observed("  gateway: {}");
+    observed.authority = AuthorityRead::Present(authority);
+    observed
+}
+
+const NOW_S: u64 = 1_800_000_000;
+
+fn authority(second: u64) -> CertificateAuthority {
+    certificates::new_authority("demo", NOW_S + second).expect("an authority")
+}
+
+#[test]
+fn an_authority_gives_way_late_in_its_life_or_when_a_person_asks_anew() {
+    let step = |served: Option<&str>, wish: Option<&str>, now_s: u64| {
+        let authority = Authority { served: served.map(str::to_string), ..Authority::settled(authority(0)) };
+        let mut observed = rolled(authority.clone());
+        let wish = wish.map(|wish| [(names::ANNOTATION_ROLL.to_string(), wish.to_string())].into());
+        observed.network.metadata.annotations = wish;
+        rolling::decide(&observed, &authority, &[], now_s).0
+    };
+    let renew_at_s = authority(0).validity().renew_at_s();
+    assert_eq!(step(None, None, NOW_S), Step::Rest);
+    assert_eq!(step(None, None, renew_at_s - 1), Step::Rest);
+    assert_eq!(step(None, None, renew_at_s), Step::Begin);
+    assert_eq!(step(None, Some("a"), NOW_S), Step::Begin);
+    assert_eq!(step(Some("a"), Some("a"), NOW_S), Step::Rest, "a wish is met once");
+    assert_eq!(step(Some("a"), Some("b"), NOW_S), Step::Begin);
+    assert_eq!(step(Some("a"), None, NOW_S), Step::Rest);
+}
+
+#[test]
+fn a_gateway_counts_when_it_trusts_the_next_authority_and_later_when_it_shows_the_new_certificate() {
+    let (old, new) = (authority(0), Arc::new(authority(1)));
+    let fingerprint = |pem: &str| hex::encode(pki::fingerprint(pem).expect("a certificate"));
+    let (old_print, new_print) = (fingerprint(old.certificate_pem()), fingerprint(new.certificate_pem()));
+    let says = |certificate: &str, authorities: &[&String]| TlsReport {
+        certificate: certificate.to_string(),
+        authorities: authorities.iter().map(ToString::to_string).collect(),
+    };
+    let stage = Stage::Trusting { next: Arc::clone(&new), hash: "new".to_string() };
+    let trusting = Authority { stage, ..Authority::settled(old) };
+    let observed = rolled(trusting.clone());
+    assert!(!rolling::has_taken(&observed, &trusting, &says("a", &[&old_print])));
+    assert!(rolling::has_taken(&observed, &trusting, &says("a", &[&old_print, &new_print])));
+
+    let now_s = crate::validator::now_s();
+    let chain = node_api::node_core::types::ChainId::new("demo-main").expect("a chain id");
+    let id = SpiffeId::new(&chain, Role::Gateway, "demo-gateway").expect("an id");
+    let new = Authority::settled(certificates::new_authority("demo", now_s).expect("an authority"));
+    let stage = Stage::Signing { hash: trusting.hash.clone() };
+    let signing = Authority { stage, ..new };
+    let mut observed = rolled(signing.clone());
+    let contexts = desired_tiers::contexts(&observed).expect("contexts");
+    let tier = contexts.gateway.as_ref().expect("a gateway");
+    for (issuer, counts) in [(&trusting, false), (&signing, true)] {
+        let pem = certificates::issue(issuer, &id, now_s, certificates::NODE_S).expect("a certificate");
+        let leaf = fingerprint(&pem.certificate);
+        let secret = crate::parts::gateway::tls(tier, &pem);
+        let bytes = serde_json::to_value(&secret).expect("JSON");
+        observed.tiers.secrets = vec![serde_json::from_value(bytes).expect("a Secret")];
+        assert_eq!(rolling::has_taken(&observed, &signing, &says(&leaf, &[])), counts);
+        assert!(!rolling::has_taken(&observed, &signing, &says("another", &[&new_print])));
+    }
+}
+
+#[tokio::test]
+async fn what_a_gateway_trusts_is_read_from_its_port_for_probes() {
+    let said = TlsReport { certificate: "ab".to_string(), authorities: vec!["cd".to_string()] };
+    let answer = said.clone();
+    let good = axum::Router::new().route(TlsReport::PATH, axum::routing::get(|| async { axum::Json(answer) }));
+    for (router, expected) in [(good, Some(said)), (axum::Router::new(), None)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        assert_eq!(rolling::read_report(&address).await.ok(), expected);
+        server.abort();
+    }
+}
+
+#[test]
+fn an_authority_that_signs_since_a_moment_is_no_other_one_and_an_older_copy_is() {
+    let mut observed = rolled(Authority::settled(authority(0)));
+    let mut record = |hash: &str, stage: Stage| {
+        if let AuthorityRead::Present(authority) = &mut observed.authority {
+            (authority.hash, authority.stage) = ("new".to_string(), stage);
+        }
+        let certificate_authority_hash = Some(hash.to_string());
+        observed.network.status =
+            Some(althing_crds::BlockchainNetworkStatus { certificate_authority_hash, ..Default::default() });
+        validate::validate(&observed).map_err(|refusal| refusal.reason.as_str())
+    };
+    let signing = || Stage::Signing { hash: "old".to_string() };
+    assert_eq!(record("old", signing()), Ok(()), "the operator died before it wrote the record");
+    assert_eq!(record("new", signing()), Ok(()));
+    assert_eq!(record("new", Stage::Settled), Ok(()));
+    assert_eq!(record("old", Stage::Settled), Err("CertificateAuthorityLost"));
+    let next = Stage::Trusting { next: Arc::new(authority(1)), hash: "later".to_string() };
+    assert_eq!(record("later", next), Err("CertificateAuthorityLost"), "a copy from before the step");
 }

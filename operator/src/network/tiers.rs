@@ -19,13 +19,13 @@ use node_api::roles::{NodeRole, Role, SpiffeId};
 use super::observe::{AuthorityRead, Observed};
 use super::{desired_tiers, taken};
 use crate::apply::Made;
-use crate::authorities::Authority;
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Child, Kind, Owner, Standing, standing};
 use crate::parts::{PeerPlace, TierContext, gateway, observers};
 use crate::refusal::Refusal;
+use crate::rollover::Authority;
 
 /// Name and role of the key that the operator makes.
 const API_KEY: (&str, &str) = ("operator", "writer");
@@ -161,17 +161,16 @@ pub fn credentials(observed: &Observed, tiers: &desired_tiers::Contexts, now_s: 
         let chain = chain_id(tier)?;
         let id = SpiffeId::new(&chain, Role::Gateway, &tier.name).map_err(|error| failed(tier, &error))?;
         let present = observed.tiers.secret(&names::gateway_tls_secret(&tier.network.name));
-        if !present.is_some_and(|secret| certificates::is_current(secret, &id, &authority.issuer, now_s)) {
-            let pem = certificates::issue(&authority.issuer, &id, now_s, certificates::NODE_S)?;
+        if !present.is_some_and(|secret| certificates::is_current(secret, &id, authority, now_s)) {
+            let pem = certificates::issue(authority, &id, now_s, certificates::NODE_S)?;
             made.secrets.push(gateway::tls(tier, &pem));
         }
         if spec.tls.secret_name.is_none() {
             let hosts = gateway::host_names(tier, spec);
             let present = observed.tiers.secret(&names::gateway_edge_secret(&tier.network.name));
-            let is_current =
-                |secret: &Secret| certificates::is_entrance_current(secret, &hosts, &authority.issuer, now_s);
+            let is_current = |secret: &Secret| certificates::is_entrance_current(secret, &hosts, authority, now_s);
             if !present.is_some_and(is_current) {
-                let pem = certificates::issue_entrance(&authority.issuer, &hosts, now_s, certificates::NODE_S)?;
+                let pem = certificates::issue_entrance(authority, &hosts, now_s, certificates::NODE_S)?;
                 made.secrets.push(gateway::edge(tier, &pem));
             }
         }
@@ -203,7 +202,7 @@ fn observers_credentials(
         };
         let id = SpiffeId::node(&chain, NodeRole::Observer, &Identity::new(key.public()));
         let view = present.map(|secret| view(secret, number));
-        are_current &= view.is_some_and(|view| certificates::is_current(&view, &id, &authority.issuer, now_s));
+        are_current &= view.is_some_and(|view| certificates::is_current(&view, &id, authority, now_s));
         made.observers.push(hex::encode(key.public()));
         all.push((key, id));
     }
@@ -212,11 +211,18 @@ fn observers_credentials(
     }
     let mut issued = Vec::new();
     for (key, id) in &all {
-        let pem = certificates::issue(&authority.issuer, id, now_s, certificates::NODE_S)?;
+        let pem = certificates::issue(authority, id, now_s, certificates::NODE_S)?;
         issued.push((keys::to_pem(key).to_string(), pem));
     }
     made.secrets.push(observers::identities(tier, &issued));
     Ok(())
+}
+
+/// The identity that the observer of this number has.
+pub fn observer_identity(secret: &Secret, number: u16) -> Option<Identity> {
+    let [identity_key, ..] = observers::keys(number);
+    let key = keys::from_pem(&certificates::text(secret, &identity_key)?).ok()?;
+    Some(Identity::new(key.public()))
 }
 
 /// The certificate of one observer as if it were the only one in the Secret.

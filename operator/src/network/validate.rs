@@ -105,7 +105,7 @@ fn authority(observed: &Observed) -> Result<(), Refusal> {
         )),
         (AuthorityRead::Missing, Some(_)) => lost(format!("Secret {name} is gone; restore it from a backup")),
         (AuthorityRead::Invalid(why), _) => lost(format!("Secret {name}: {why}")),
-        (AuthorityRead::Present(found), Some(recorded)) if found.hash != recorded => {
+        (AuthorityRead::Present(found), Some(recorded)) if !found.answers_to(recorded) => {
             lost(format!("Secret {name} holds another authority than this network had; restore it from a backup"))
         }
         (AuthorityRead::Present(_), _) | (AuthorityRead::Missing, None) => Ok(()),

@@ -160,7 +160,7 @@ fn a_network_has_an_authority_a_client_and_a_closed_door() {
         "network.out.yaml",
         &[
             value(&networkpolicies::default_deny(&network)),
-            value(&secrets::certificate_authority(&network, "CA", "KEY")),
+            value(&secrets::certificate_authority(&network, "CA", "KEY", None)),
             value(&secrets::client(&network, &pem)),
             value(&secrets::identity(&node, "PEM")),
             value(&secrets::node_tls(&node, &pem, "")),

@@ -48,12 +48,15 @@ pub fn client(network: &NetworkContext, certificate: &CertificatePem) -> Secret 
     tls(network.metadata(&names::client_secret(&network.name)), certificate)
 }
 
-/// The certificate authority of a network, made once.
+/// The certificate authority of a network, made once. It can be changed: the next authority is kept beside it. `wish` is
+/// the wish for another authority that need not be met any more.
 #[must_use]
-pub fn certificate_authority(network: &NetworkContext, certificate: &str, key: &str) -> Secret {
+pub fn certificate_authority(network: &NetworkContext, certificate: &str, key: &str, wish: Option<&str>) -> Secret {
     let name = names::ca_secret(&network.name);
+    let annotations = wish.map(|wish| [(names::ANNOTATION_ROLL.to_string(), wish.to_string())].into());
+    let metadata = ObjectMeta { annotations, ..network.metadata_kept(&name) };
     let data = [("tls.crt", certificate), ("tls.key", key), ("ca.crt", certificate)].into();
-    Secret { type_: Some(TYPE_TLS.to_string()), ..once(network.metadata_kept(&name), data) }
+    Secret { immutable: None, type_: Some(TYPE_TLS.to_string()), ..once(metadata, data) }
 }
 
 /// The governance key of a chain, made once.

@@ -5,10 +5,13 @@ use althing_crds::{ConsensusGroup, Reason};
 use serde_json::Value;
 
 use super::{State, now};
-use crate::network::observe::Observed;
+use crate::certificates::new_authority;
+use crate::network::observe::{AuthorityRead, Observed};
+use crate::network::rolling::Rolling;
 use crate::network::status::{Progress, next};
 use crate::network::tests::{observed, workload};
 use crate::refusal::Refusal;
+use crate::rollover::{Authority, Behind, Outside, Stage, Step};
 
 type Change = fn(&mut Observed) -> Progress;
 
@@ -29,9 +32,30 @@ fn group_says(seen: &mut Observed, kind: ConditionType, status: ConditionStatus,
     said.conditions = conditions::merge(&said.conditions, &[Statement::new(kind, status, reason, "why")], 1, &now());
 }
 
+/// The authority is at this stage of its replacement, and this is done about it.
+fn rolls(seen: &mut Observed, stage: fn(String) -> Stage, step: Step) -> Progress {
+    let authority = Authority::settled(new_authority("demo", 1_767_225_600).expect("an authority"));
+    let (hash, stage) = ("11".repeat(32), stage("22".repeat(32)));
+    seen.authority = AuthorityRead::Present(Authority { hash, stage, ..authority });
+    let late = Behind { who: "demo-main-2".to_string(), why: "no running pod" };
+    let behind = if step == Step::Wait { vec![late] } else { Vec::new() };
+    let members = vec!["the other members of group main".to_string()];
+    let outside = Outside { verify: members, present: vec!["those whom you know of".to_string()] };
+    seen.rolling = Some(Rolling { step, behind, outside, is_fixed: true });
+    Progress::Unchanged
+}
+
+fn trusting(hash: String) -> Stage {
+    Stage::Trusting { next: new_authority("demo", 1_767_225_600).expect("an authority").into(), hash }
+}
+
+fn signing(hash: String) -> Stage {
+    Stage::Signing { hash }
+}
+
 /// All states of a network.
 pub(super) fn states() -> Vec<State> {
-    let table: [(&'static str, &str, Change); 14] = [
+    let table: [(&'static str, &str, Change); 19] = [
         ("ready", "", |_| Progress::Unchanged),
         ("new", "", |seen| {
             seen.groups = vec![None];
@@ -74,6 +98,11 @@ pub(super) fn states() -> Vec<State> {
         ("authority-lost", "", |_| {
             Progress::Refused(Refusal::new(Reason::CertificateAuthorityLost, "Secret demo-ca is gone"))
         }),
+        ("authority-is-fixed", "", |seen| rolls(seen, |_| Stage::Settled, Step::Begin)),
+        ("authority-comes", "", |seen| rolls(seen, trusting, Step::Wait)),
+        ("authority-awaits-confirmation", "", |seen| rolls(seen, trusting, Step::AskBeforeSigning)),
+        ("authority-signs", "", |seen| rolls(seen, signing, Step::Wait)),
+        ("authority-awaits-withdrawal", "", |seen| rolls(seen, signing, Step::AskBeforeWithdrawal)),
         ("paused", "", |_| Progress::Paused),
         ("paused-before-a-change", "", |seen| {
             seen.network.spec.node.image = Some("a:2".to_string());

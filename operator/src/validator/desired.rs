@@ -142,11 +142,11 @@ pub fn certificate(observed: &Observed, installation: &Installation, now_s: u64)
     let kept = kept.unwrap_or_default();
     // Authorities that cannot be read now go on being trusted as they were.
     let members = observed.members.as_ref().unwrap_or(&kept);
-    let is_current = |secret: &Secret| certificates::is_current(secret, &id, &authority.issuer, now_s);
+    let is_current = |secret: &Secret| certificates::is_current(secret, &id, authority, now_s);
     if *members == kept && observed.tls.as_ref().is_some_and(is_current) {
         return Ok(None);
     }
-    let pem = certificates::issue(&authority.issuer, &id, now_s, certificates::NODE_S)?;
+    let pem = certificates::issue(authority, &id, now_s, certificates::NODE_S)?;
     Ok(Some(secrets::node_tls(&node_context(observed, Vec::new(), installation)?, &pem, members)))
 }
 

@@ -10,7 +10,6 @@ use node_api::node_core::types::{ChainId, Identity};
 use node_api::{genesis, keys, proto};
 
 use super::validate;
-use crate::authorities::Authority;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::Facts;
@@ -21,6 +20,7 @@ use crate::error::Error;
 use crate::kinds::{Owner, Standing, standing};
 use crate::parts::services;
 use crate::references::{self, Missing};
+use crate::rollover::Authority;
 
 /// What was read.
 pub struct Observed {
@@ -173,7 +173,8 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
             if awaits_authority {
                 return Ok(None);
             }
-            context.shared.authorities.get(client, &namespace, &node.spec.network).await
+            let recorded = recorded_authority.as_deref();
+            context.shared.authorities.get(client, &namespace, &node.spec.network, recorded).await
         },
         claim(context, &node, &owner),
         bundles::read(context, &namespace, &node.spec.p2p.trusted_authorities),
@@ -183,7 +184,6 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         Some(claim) => Some(with_class(context, &node, claim).await?),
         None => None,
     };
-    let authority = authority.filter(|found| recorded_authority.as_ref().is_none_or(|hash| *hash == found.hash));
     let group = context.group(&namespace, &node.spec.group);
     let is_seen = node.status.as_ref().and_then(|status| status.observed_generation) == node.metadata.generation;
     let is_stalled = node.status.as_ref().is_some_and(|status| {
@@ -341,7 +341,7 @@ async fn is_in_kept_genesis(context: &Context, namespace: &str, group: &str, ide
 /// Calls the node's process, if there is one.
 async fn ask(context: &Context, observed: &mut Observed) -> Result<(), Error> {
     let (Some(target), Some(authority)) = (target(observed), &observed.authority) else { return Ok(()) };
-    let node = context.shared.dialers.node(&target, &authority.issuer, super::now_s())?;
+    let node = context.shared.dialers.node(&target, authority, super::now_s())?;
     observed.answer = match node.status().await {
         Ok(said) => Answer::Says(Box::new(said)),
         Err(error) => Answer::Silent(error.to_string()),

@@ -88,6 +88,7 @@ pub enum TlsError {
 pub struct TlsMaterial {
     facts: LeafFacts,
     digest: [u8; 32],
+    authorities: Vec<[u8; 32]>,
     pub(super) roots: Arc<RootCertStore>,
     pub(super) members: Option<Arc<RootCertStore>>,
     pub(super) certified: Arc<CertifiedKey>,
@@ -150,6 +151,8 @@ impl TlsMaterial {
             .map_err(|error| PkiError::Key { reason: error.to_string() })
             .map_err(form("tls.key"))?;
         let roots = Arc::new(roots_from_pem(&pem.authorities).map_err(form("ca.crt"))?);
+        let authorities = certificates(&pem.authorities).map_err(form("ca.crt"))?;
+        let authorities = authorities.iter().map(|authority| Sha256::digest(authority).into()).collect();
         let provider = Arc::new(ring::default_provider());
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => TlsError::Form { file: "tls.key", source: PkiError::KeyMismatch },
@@ -164,12 +167,18 @@ impl TlsMaterial {
             None => server.clone(),
             Some(_) => listening(verifier()?.with_members(members.as_ref())?, &certified, &provider)?,
         };
-        Ok(Self { digest: pem.digest(), facts, roots, members, certified, provider, server, peer_server })
+        let digest = pem.digest();
+        Ok(Self { digest, facts, authorities, roots, members, certified, provider, server, peer_server })
     }
 
     /// Who this process is, until when the certificate counts, and its fingerprint.
     pub const fn facts(&self) -> &LeafFacts {
         &self.facts
+    }
+
+    /// SHA-256 of the DER of each authority that is trusted, without those of other members.
+    pub fn authorities(&self) -> &[[u8; 32]] {
+        &self.authorities
     }
 
     pub(super) const fn digest(&self) -> [u8; 32] {

@@ -8,6 +8,7 @@
 mod client;
 mod edge;
 mod material;
+mod report;
 mod server;
 mod store;
 mod verify;
@@ -16,6 +17,7 @@ mod watched;
 pub use client::{Dialer, RelayDialer, TcpDialer, TlsDialer, secure};
 pub use edge::{ClientCertificates, EdgeStore};
 pub use material::{TlsError, TlsMaterial, TlsPem};
+pub use report::TlsReport;
 pub use server::{AcceptLimits, PeerInfo, TlsConnection, incoming, incoming_peers};
 pub use store::{Reload, TlsStore};
 pub use verify::{Expected, PeerMismatch};
