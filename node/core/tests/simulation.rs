@@ -19,6 +19,7 @@ use std::{
 use node_core::{consensus::Faults, ledger::LedgerFaults};
 use sim::{
     checks::Violation,
+    clocks::Clocks,
     counts::Counts,
     plan::{Action, Plan, SCENARIOS},
     world::{Ending, World},
@@ -225,6 +226,29 @@ fn simulation_notices_a_promise_of_one_disk_alone() {
             Plan { actions, ..Plan::lost_volume(&mut dice(seed)) }
         },
         |violation| matches!(violation, Violation::Lost(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_block_from_the_future() {
+    let faults = Faults { time_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| {
+            let clocks = Clocks { far: Some((seed % 4, 3_600_000)), ..Clocks::GOOD };
+            Plan { clocks, ..Plan::clocks_differ(&mut dice(seed)) }
+        },
+        |violation| matches!(violation, Violation::TimeAhead(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_block_that_is_not_after_the_one_before() {
+    let faults = Faults { time_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan { clocks: Clocks::WIDE, ..Plan::clocks_differ(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::TimeNotAfterParent(_)),
     );
 }
 

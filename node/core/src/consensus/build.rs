@@ -24,7 +24,7 @@ impl Engine {
         let Some(proposal) = self.blocks.unjudged().into_iter().next() else { return false };
         let UnsignedProposal { height, round, pol_round, value, proposer } = proposal.proposal;
         let Some(block) = self.blocks.get(&value) else { return false };
-        let judge = Judge { chain: &self.chain, batches: &self.batches, now_ms: self.now_ms };
+        let judge = Judge { chain: &self.chain, batches: &self.batches, now_ms: self.now_ms, faults: self.faults };
         let verdict = judge.check(block);
         self.blocks.judge(&value, verdict.is_ok());
         if verdict.is_err() {
@@ -55,12 +55,13 @@ impl Engine {
     /// Builds a block of what waits.
     fn build_block(&mut self, round: Round) -> Option<Hash> {
         let height = self.chain.next();
+        let earliest = self.chain.tip_time().saturating_add(1);
         let mut header = Header {
             height,
             round,
             parent: self.chain.tip_hash(),
             proposer: self.identity,
-            time: TimeMs::new(self.now_ms).max(self.chain.tip_time().saturating_add(1)),
+            time: TimeMs::new(self.now_ms).max(if self.faults.time_unchecked { TimeMs::new(0) } else { earliest }),
             batches: Vec::new(),
             voters_hash: self.chain.voters_hash_for(height)?,
             results: self.chain.results_for(height)?,

@@ -7,6 +7,7 @@ pub mod absence;
 pub mod chaos;
 pub mod checks;
 pub mod clearing;
+pub mod clocks;
 pub mod contested;
 pub mod counts;
 pub mod dice;

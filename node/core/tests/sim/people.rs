@@ -1,6 +1,6 @@
 //! The chain's people: voters with their keys, accounts with theirs, and the genesis they start from.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use node_core::{
     crypto::{KeyPair, SigningBytes},
@@ -26,8 +26,13 @@ pub fn identity_pair(node: u64) -> KeyPair {
     pair(&format!("identity {node}"))
 }
 
+/// Asked for with every message, and dear to make.
 pub fn identity(node: u64) -> Identity {
-    Identity::new(identity_pair(node).public())
+    thread_local! {
+        static KNOWN: RefCell<BTreeMap<u64, Identity>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    let make = || Identity::new(identity_pair(node).public());
+    KNOWN.with_borrow_mut(|known| *known.entry(node).or_insert_with(make))
 }
 
 /// The seed of a voter's session key in genesis.

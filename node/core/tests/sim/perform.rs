@@ -61,7 +61,7 @@ impl World {
                 self.names += 1;
                 let setting = self.names;
                 self.processes[process].timers.insert(id, setting);
-                self.after(after_ms, Event::Timer { process, id, setting });
+                self.after(self.timer_lasts(process, after_ms), Event::Timer { process, id, setting });
             }
             Effect::CancelTimer(id) => drop(self.processes[process].timers.remove(&id)),
             Effect::StoreBatch(batch) => {
@@ -187,6 +187,9 @@ impl World {
         let certified = CertifiedBlock { block: block.as_ref().clone(), certificate };
         volume.blocks.push(certified.clone());
         checked?;
+        if first {
+            self.check_time(block.header())?;
+        }
         // A recovery begins another incarnation, from which a light client starts anew.
         match self.checks.voters_around(height).filter(|_| first && !self.checks.is_recovered()) {
             Some(sets) => self.light.on_final(&certified, sets, &mut self.counts),

@@ -76,6 +76,7 @@ pub enum Event {
 }
 
 pub struct World {
+    pub seed: u64,
     pub now: u64,
     pub dice: Dice,
     pub plan: Plan,
@@ -112,6 +113,8 @@ pub struct World {
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
+    /// The time of the last final block.
+    pub last_time: Option<TimeMs>,
 }
 
 /// How a history ended.
@@ -126,7 +129,9 @@ impl World {
         let genesis = people::genesis(&plan.powers);
         let light = Skipping::new(seed, &genesis, plan.forgers);
         let mut world = Self {
+            seed,
             now: people::GENESIS_MS,
+            last_time: None,
             dice: Dice::new(seed),
             checks: Checks::new(&genesis),
             genesis,
@@ -247,9 +252,8 @@ impl World {
             self.processes[process].able_since.get_or_insert(self.now);
             self.processes[process].cleared.insert(key.session_key(), key.clone());
         }
-        // Clocks of different machines differ by up to 20 ms.
-        let skew = self.processes[process].node * 5 % 20;
-        let effects = self.processes[process].engine.step(self.now + skew, input);
+        let clock = self.clock_of(process);
+        let effects = self.processes[process].engine.step(clock, input);
         self.perform(process, effects)
     }
 
