@@ -253,6 +253,26 @@ fn simulation_notices_a_block_that_is_not_after_the_one_before() {
 }
 
 #[test]
+fn simulation_notices_a_node_that_goes_on_with_another_state() {
+    let faults = Faults { results_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::execution_differs(&mut dice(seed)),
+        |violation| matches!(violation, Violation::WentOnDiffering(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_block_on_a_state_that_too_few_computed() {
+    let faults = Faults { results_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::execution_differs(&mut dice(seed)),
+        |violation| matches!(violation, Violation::MovedWithoutQuorum(_)),
+    );
+}
+
+#[test]
 fn simulation_notices_locks_that_are_ignored() {
     let faults = Faults { lock_ignored: true, ..Faults::default() };
     caught(

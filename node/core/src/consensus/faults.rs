@@ -25,4 +25,6 @@ pub struct Faults {
     pub old_incarnation_kept: bool,
     /// Gives blocks the time of its clock and takes those of others whatever their time.
     pub time_unchecked: bool,
+    /// Takes blocks that name other results than its own.
+    pub results_unchecked: bool,
 }

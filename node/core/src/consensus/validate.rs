@@ -82,7 +82,7 @@ impl Judge<'_> {
         if chain.voters_hash_for(expected) != Some(header.voters_hash) {
             return Err(InvalidBlock::Voters);
         }
-        if chain.results_for(expected) != Some(header.results) {
+        if chain.results_for(expected) != Some(header.results) && !faults.results_unchecked {
             return Err(InvalidBlock::Results);
         }
         if chain.parameters_hash() != header.parameters_hash {

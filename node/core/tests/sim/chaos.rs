@@ -165,6 +165,11 @@ impl World {
                     self.processes[process].silent = true;
                 }
             }
+            Action::Differ { nodes, difference } => self.differ(nodes, difference),
+            Action::EndStanding => {
+                self.counts.add("chains that stand where too many differ", 1);
+                self.ends = true;
+            }
             Action::Corrupt(node) => {
                 self.checks.exempt(people::identity(node));
                 if let Some(process) = self.process_of(node) {
@@ -277,6 +282,7 @@ impl World {
         }
         let best = self.volumes.iter().map(|volume| volume.blocks.len() as u64).max().unwrap_or_default();
         self.goal = Some(node_core::types::Height::new(best + self.plan.goal_blocks));
+        self.watch_standing();
         Ok(())
     }
 

@@ -69,6 +69,8 @@ pub enum Violation {
     TimeAhead(Height),
     /// The time of a block is not after that of the block before.
     TimeNotAfterParent(Height),
+    /// A node whose state is not that of the chain goes on.
+    WentOnDiffering(Height),
     /// A node stopped for good.
     Halted(String),
     /// The protocol failed in a node, or its signer refused.

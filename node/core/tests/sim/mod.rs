@@ -11,6 +11,7 @@ pub mod clocks;
 pub mod contested;
 pub mod counts;
 pub mod dice;
+pub mod differing;
 pub mod light;
 pub mod members;
 pub mod people;

@@ -30,6 +30,9 @@ impl World {
                 return Ok(());
             }
             self.perform_one(process, effect)?;
+            if !self.processes[process].alive {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -110,7 +113,7 @@ impl World {
             Effect::Dropped { reason, .. } => self.dropped(reason),
             Effect::Accepted(_) | Effect::Expired(_) | Effect::Refused { .. } => {}
             Effect::Alarm(alarm) => self.alarm(process, &alarm)?,
-            Effect::Halt(reason) => return Err(Violation::Halted(reason.to_string())),
+            Effect::Halt(reason) => self.halted(process, &reason)?,
         }
         Ok(())
     }
@@ -171,6 +174,7 @@ impl World {
         if self.is_traced() {
             self.note(process, &message.encode());
         }
+        self.check_differing_sent(process, message)?;
         let Self { processes, volumes, checks, alive, .. } = self;
         let identity = people::identity(processes[process].node);
         let Volume { durable, stored, .. } = &volumes[processes[process].volume];
@@ -190,6 +194,7 @@ impl World {
         if first {
             self.check_time(block.header())?;
         }
+        self.check_differing_commit(process, height)?;
         // A recovery begins another incarnation, from which a light client starts anew.
         match self.checks.voters_around(height).filter(|_| first && !self.checks.is_recovered()) {
             Some(sets) => self.light.on_final(&certified, sets, &mut self.counts),
@@ -212,19 +217,26 @@ impl World {
         if !self.processes[process].alive {
             return Ok(());
         }
-        let volume = &mut self.volumes[self.processes[process].volume];
-        let index = usize::try_from(height.get() - 1).unwrap();
-        let block = volume.blocks.get(index).expect("only final blocks are executed").block.clone();
-        let applied = apply_block_with_faults(
-            &mut volume.store,
-            &block,
-            &Recoveries::new(volume.recoveries.clone()),
-            self.ledger_faults,
-        )
-        .expect("final blocks can be executed");
+        let (node, index) = (self.processes[process].node, self.processes[process].volume);
+        let at = usize::try_from(height.get() - 1).unwrap();
+        let block = self.volumes[index].blocks.get(at).expect("only final blocks are executed").block.clone();
+        let mut volume = std::mem::take(&mut self.volumes[index]);
+        let applied = match self.execute_differently(node, &mut volume, &block) {
+            Some(applied) => applied,
+            None => {
+                let recoveries = Recoveries::new(volume.recoveries.clone());
+                let applied = apply_block_with_faults(&mut volume.store, &block, &recoveries, self.ledger_faults);
+                applied.expect("final blocks can be executed")
+            }
+        };
+        self.volumes[index] = volume;
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
+        if self.is_wrong_at(node, height) {
+            return self.feed(process, Input::Executed { outcome, results });
+        }
+        let volume = &self.volumes[index];
         let late = self.checks.is_recovered() && volume.recoveries.is_empty();
         self.counts.add("blocks executed after a recovery that stands on them", u64::from(late));
         self.checks.on_executed(results, &outcome, volume.recoveries.len())?;

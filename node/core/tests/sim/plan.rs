@@ -1,6 +1,6 @@
 //! What a seed means: the kind of trouble, how much of it, and when.
 
-use super::{clocks::Clocks, dice::Dice};
+use super::{clocks::Clocks, dice::Dice, differing::Difference};
 
 /// Something that happens at a planned moment.
 #[derive(Clone, Debug)]
@@ -45,6 +45,13 @@ pub enum Action {
         old: OldProcess,
     },
     Silence(u64),
+    /// From some height on these nodes compute another state than the others.
+    Differ {
+        nodes: Vec<u64>,
+        difference: Difference,
+    },
+    /// The chain has stood long enough.
+    EndStanding,
     /// From here on messages are lost and processes crash like this.
     Weather(Weather),
     /// Everybody hears everybody, and nobody is silent any more.
@@ -106,6 +113,8 @@ pub struct Plan {
     pub goal_blocks: u64,
     /// For how long after that, at most.
     pub patience_ms: u64,
+    /// More nodes differ than may fail: the chain has to stand.
+    pub stands: bool,
     /// Not every voter need sign in the end.
     pub sessions_excused: bool,
 }
@@ -115,7 +124,7 @@ const LONG_MS: u64 = 75_000;
 /// A rotation takes five seconds of patience, ten blocks for objections and three more.
 const LONG_PAUSE_MS: u64 = 12_000;
 
-pub const SCENARIOS: u64 = 20;
+pub const SCENARIOS: u64 = 21;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
@@ -158,6 +167,7 @@ impl Plan {
             chaos_ms: 5_000,
             goal_blocks: 6,
             patience_ms: 90_000,
+            stands: false,
             sessions_excused: false,
         }
     }
@@ -192,6 +202,7 @@ impl Plan {
             16 => Self::recovery(&mut dice),
             17 => Self::rolled_back(&mut dice),
             18 => Self::clocks_differ(&mut dice),
+            19 => Self::execution_differs(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }

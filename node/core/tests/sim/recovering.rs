@@ -67,7 +67,7 @@ impl World {
             let heard = reachable.iter().map(|process| self.tip(*process)).max();
             if self.recover_looks >= LOOKS_MAX && heard < Some(tip) {
                 self.counts.add("last blocks that only the unreachable have", 1);
-                self.out_of_reach = true;
+                self.ends = true;
             }
             self.after(LOOK_MS, Event::Act(super::plan::Action::Recover));
             return Ok(());

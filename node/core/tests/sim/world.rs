@@ -19,6 +19,7 @@ use super::{
     clearing::Shown,
     counts::Counts,
     dice::Dice,
+    differing::Differing,
     light::Skipping,
     members::Governor,
     people,
@@ -108,13 +109,15 @@ pub struct World {
     pub standing: Option<Height>,
     /// How often governance has looked whether all nodes hold the last block.
     pub recover_looks: u64,
-    /// Only nodes that nobody can reach have the last block: the history ends here.
-    pub out_of_reach: bool,
+    /// The history ends here: nothing more can come of it.
+    pub ends: bool,
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
     /// The time of the last final block.
     pub last_time: Option<TimeMs>,
+    /// Nodes whose execution differs.
+    pub differing: Differing,
 }
 
 /// How a history ended.
@@ -132,6 +135,7 @@ impl World {
             seed,
             now: people::GENESIS_MS,
             last_time: None,
+            differing: Differing::default(),
             dice: Dice::new(seed),
             checks: Checks::new(&genesis),
             genesis,
@@ -155,7 +159,7 @@ impl World {
             absent: None,
             standing: None,
             recover_looks: 0,
-            out_of_reach: false,
+            ends: false,
             goal: None,
             names: 0,
             plan,
@@ -207,7 +211,7 @@ impl World {
             }
             self.now = at;
             self.happen(event)?;
-            if self.out_of_reach || (self.healed && self.goal_reached()) {
+            if self.ends || (self.healed && self.goal_reached()) {
                 return Ok(());
             }
         }
@@ -409,12 +413,14 @@ impl World {
     }
 
     fn goal_reached(&self) -> bool {
-        self.heights_reached() && self.sessions_recovered() && self.checks.lost().is_none()
+        let all = self.heights_reached() && self.sessions_recovered() && self.all_differing_halted();
+        all && self.checks.lost().is_none()
     }
 
     fn heights_reached(&self) -> bool {
         let Some(goal) = self.goal else { return false };
-        let honest = |process: &&usize| !self.processes[**process].byzantine && !self.processes[**process].former;
+        let excused = |process: &Process| process.byzantine || process.former || self.differs(process.node);
+        let honest = |process: &&usize| !excused(&self.processes[**process]);
         self.alive.iter().filter(honest).all(|process| self.tip(*process) >= goal)
     }
 
@@ -426,7 +432,10 @@ impl World {
             let of_node =
                 |process: &&usize| self.processes[**process].node == node && !self.processes[**process].former;
             let processes: Vec<usize> = self.alive.iter().filter(of_node).copied().collect();
-            let excused = processes.len() != 1 || self.processes[processes[0]].byzantine || self.plan.sessions_excused;
+            let excused = self.differs(node)
+                || processes.len() != 1
+                || self.processes[processes[0]].byzantine
+                || self.plan.sessions_excused;
             excused || self.processes[processes[0]].engine.status().signing
         })
     }
