@@ -273,6 +273,17 @@ fn simulation_notices_a_block_on_a_state_that_too_few_computed() {
 }
 
 #[test]
+fn simulation_notices_a_change_that_one_governor_of_three_signed() {
+    let ledger = LedgerFaults { one_governor_enough: true, ..LedgerFaults::default() };
+    caught_in(
+        Faults::default(),
+        ledger,
+        |seed| Plan::members_change(&mut dice(seed)),
+        |violation| matches!(violation, Violation::Unauthorised(_)),
+    );
+}
+
+#[test]
 fn simulation_notices_locks_that_are_ignored() {
     let faults = Faults { lock_ignored: true, ..Faults::default() };
     caught(

@@ -71,6 +71,8 @@ pub enum Violation {
     TimeNotAfterParent(Height),
     /// A node whose state is not that of the chain goes on.
     WentOnDiffering(Height),
+    /// A change of the chain that fewer governors signed than must.
+    Unauthorised(Height),
     /// A node stopped for good.
     Halted(String),
     /// The protocol failed in a node, or its signer refused.

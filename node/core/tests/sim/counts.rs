@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 57] = [
+pub const REQUIRED: [&str; 59] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -60,6 +60,8 @@ pub const REQUIRED: [&str; 57] = [
     "changes that left too few voters",
     "old keys refused",
     "nodes recovered",
+    "changes that too few signed",
+    "signatures given twice",
     "nodes that halted alone",
     "nodes that halted again",
     "chains that stand where too many differ",

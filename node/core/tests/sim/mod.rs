@@ -20,5 +20,6 @@ pub mod plan;
 pub mod process;
 pub mod recovering;
 pub mod sets;
+pub mod usurping;
 pub mod volume;
 pub mod world;

@@ -75,17 +75,33 @@ pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
         state_version: 1,
         ceremony,
         accounts: (0..ACCOUNTS).map(account).collect(),
-        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(pair("governance").public())] },
+        governance: governance(),
         parameters: Parameters::new(parameters).unwrap(),
     });
     Arc::new(genesis.unwrap())
 }
 
-/// Governance approves a recovery.
-pub fn approve(manifest: &RecoveryManifest) -> Recovery {
-    let key = pair("governance");
-    let signature = key.sign(&SigningBytes::recovery_approval(&manifest.hash()));
-    Recovery::new(manifest.clone(), vec![ManifestSignature { key: key.public(), signature }], Vec::new()).unwrap()
+/// How many governors must agree.
+pub const GOVERNORS_NEEDED: u32 = 2;
+
+/// The three governors, in the order of their keys.
+pub fn governors() -> [KeyPair; 3] {
+    let mut governors = ["first", "second", "third"].map(|name| pair(&format!("{name} governor")));
+    governors.sort_by_key(KeyPair::public);
+    governors
+}
+
+pub fn governance() -> Governance {
+    let keys = governors().map(|governor| GovernanceKey::new(governor.public()));
+    Governance { threshold: GOVERNORS_NEEDED, keys: keys.to_vec() }
+}
+
+/// So many governors approve a recovery.
+pub fn approve(manifest: &RecoveryManifest, count: usize) -> Recovery {
+    let bytes = SigningBytes::recovery_approval(&manifest.hash());
+    let sign = |key: &KeyPair| ManifestSignature { key: key.public(), signature: key.sign(&bytes) };
+    let approvals = governors().iter().take(count).map(sign).collect();
+    Recovery::new(manifest.clone(), approvals, Vec::new()).unwrap()
 }
 
 pub fn transfer(incarnation: Incarnation, from: u64, to: u64, nonce: u64) -> Transaction {

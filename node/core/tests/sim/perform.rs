@@ -245,6 +245,7 @@ impl World {
             self.checks.included.insert(receipt.transaction);
         }
         for (transaction, receipt) in block.transactions().zip(&outcome.receipts) {
+            self.check_authorised(height, transaction, receipt.status)?;
             if receipt.status == ReceiptStatus::Executed {
                 match &transaction.body().payload {
                     Payload::Transfer(_) => self.counts.add("transfers executed", 1),

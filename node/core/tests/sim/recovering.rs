@@ -73,7 +73,11 @@ impl World {
             return Ok(());
         }
         let manifest = self.collect(&reachable);
-        let approved = people::approve(&manifest);
+        let (approved, one) = (people::approve(&manifest, 2), people::approve(&manifest, 1));
+        match self.check_recovery(reachable[0], &one, false) {
+            Err(RecoveryRefused::Approvals { .. }) => {}
+            other => return Err(Violation::Failed(format!("one governor of three is enough: {other:?}"))),
+        }
         self.checks.recover(&manifest);
         let store = &self.volumes[self.processes[reachable[0]].volume].store;
         let owner = |sender| AccountId::new(people::pair(&format!("account {sender}")).public());
