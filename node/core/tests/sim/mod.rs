@@ -12,6 +12,7 @@ pub mod contested;
 pub mod counts;
 pub mod dice;
 pub mod differing;
+pub mod every_effect;
 pub mod light;
 pub mod members;
 pub mod people;

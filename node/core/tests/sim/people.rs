@@ -45,7 +45,7 @@ pub fn uid(name: &str) -> Uid {
     Uid::new(*hash.as_bytes().first_chunk().expect("a hash is longer than a uid"))
 }
 
-pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
+pub fn genesis(powers: &[u64], block_interval_ms: u64) -> Arc<Genesis> {
     let chain_id = ChainId::new("sim-main").unwrap();
     let ceremony = CeremonyNonce::new([7; 32]);
     let voter = |(node, power): (u64, &u64)| {
@@ -60,7 +60,7 @@ pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
         GenesisVoter { entry, possession: session.sign(&bytes) }
     };
     let parameters = ParametersDraft {
-        block_interval_ms: 250,
+        block_interval_ms,
         propose_timeout: Timeout { base_ms: 300, delta_ms: 100 },
         prevote_timeout: Timeout { base_ms: 150, delta_ms: 75 },
         precommit_timeout: Timeout { base_ms: 150, delta_ms: 75 },

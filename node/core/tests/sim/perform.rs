@@ -15,6 +15,7 @@ use node_core::{
 
 use super::{
     checks::{Sender, Violation},
+    every_effect::durable_kind,
     people,
     volume::Volume,
     world::{Event, World},
@@ -29,8 +30,10 @@ impl World {
                 self.crash(process);
                 return Ok(());
             }
+            let kind = durable_kind(&effect);
             self.perform_one(process, effect)?;
-            if !self.processes[process].alive {
+            let ended = !self.processes[process].alive;
+            if ended || kind.is_some_and(|kind| self.persisted(process, kind)) {
                 return Ok(());
             }
         }
@@ -210,6 +213,9 @@ impl World {
         let digest = batch.digest();
         let volume = self.processes[process].volume;
         self.volumes[volume].store(batch);
+        if self.persisted(process, "StoreBatch") {
+            return Ok(());
+        }
         self.feed(process, Input::BatchesStored(vec![digest]))
     }
 
@@ -233,6 +239,9 @@ impl World {
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
+        if self.persisted(process, "Execute") {
+            return Ok(());
+        }
         if self.is_wrong_at(node, height) {
             return self.feed(process, Input::Executed { outcome, results });
         }

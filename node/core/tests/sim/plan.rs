@@ -45,6 +45,10 @@ pub enum Action {
         old: OldProcess,
     },
     Silence(u64),
+    /// A client pays through a node.
+    Pay(u64),
+    /// Governance gives a voter more power.
+    Reweigh(u64),
     /// From some height on these nodes compute another state than the others.
     Differ {
         nodes: Vec<u64>,
@@ -91,6 +95,8 @@ pub struct Plan {
     pub crash: u64,
     pub execution_ms: u64,
     pub clocks: Clocks,
+    /// The pace of an idle chain.
+    pub block_interval_ms: u64,
     pub always_same_boot: bool,
     pub load: bool,
     /// Governance changes voters and parameters.
@@ -115,6 +121,8 @@ pub struct Plan {
     pub patience_ms: u64,
     /// More nodes differ than may fail: the chain has to stand.
     pub stands: bool,
+    /// The signing log is emptied before its first entry is written: for a test that shows what a crash in between does.
+    pub reset_in_two_steps: bool,
     /// Not every voter need sign in the end.
     pub sessions_excused: bool,
 }
@@ -155,6 +163,7 @@ impl Plan {
             crash: 0,
             execution_ms: 12,
             clocks: Clocks::GOOD,
+            block_interval_ms: 250,
             always_same_boot: false,
             load: true,
             governed: false,
@@ -168,6 +177,7 @@ impl Plan {
             goal_blocks: 6,
             patience_ms: 90_000,
             stands: false,
+            reset_in_two_steps: false,
             sessions_excused: false,
         }
     }

@@ -20,6 +20,7 @@ use super::{
     counts::Counts,
     dice::Dice,
     differing::Differing,
+    every_effect::EveryEffect,
     light::Skipping,
     members::Governor,
     people,
@@ -118,6 +119,8 @@ pub struct World {
     pub last_time: Option<TimeMs>,
     /// Nodes whose execution differs.
     pub differing: Differing,
+    /// The durable effects of a node that crashes after one of them.
+    pub every_effect: Option<EveryEffect>,
 }
 
 /// How a history ended.
@@ -125,17 +128,19 @@ pub struct Ending {
     pub violation: Option<Violation>,
     pub counts: Counts,
     pub trace: Option<Hash>,
+    pub every_effect: Option<EveryEffect>,
 }
 
 impl World {
     pub fn new(seed: u64, plan: Plan, faults: Faults) -> Self {
-        let genesis = people::genesis(&plan.powers);
+        let genesis = people::genesis(&plan.powers, plan.block_interval_ms);
         let light = Skipping::new(seed, &genesis, plan.forgers);
         let mut world = Self {
             seed,
             now: people::GENESIS_MS,
             last_time: None,
             differing: Differing::default(),
+            every_effect: None,
             dice: Dice::new(seed),
             checks: Checks::new(&genesis),
             genesis,
@@ -199,7 +204,8 @@ impl World {
         self.counts.add("heights", heights as u64);
         let early = |process: &Process| process.engine.status().rounds_ended_early;
         self.counts.add("rounds ended early", self.processes.iter().map(early).sum());
-        Ending { violation, counts: self.counts, trace: self.trace.map(Hasher::finish) }
+        let trace = self.trace.map(Hasher::finish);
+        Ending { violation, counts: self.counts, trace, every_effect: self.every_effect }
     }
 
     fn run_events(&mut self) -> Result<(), Violation> {
