@@ -19,7 +19,9 @@ use std::{
 use node_core::{consensus::Faults, ledger::LedgerFaults};
 use sim::{
     checks::Violation,
+    clocks::Clocks,
     counts::Counts,
+    every_effect::{CrashPoint, EveryEffect, KINDS},
     plan::{Action, Plan, SCENARIOS},
     world::{Ending, World},
 };
@@ -33,6 +35,10 @@ const LONG_SEEDS: u64 = 50;
 /// Repeats one long history.
 const REPEAT_LONG: &str =
     "cargo test -p node-core --profile ci --test simulation -- --nocapture simulation_stands_long_histories";
+
+/// Repeats one crash after a durable effect.
+const REPEAT_CRASH: &str = "cargo test -p node-core --profile ci --test simulation -- --nocapture \
+                            simulation_stands_a_crash_after_every_durable_effect";
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty());
@@ -158,6 +164,70 @@ fn simulation_lets_those_who_return_execute_what_was_final_before_a_recovery() {
     assert!(ending.counts.of("blocks executed after a recovery that stands on them") > 0, "nobody came late");
 }
 
+fn crashed_at(crash: Option<CrashPoint>) -> Ending {
+    World::new(1, Plan::every_effect(&mut dice(1)), Faults::default()).with_crash_at(crash).run()
+}
+
+/// No rule is broken, and the volume is not taken for one that was rolled back: a crash costs nobody a key.
+fn is_harmless(ending: &Ending) -> bool {
+    ending.violation.is_none() && ending.counts.of("tripwires touched") == 0
+}
+
+/// What the victim does if nothing goes wrong.
+fn whole_history() -> EveryEffect {
+    let ending = crashed_at(None);
+    assert_eq!(ending.violation, None);
+    let whole = ending.every_effect.unwrap();
+    for kind in KINDS {
+        assert!(whole.seen.iter().any(|(seen, _)| *seen == kind), "the history has no {kind}");
+    }
+    for what in ["rotations that count", "powers changed", "transactions durable", "keys retired"] {
+        assert!(ending.counts.of(what) > 0, "{what} never happened\n{}", ending.counts.report());
+    }
+    whole
+}
+
+/// Whatever the last thing was that reached the disk, a node goes on from there, says nothing else than before, and signs
+/// again in the end.
+#[test]
+fn simulation_stands_a_crash_after_every_durable_effect() {
+    if let Ok(text) = std::env::var("ALTHING_SIM_CRASH") {
+        let (after, kept) = text.split_once(':').expect("ALTHING_SIM_CRASH is effect:kept");
+        let crash = CrashPoint { after: after.parse().unwrap(), kept: kept.parse().unwrap() };
+        let ending = crashed_at(Some(crash));
+        assert!(is_harmless(&ending), "{crash:?}: {:?}\n{}", ending.violation, ending.counts.report());
+        return;
+    }
+    let points = whole_history().points();
+    let failures = Mutex::new(BTreeMap::new());
+    on_all_cores(0..points.len() as u64, |index| {
+        let crash = points[usize::try_from(index).unwrap()];
+        let ending = crashed_at(Some(crash));
+        // What comes before the crash is the same in all of them.
+        let kind = ending.every_effect.as_ref().unwrap().seen.get(crash.after - 1).copied();
+        if !is_harmless(&ending) || kind.is_none() {
+            failures.lock().unwrap().insert(crash, (kind, ending.violation));
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    println!("{} crash points, {} failures", points.len(), failures.len());
+    for (CrashPoint { after, kept }, found) in &failures {
+        println!("{found:?}\n  ALTHING_SIM_CRASH={after}:{kept} {REPEAT_CRASH}");
+    }
+    assert!(failures.is_empty(), "{} of {} crash points broke a rule", failures.len(), points.len());
+}
+
+#[test]
+fn simulation_notices_a_log_that_is_replaced_in_two_steps() {
+    let points = whole_history().points();
+    let costs_the_key = |crash: &&CrashPoint| {
+        let plan = Plan { reset_in_two_steps: true, ..Plan::every_effect(&mut dice(1)) };
+        !is_harmless(&World::new(1, plan, Faults::default()).with_crash_at(Some(**crash)).run())
+    };
+    let noticed = points.iter().take(50).any(|crash| costs_the_key(&crash));
+    assert!(noticed, "no crash met a log without its first entry");
+}
+
 #[test]
 fn simulation_repeats_itself() {
     on_all_cores(0..SCENARIOS, |seed| {
@@ -225,6 +295,72 @@ fn simulation_notices_a_promise_of_one_disk_alone() {
             Plan { actions, ..Plan::lost_volume(&mut dice(seed)) }
         },
         |violation| matches!(violation, Violation::Lost(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_block_from_the_future() {
+    let faults = Faults { time_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| {
+            let clocks = Clocks { far: Some((seed % 4, 3_600_000)), ..Clocks::GOOD };
+            Plan { clocks, ..Plan::clocks_differ(&mut dice(seed)) }
+        },
+        |violation| matches!(violation, Violation::TimeAhead(_)),
+    );
+}
+
+/// A block is locked that one voter found too early, and another voter of the quorum is gone for good.
+#[test]
+fn simulation_goes_on_where_a_locked_block_was_too_early() {
+    on_all_cores(0..80, |seed| {
+        let mut plan = Plan { clocks: Clocks::WIDE, ..Plan::storms(&mut dice(seed)) };
+        plan.chaos_ms = 4_000;
+        plan.actions.retain(|(at, _)| *at < plan.chaos_ms);
+        plan.actions.push((plan.chaos_ms, Action::Kill(seed % 4)));
+        assert_eq!(World::new(seed, plan, Faults::default()).run().violation, None, "seed {seed}");
+    });
+}
+
+#[test]
+fn simulation_notices_a_block_that_is_not_after_the_one_before() {
+    let faults = Faults { time_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan { clocks: Clocks::WIDE, ..Plan::clocks_differ(&mut dice(seed)) },
+        |violation| matches!(violation, Violation::TimeNotAfterParent(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_node_that_goes_on_with_another_state() {
+    let faults = Faults { results_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::execution_differs(&mut dice(seed)),
+        |violation| matches!(violation, Violation::WentOnDiffering(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_block_on_a_state_that_too_few_computed() {
+    let faults = Faults { results_unchecked: true, ..Faults::default() };
+    caught(
+        faults,
+        |seed| Plan::execution_differs(&mut dice(seed)),
+        |violation| matches!(violation, Violation::MovedWithoutQuorum(_)),
+    );
+}
+
+#[test]
+fn simulation_notices_a_change_that_one_governor_of_three_signed() {
+    let ledger = LedgerFaults { one_governor_enough: true, ..LedgerFaults::default() };
+    caught_in(
+        Faults::default(),
+        ledger,
+        |seed| Plan::members_change(&mut dice(seed)),
+        |violation| matches!(violation, Violation::Unauthorised(_)),
     );
 }
 

@@ -9,7 +9,7 @@ use super::{DropReason, Effect, Engine, context, log::LoggedValue, validate::Jud
 use crate::{
     codec::Encode,
     mempool::{DIGEST_BYTES, Space},
-    types::{BLOCK_BATCHES_MAX, Batch, Block, Hash, Header, Round, TimeMs, UnsignedProposal},
+    types::{BLOCK_BATCHES_MAX, Batch, Block, Hash, Header, Proposal, Round, TimeMs, UnsignedProposal},
 };
 
 /// Bytes of a block beside its header and transactions: versions and lengths.
@@ -22,17 +22,34 @@ impl Engine {
             return false;
         }
         let Some(proposal) = self.blocks.unjudged().into_iter().next() else { return false };
-        let UnsignedProposal { height, round, pol_round, value, proposer } = proposal.proposal;
-        let Some(block) = self.blocks.get(&value) else { return false };
-        let judge = Judge { chain: &self.chain, batches: &self.batches, now_ms: self.now_ms };
-        let verdict = judge.check(block);
-        self.blocks.judge(&value, verdict.is_ok());
-        if verdict.is_err() {
-            self.out.push(Effect::Dropped { from: proposer, reason: DropReason::InvalidBlock });
+        let Some(valid) = self.check_proposed(&proposal) else { return false };
+        if !valid {
+            self.out.push(Effect::Dropped { from: proposal.proposal.proposer, reason: DropReason::InvalidBlock });
         }
-        let judged = LoggedValue { height, round, valid_round: pol_round, proposer, value, valid: verdict.is_ok() };
-        self.drive(CoreInput::ProposedValue(judged.for_core(), ValueOrigin::Consensus), None);
+        self.tell_verdict(&proposal, valid);
         true
+    }
+
+    /// A block that was ahead of this node's clock is proposed again, and may be in time by now. A quorum may be locked on
+    /// it: whoever refused it for good would be missing to them for good.
+    pub(super) fn judge_again(&mut self, proposal: &Proposal) {
+        let refused = self.blocks.verdict(&proposal.proposal.value) == Some(false);
+        if refused && self.chain.may_vote_next() && self.check_proposed(proposal) == Some(true) {
+            self.tell_verdict(proposal, true);
+        }
+    }
+
+    fn check_proposed(&self, proposal: &Proposal) -> Option<bool> {
+        let block = self.blocks.get(&proposal.proposal.value)?;
+        let judge = Judge { chain: &self.chain, batches: &self.batches, now_ms: self.now_ms, faults: self.faults };
+        Some(judge.check(block).is_ok())
+    }
+
+    fn tell_verdict(&mut self, proposal: &Proposal, valid: bool) {
+        let UnsignedProposal { height, round, pol_round, value, proposer } = proposal.proposal;
+        self.blocks.judge(&value, valid);
+        let judged = LoggedValue { height, round, valid_round: pol_round, proposer, value, valid };
+        self.drive(CoreInput::ProposedValue(judged.for_core(), ValueOrigin::Consensus), None);
     }
 
     /// Proposes a block, if the protocol waits for one and `height - 2` is executed.
@@ -55,12 +72,13 @@ impl Engine {
     /// Builds a block of what waits.
     fn build_block(&mut self, round: Round) -> Option<Hash> {
         let height = self.chain.next();
+        let earliest = self.chain.tip_time().saturating_add(1);
         let mut header = Header {
             height,
             round,
             parent: self.chain.tip_hash(),
             proposer: self.identity,
-            time: TimeMs::new(self.now_ms).max(self.chain.tip_time().saturating_add(1)),
+            time: TimeMs::new(self.now_ms).max(if self.faults.time_unchecked { TimeMs::new(0) } else { earliest }),
             batches: Vec::new(),
             voters_hash: self.chain.voters_hash_for(height)?,
             results: self.chain.results_for(height)?,

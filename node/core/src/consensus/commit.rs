@@ -69,7 +69,7 @@ impl Engine {
     /// A block is final.
     fn commit(&mut self, block: Arc<Block>, certificate: CommitCertificate) {
         self.stop_core();
-        if let Err(reason) = self.chain.commit(block.header()) {
+        if let Err(reason) = self.chain.commit(block.header(), self.faults) {
             return self.halt(reason);
         }
         let height = self.chain.tip();

@@ -23,4 +23,8 @@ pub struct Faults {
     pub changes_count_at_once: bool,
     /// Signs for the incarnation that ends after it has accepted a recovery.
     pub old_incarnation_kept: bool,
+    /// Gives blocks the time of its clock and takes those of others whatever their time.
+    pub time_unchecked: bool,
+    /// Takes blocks that name other results than its own.
+    pub results_unchecked: bool,
 }

@@ -143,6 +143,7 @@ impl Engine {
         if let Some(other) = self.blocks.propose(&proposal) {
             self.out.push(Effect::Evidence(Box::new(super::Equivocation::Proposals(other, proposal))));
         }
+        self.judge_again(&proposal);
         self.drive(CoreInput::Proposal(context::signed_proposal(&proposal)), Some(proposal.signature));
     }
 

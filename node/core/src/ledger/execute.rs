@@ -98,6 +98,8 @@ pub struct LedgerFaults {
     pub used_keys_forgotten: bool,
     /// An objection to a rotation voids nothing.
     pub objections_ignored: bool,
+    /// One governance key changes the chain, whatever the threshold.
+    pub one_governor_enough: bool,
 }
 
 /// Executes a decided block on the state of the height before. The signatures of its transactions were verified when

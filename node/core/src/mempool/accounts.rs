@@ -51,6 +51,11 @@ impl Sender {
         let ahead = strict && *first != self.floor;
         if held || ahead { None } else { Some(*first) }
     }
+
+    /// The highest nonce that waits behind a gap and that no batch ever held.
+    fn last_behind_gap(&self) -> Option<Nonce> {
+        self.behind_gap.values().max().copied()
+    }
 }
 
 impl Sender {
@@ -128,10 +133,27 @@ impl AccountLane {
         if known.is_some_and(|sender| sender.waiting.contains_key(&nonce)) {
             return Err(Refusal::NonceTaken);
         }
-        if known.is_some_and(|sender| sender.waiting.len() >= sender_max) {
+        if known.is_some_and(|sender| !Self::has_place(sender, nonce, sender_max)) {
             return Err(Refusal::SenderFull);
         }
         Ok(())
+    }
+
+    /// The places of a sender are for its lowest nonces: of one that has taken them all a later transaction gives way to
+    /// what must come before it. Where batches have held all that is later, and none of it may be dropped, what is
+    /// missing before has as many places again; without them nobody could fill the gap before all of it expires.
+    fn has_place(sender: &Sender, nonce: Nonce, sender_max: usize) -> bool {
+        let count = sender.waiting.len();
+        let missing_before = sender.waiting.last_key_value().is_some_and(|(last, _)| nonce < *last);
+        let more = missing_before && count < sender_max.saturating_mul(2);
+        count < sender_max || more || sender.last_behind_gap().is_some_and(|last| nonce < last)
+    }
+
+    /// Drops the last transaction of a sender that has taken all its places, for one with this body.
+    pub(super) fn evict_of_sender(&mut self, body: &TransactionBody, sender_max: usize) -> Option<TransactionId> {
+        let sender = self.senders.get(&body.sender).filter(|sender| sender.waiting.len() >= sender_max)?;
+        let last = sender.last_behind_gap().filter(|last| body.nonce < *last)?;
+        self.drop_waiting(&body.sender, last)
     }
 
     /// Adds a transaction that may wait here.
@@ -170,13 +192,20 @@ impl AccountLane {
     /// Drops the newest transaction that waits behind a gap and was never in a batch, of the sender with most of these.
     pub(super) fn evict(&mut self) -> Option<TransactionId> {
         let (_, account) = self.gaps.last().copied()?;
-        let sender = self.senders.get_mut(&account)?;
-        let (arrival, nonce) = change_gap(&mut self.gaps, account, sender, |behind_gap| behind_gap.pop_last())?;
-        let (_, waiting) = sender.waiting.remove(&nonce)?;
+        let (_, nonce) = self.senders.get(&account)?.behind_gap.last_key_value()?;
+        self.drop_waiting(&account, *nonce)
+    }
+
+    /// Drops a transaction that no batch has ever held. What waits behind it goes on waiting.
+    fn drop_waiting(&mut self, account: &AccountId, nonce: Nonce) -> Option<TransactionId> {
+        let sender = self.senders.get_mut(account)?;
+        let (arrival, waiting) = sender.waiting.remove(&nonce)?;
+        change_gap(&mut self.gaps, *account, sender, |behind_gap| behind_gap.remove(&arrival));
         if sender.waiting.is_empty() {
-            self.senders.remove(&account);
+            self.senders.remove(account);
         }
         self.arrivals.remove(&arrival);
+        self.unsealed.remove(&arrival);
         self.expiries.remove(&(waiting.valid_until(), arrival));
         self.bytes -= waiting.bytes;
         Some(waiting.transaction.id())

@@ -2,7 +2,8 @@
 //!
 //! What was in a batch stays until it is included or expires. Of what was not, a transaction that waits behind a gap in
 //! its sender's nonces gives way when the pool is full and one comes that does not: anybody can make keys and leave gaps,
-//! and nobody may keep others out with it. A transaction leaves the queue when a block with it is decided, is remembered until it is
+//! and nobody may keep others out with it. So does the last of a sender who has no more places, when one comes that must be
+//! executed before it. A transaction leaves the queue when a block with it is decided, is remembered until it is
 //! executed, and returns if its nonce was ahead. Iteration is in order of keys and of arrival, so equal inputs give
 //! equal blocks; what is hashed is only asked, never walked.
 
@@ -40,7 +41,7 @@ pub struct Limits {
     pub transactions_max: usize,
     /// The most bytes that they take.
     pub bytes_max: usize,
-    /// The most transactions of one sender.
+    /// The most transactions of one sender; twice as many where batches have held those that wait behind a missing one.
     pub sender_transactions_max: usize,
     /// How many included transactions are remembered, to know their echoes.
     pub remembered_max: usize,
@@ -91,8 +92,9 @@ pub enum Refusal {
     /// The mempool is full.
     #[error("the mempool is full")]
     Full,
-    /// It waited behind a gap in its sender's nonces, and the mempool is full.
-    #[error("the mempool is full, and the transaction waits behind a nonce that did not come")]
+    /// It waited behind a gap in its sender's nonces, and the mempool is full, or its sender has no more places and a
+    /// transaction came that must be executed before it.
+    #[error("the transaction waits behind a nonce that did not come, and its place was needed")]
     Evicted,
     /// A transfer that is valid for more than [`TRANSFER_VALIDITY_BLOCKS_MAX`] blocks.
     #[error("a transfer is valid for {TRANSFER_VALIDITY_BLOCKS_MAX} blocks at most")]
@@ -213,7 +215,11 @@ impl Mempool {
             return Err(Refusal::NonceTaken);
         }
         self.accounts.check(body, self.limits.sender_transactions_max)?;
-        let evicted = if self.is_full() { self.make_room(body)? } else { Vec::new() };
+        let mut evicted = if self.is_full() { self.make_room(body)? } else { Vec::new() };
+        if let Some(last) = self.accounts.evict_of_sender(body, self.limits.sender_transactions_max) {
+            self.waiting.remove(&last);
+            evicted.push(last);
+        }
         self.accounts.add(Waiting::new(transaction));
         self.waiting.insert(id);
         Ok(evicted)

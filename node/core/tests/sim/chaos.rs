@@ -159,11 +159,19 @@ impl World {
             Action::NoteStanding => self.note_standing(),
             Action::Recover => return self.recover(),
             Action::Return => self.return_exiled(),
+            Action::Copy { node: _, old } if self.every_effect.is_some() => self.copy_of_victim(old),
             Action::Copy { node, old } => self.copy(node, old),
             Action::Silence(node) => {
                 if let Some(process) = self.process_of(node) {
                     self.processes[process].silent = true;
                 }
+            }
+            Action::Pay(node) => return self.pay(node),
+            Action::Reweigh(node) => return self.reweigh(node),
+            Action::Differ { nodes, difference } => self.differ(nodes, difference),
+            Action::EndStanding => {
+                self.counts.add("chains that stand where too many differ", 1);
+                self.ends = true;
             }
             Action::Corrupt(node) => {
                 self.checks.exempt(people::identity(node));
@@ -217,7 +225,7 @@ impl World {
     }
 
     /// A process on a copy of a node's volume, on another machine and bound to another claim.
-    fn copy(&mut self, node: u64, old: OldProcess) {
+    pub fn copy(&mut self, node: u64, old: OldProcess) {
         let Some(process) = self.process_of(node) else { return };
         let claim = self.new_claim();
         let (former, former_claim) = (self.processes[process].owner, self.processes[process].claim);
@@ -277,6 +285,7 @@ impl World {
         }
         let best = self.volumes.iter().map(|volume| volume.blocks.len() as u64).max().unwrap_or_default();
         self.goal = Some(node_core::types::Height::new(best + self.plan.goal_blocks));
+        self.watch_standing();
         Ok(())
     }
 

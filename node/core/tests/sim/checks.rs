@@ -65,6 +65,14 @@ pub enum Violation {
     EpochWentBack(Height),
     /// The claims of a final header are not what was computed.
     HeaderLies(Height),
+    /// The time of a block is later than a quorum could have accepted.
+    TimeAhead(Height),
+    /// The time of a block is not after that of the block before.
+    TimeNotAfterParent(Height),
+    /// A node whose state is not that of the chain goes on.
+    WentOnDiffering(Height),
+    /// A change of the chain that fewer governors signed than must.
+    Unauthorised(Height),
     /// A node stopped for good.
     Halted(String),
     /// The protocol failed in a node, or its signer refused.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 53] = [
+pub const REQUIRED: [&str; 59] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -60,6 +60,12 @@ pub const REQUIRED: [&str; 53] = [
     "changes that left too few voters",
     "old keys refused",
     "nodes recovered",
+    "changes that too few signed",
+    "signatures given twice",
+    "nodes that halted alone",
+    "nodes that halted again",
+    "chains that stand where too many differ",
+    "blocks one millisecond after another",
 ];
 
 impl Counts {

@@ -49,6 +49,7 @@ impl World {
                 self.signed_change(nonce, height, change)
             }
         };
+        self.usurp(nonce, height)?;
         self.governor.outstanding = Some(transaction.clone());
         let verified = verify_transaction(transaction).expect("signed by governance");
         let alive: Vec<usize> = self.alive.iter().copied().collect();
@@ -61,7 +62,24 @@ impl World {
         Ok(())
     }
 
-    fn signed_change(&self, nonce: Nonce, height: Height, change: GovernanceChange) -> Transaction {
+    /// Two of the three governors sign a change, sometimes all.
+    pub fn signed_change(&mut self, nonce: Nonce, height: Height, change: GovernanceChange) -> Transaction {
+        let missing = self.dice.below(4) as usize;
+        let mut signers = people::governors().to_vec();
+        if missing < signers.len() {
+            signers.remove(missing);
+        }
+        self.change_by(&signers, nonce, height, change)
+    }
+
+    /// A change that these keys sign, in their order.
+    pub fn change_by(
+        &self,
+        signers: &[KeyPair],
+        nonce: Nonce,
+        height: Height,
+        change: GovernanceChange,
+    ) -> Transaction {
         let body = TransactionBody {
             incarnation: self.genesis.incarnation(),
             sender: AccountId::governance(),
@@ -69,9 +87,9 @@ impl World {
             valid_until: height.saturating_add(VALID_BLOCKS),
             payload: Payload::Governance(change),
         };
-        let key = people::pair("governance");
-        let signature = key.sign(&SigningBytes::transaction(&body));
-        Transaction::new(body, vec![TransactionSignature { key: key.public(), signature }]).unwrap()
+        let bytes = SigningBytes::transaction(&body);
+        let sign = |key: &KeyPair| TransactionSignature { key: key.public(), signature: key.sign(&bytes) };
+        Transaction::new(body, signers.iter().map(sign).collect()).unwrap()
     }
 
     /// A change that may or may not be within the bounds.

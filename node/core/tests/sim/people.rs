@@ -1,6 +1,6 @@
 //! The chain's people: voters with their keys, accounts with theirs, and the genesis they start from.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 use node_core::{
     crypto::{KeyPair, SigningBytes},
@@ -26,8 +26,13 @@ pub fn identity_pair(node: u64) -> KeyPair {
     pair(&format!("identity {node}"))
 }
 
+/// Asked for with every message, and dear to make.
 pub fn identity(node: u64) -> Identity {
-    Identity::new(identity_pair(node).public())
+    thread_local! {
+        static KNOWN: RefCell<BTreeMap<u64, Identity>> = const { RefCell::new(BTreeMap::new()) };
+    }
+    let make = || Identity::new(identity_pair(node).public());
+    KNOWN.with_borrow_mut(|known| *known.entry(node).or_insert_with(make))
 }
 
 /// The seed of a voter's session key in genesis.
@@ -40,7 +45,7 @@ pub fn uid(name: &str) -> Uid {
     Uid::new(*hash.as_bytes().first_chunk().expect("a hash is longer than a uid"))
 }
 
-pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
+pub fn genesis(powers: &[u64], block_interval_ms: u64) -> Arc<Genesis> {
     let chain_id = ChainId::new("sim-main").unwrap();
     let ceremony = CeremonyNonce::new([7; 32]);
     let voter = |(node, power): (u64, &u64)| {
@@ -55,7 +60,7 @@ pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
         GenesisVoter { entry, possession: session.sign(&bytes) }
     };
     let parameters = ParametersDraft {
-        block_interval_ms: 250,
+        block_interval_ms,
         propose_timeout: Timeout { base_ms: 300, delta_ms: 100 },
         prevote_timeout: Timeout { base_ms: 150, delta_ms: 75 },
         precommit_timeout: Timeout { base_ms: 150, delta_ms: 75 },
@@ -70,17 +75,33 @@ pub fn genesis(powers: &[u64]) -> Arc<Genesis> {
         state_version: 1,
         ceremony,
         accounts: (0..ACCOUNTS).map(account).collect(),
-        governance: Governance { threshold: 1, keys: vec![GovernanceKey::new(pair("governance").public())] },
+        governance: governance(),
         parameters: Parameters::new(parameters).unwrap(),
     });
     Arc::new(genesis.unwrap())
 }
 
-/// Governance approves a recovery.
-pub fn approve(manifest: &RecoveryManifest) -> Recovery {
-    let key = pair("governance");
-    let signature = key.sign(&SigningBytes::recovery_approval(&manifest.hash()));
-    Recovery::new(manifest.clone(), vec![ManifestSignature { key: key.public(), signature }], Vec::new()).unwrap()
+/// How many governors must agree.
+pub const GOVERNORS_NEEDED: u32 = 2;
+
+/// The three governors, in the order of their keys.
+pub fn governors() -> [KeyPair; 3] {
+    let mut governors = ["first", "second", "third"].map(|name| pair(&format!("{name} governor")));
+    governors.sort_by_key(KeyPair::public);
+    governors
+}
+
+pub fn governance() -> Governance {
+    let keys = governors().map(|governor| GovernanceKey::new(governor.public()));
+    Governance { threshold: GOVERNORS_NEEDED, keys: keys.to_vec() }
+}
+
+/// So many governors approve a recovery.
+pub fn approve(manifest: &RecoveryManifest, count: usize) -> Recovery {
+    let bytes = SigningBytes::recovery_approval(&manifest.hash());
+    let sign = |key: &KeyPair| ManifestSignature { key: key.public(), signature: key.sign(&bytes) };
+    let approvals = governors().iter().take(count).map(sign).collect();
+    Recovery::new(manifest.clone(), approvals, Vec::new()).unwrap()
 }
 
 pub fn transfer(incarnation: Incarnation, from: u64, to: u64, nonce: u64) -> Transaction {

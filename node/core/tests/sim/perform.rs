@@ -15,6 +15,7 @@ use node_core::{
 
 use super::{
     checks::{Sender, Violation},
+    every_effect::durable_kind,
     people,
     volume::Volume,
     world::{Event, World},
@@ -29,7 +30,12 @@ impl World {
                 self.crash(process);
                 return Ok(());
             }
+            let kind = durable_kind(&effect);
             self.perform_one(process, effect)?;
+            let ended = !self.processes[process].alive;
+            if ended || kind.is_some_and(|kind| self.persisted(process, kind)) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -61,7 +67,7 @@ impl World {
                 self.names += 1;
                 let setting = self.names;
                 self.processes[process].timers.insert(id, setting);
-                self.after(after_ms, Event::Timer { process, id, setting });
+                self.after(self.timer_lasts(process, after_ms), Event::Timer { process, id, setting });
             }
             Effect::CancelTimer(id) => drop(self.processes[process].timers.remove(&id)),
             Effect::StoreBatch(batch) => {
@@ -110,7 +116,7 @@ impl World {
             Effect::Dropped { reason, .. } => self.dropped(reason),
             Effect::Accepted(_) | Effect::Expired(_) | Effect::Refused { .. } => {}
             Effect::Alarm(alarm) => self.alarm(process, &alarm)?,
-            Effect::Halt(reason) => return Err(Violation::Halted(reason.to_string())),
+            Effect::Halt(reason) => self.halted(process, &reason)?,
         }
         Ok(())
     }
@@ -171,6 +177,7 @@ impl World {
         if self.is_traced() {
             self.note(process, &message.encode());
         }
+        self.check_differing_sent(process, message)?;
         let Self { processes, volumes, checks, alive, .. } = self;
         let identity = people::identity(processes[process].node);
         let Volume { durable, stored, .. } = &volumes[processes[process].volume];
@@ -187,6 +194,10 @@ impl World {
         let certified = CertifiedBlock { block: block.as_ref().clone(), certificate };
         volume.blocks.push(certified.clone());
         checked?;
+        if first {
+            self.check_time(block.header())?;
+        }
+        self.check_differing_commit(process, height)?;
         // A recovery begins another incarnation, from which a light client starts anew.
         match self.checks.voters_around(height).filter(|_| first && !self.checks.is_recovered()) {
             Some(sets) => self.light.on_final(&certified, sets, &mut self.counts),
@@ -202,6 +213,9 @@ impl World {
         let digest = batch.digest();
         let volume = self.processes[process].volume;
         self.volumes[volume].store(batch);
+        if self.persisted(process, "StoreBatch") {
+            return Ok(());
+        }
         self.feed(process, Input::BatchesStored(vec![digest]))
     }
 
@@ -209,19 +223,29 @@ impl World {
         if !self.processes[process].alive {
             return Ok(());
         }
-        let volume = &mut self.volumes[self.processes[process].volume];
-        let index = usize::try_from(height.get() - 1).unwrap();
-        let block = volume.blocks.get(index).expect("only final blocks are executed").block.clone();
-        let applied = apply_block_with_faults(
-            &mut volume.store,
-            &block,
-            &Recoveries::new(volume.recoveries.clone()),
-            self.ledger_faults,
-        )
-        .expect("final blocks can be executed");
+        let (node, index) = (self.processes[process].node, self.processes[process].volume);
+        let at = usize::try_from(height.get() - 1).unwrap();
+        let block = self.volumes[index].blocks.get(at).expect("only final blocks are executed").block.clone();
+        let mut volume = std::mem::take(&mut self.volumes[index]);
+        let applied = match self.execute_differently(node, &mut volume, &block) {
+            Some(applied) => applied,
+            None => {
+                let recoveries = Recoveries::new(volume.recoveries.clone());
+                let applied = apply_block_with_faults(&mut volume.store, &block, &recoveries, self.ledger_faults);
+                applied.expect("final blocks can be executed")
+            }
+        };
+        self.volumes[index] = volume;
         let Applied::Now { outcome, results } = applied else {
             panic!("process {process} asked for height {height}, which its state holds already")
         };
+        if self.persisted(process, "Execute") {
+            return Ok(());
+        }
+        if self.is_wrong_at(node, height) {
+            return self.feed(process, Input::Executed { outcome, results });
+        }
+        let volume = &self.volumes[index];
         let late = self.checks.is_recovered() && volume.recoveries.is_empty();
         self.counts.add("blocks executed after a recovery that stands on them", u64::from(late));
         self.checks.on_executed(results, &outcome, volume.recoveries.len())?;
@@ -230,6 +254,7 @@ impl World {
             self.checks.included.insert(receipt.transaction);
         }
         for (transaction, receipt) in block.transactions().zip(&outcome.receipts) {
+            self.check_authorised(height, transaction, receipt.status)?;
             if receipt.status == ReceiptStatus::Executed {
                 match &transaction.body().payload {
                     Payload::Transfer(_) => self.counts.add("transfers executed", 1),

@@ -1,6 +1,6 @@
 //! What a seed means: the kind of trouble, how much of it, and when.
 
-use super::dice::Dice;
+use super::{clocks::Clocks, dice::Dice, differing::Difference};
 
 /// Something that happens at a planned moment.
 #[derive(Clone, Debug)]
@@ -45,6 +45,17 @@ pub enum Action {
         old: OldProcess,
     },
     Silence(u64),
+    /// A client pays through a node.
+    Pay(u64),
+    /// Governance gives a voter more power.
+    Reweigh(u64),
+    /// From some height on these nodes compute another state than the others.
+    Differ {
+        nodes: Vec<u64>,
+        difference: Difference,
+    },
+    /// The chain has stood long enough.
+    EndStanding,
     /// From here on messages are lost and processes crash like this.
     Weather(Weather),
     /// Everybody hears everybody, and nobody is silent any more.
@@ -83,6 +94,9 @@ pub struct Plan {
     /// Of a crash before an effect.
     pub crash: u64,
     pub execution_ms: u64,
+    pub clocks: Clocks,
+    /// The pace of an idle chain.
+    pub block_interval_ms: u64,
     pub always_same_boot: bool,
     pub load: bool,
     /// Governance changes voters and parameters.
@@ -105,6 +119,10 @@ pub struct Plan {
     pub goal_blocks: u64,
     /// For how long after that, at most.
     pub patience_ms: u64,
+    /// More nodes differ than may fail: the chain has to stand.
+    pub stands: bool,
+    /// The signing log is emptied before its first entry is written: for a test that shows what a crash in between does.
+    pub reset_in_two_steps: bool,
     /// Not every voter need sign in the end.
     pub sessions_excused: bool,
 }
@@ -114,11 +132,11 @@ const LONG_MS: u64 = 75_000;
 /// A rotation takes five seconds of patience, ten blocks for objections and three more.
 const LONG_PAUSE_MS: u64 = 12_000;
 
-pub const SCENARIOS: u64 = 19;
+pub const SCENARIOS: u64 = 21;
 
 impl Plan {
     /// Voters of equal power: each alone is within the fault budget, so each alone may rotate without its key.
-    fn equal(mut self) -> Self {
+    pub fn equal(mut self) -> Self {
         let first = self.powers[0];
         self.powers.fill(first);
         self
@@ -129,7 +147,7 @@ impl Plan {
         (self.powers.len() as u64).max(8)
     }
 
-    fn calm(name: &'static str, dice: &mut Dice) -> Self {
+    pub fn calm(name: &'static str, dice: &mut Dice) -> Self {
         let powers = match dice.below(5) {
             0 => vec![3, 2, 2, 1, 1],
             1 => vec![10; 5],
@@ -144,6 +162,8 @@ impl Plan {
             delay_ms: (1, 12),
             crash: 0,
             execution_ms: 12,
+            clocks: Clocks::GOOD,
+            block_interval_ms: 250,
             always_same_boot: false,
             load: true,
             governed: false,
@@ -156,12 +176,21 @@ impl Plan {
             chaos_ms: 5_000,
             goal_blocks: 6,
             patience_ms: 90_000,
+            stands: false,
+            reset_in_two_steps: false,
             sessions_excused: false,
         }
     }
 
     /// The plan of a seed. Every scenario comes in turn.
     pub fn of(seed: u64) -> Self {
+        let plan = Self::of_scenario(seed);
+        let good = plan.clocks == Clocks::GOOD;
+        // In every third round of the scenarios clocks differ as much as the chain accepts.
+        if good && (seed / SCENARIOS).is_multiple_of(3) { Self { clocks: Clocks::ACCEPTED, ..plan } } else { plan }
+    }
+
+    fn of_scenario(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0xc0ff_ee00);
         match seed % SCENARIOS {
             0 => Self::lossy(&mut dice),
@@ -182,6 +211,8 @@ impl Plan {
             15 => Self::one_abstains_and_another_dies(&mut dice),
             16 => Self::recovery(&mut dice),
             17 => Self::rolled_back(&mut dice),
+            18 => Self::clocks_differ(&mut dice),
+            19 => Self::execution_differs(&mut dice),
             _ => Self::everything(&mut dice),
         }
     }

@@ -67,13 +67,17 @@ impl World {
             let heard = reachable.iter().map(|process| self.tip(*process)).max();
             if self.recover_looks >= LOOKS_MAX && heard < Some(tip) {
                 self.counts.add("last blocks that only the unreachable have", 1);
-                self.out_of_reach = true;
+                self.ends = true;
             }
             self.after(LOOK_MS, Event::Act(super::plan::Action::Recover));
             return Ok(());
         }
         let manifest = self.collect(&reachable);
-        let approved = people::approve(&manifest);
+        let (approved, one) = (people::approve(&manifest, 2), people::approve(&manifest, 1));
+        match self.check_recovery(reachable[0], &one, false) {
+            Err(RecoveryRefused::Approvals { .. }) => {}
+            other => return Err(Violation::Failed(format!("one governor of three is enough: {other:?}"))),
+        }
         self.checks.recover(&manifest);
         let store = &self.volumes[self.processes[reachable[0]].volume].store;
         let owner = |sender| AccountId::new(people::pair(&format!("account {sender}")).public());

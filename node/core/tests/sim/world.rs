@@ -19,6 +19,8 @@ use super::{
     clearing::Shown,
     counts::Counts,
     dice::Dice,
+    differing::Differing,
+    every_effect::EveryEffect,
     light::Skipping,
     members::Governor,
     people,
@@ -76,6 +78,7 @@ pub enum Event {
 }
 
 pub struct World {
+    pub seed: u64,
     pub now: u64,
     pub dice: Dice,
     pub plan: Plan,
@@ -107,11 +110,17 @@ pub struct World {
     pub standing: Option<Height>,
     /// How often governance has looked whether all nodes hold the last block.
     pub recover_looks: u64,
-    /// Only nodes that nobody can reach have the last block: the history ends here.
-    pub out_of_reach: bool,
+    /// The history ends here: nothing more can come of it.
+    pub ends: bool,
     /// Nodes whose next height counts as a goal, and from where.
     pub goal: Option<Height>,
     pub names: u64,
+    /// The time of the last final block.
+    pub last_time: Option<TimeMs>,
+    /// Nodes whose execution differs.
+    pub differing: Differing,
+    /// The durable effects of a node that crashes after one of them.
+    pub every_effect: Option<EveryEffect>,
 }
 
 /// How a history ended.
@@ -119,14 +128,19 @@ pub struct Ending {
     pub violation: Option<Violation>,
     pub counts: Counts,
     pub trace: Option<Hash>,
+    pub every_effect: Option<EveryEffect>,
 }
 
 impl World {
     pub fn new(seed: u64, plan: Plan, faults: Faults) -> Self {
-        let genesis = people::genesis(&plan.powers);
+        let genesis = people::genesis(&plan.powers, plan.block_interval_ms);
         let light = Skipping::new(seed, &genesis, plan.forgers);
         let mut world = Self {
+            seed,
             now: people::GENESIS_MS,
+            last_time: None,
+            differing: Differing::default(),
+            every_effect: None,
             dice: Dice::new(seed),
             checks: Checks::new(&genesis),
             genesis,
@@ -150,7 +164,7 @@ impl World {
             absent: None,
             standing: None,
             recover_looks: 0,
-            out_of_reach: false,
+            ends: false,
             goal: None,
             names: 0,
             plan,
@@ -190,7 +204,8 @@ impl World {
         self.counts.add("heights", heights as u64);
         let early = |process: &Process| process.engine.status().rounds_ended_early;
         self.counts.add("rounds ended early", self.processes.iter().map(early).sum());
-        Ending { violation, counts: self.counts, trace: self.trace.map(Hasher::finish) }
+        let trace = self.trace.map(Hasher::finish);
+        Ending { violation, counts: self.counts, trace, every_effect: self.every_effect }
     }
 
     fn run_events(&mut self) -> Result<(), Violation> {
@@ -202,7 +217,7 @@ impl World {
             }
             self.now = at;
             self.happen(event)?;
-            if self.out_of_reach || (self.healed && self.goal_reached()) {
+            if self.ends || (self.healed && self.goal_reached()) {
                 return Ok(());
             }
         }
@@ -247,9 +262,8 @@ impl World {
             self.processes[process].able_since.get_or_insert(self.now);
             self.processes[process].cleared.insert(key.session_key(), key.clone());
         }
-        // Clocks of different machines differ by up to 20 ms.
-        let skew = self.processes[process].node * 5 % 20;
-        let effects = self.processes[process].engine.step(self.now + skew, input);
+        let clock = self.clock_of(process);
+        let effects = self.processes[process].engine.step(clock, input);
         self.perform(process, effects)
     }
 
@@ -405,12 +419,14 @@ impl World {
     }
 
     fn goal_reached(&self) -> bool {
-        self.heights_reached() && self.sessions_recovered() && self.checks.lost().is_none()
+        let all = self.heights_reached() && self.sessions_recovered() && self.all_differing_halted();
+        all && self.checks.lost().is_none()
     }
 
     fn heights_reached(&self) -> bool {
         let Some(goal) = self.goal else { return false };
-        let honest = |process: &&usize| !self.processes[**process].byzantine && !self.processes[**process].former;
+        let excused = |process: &Process| process.byzantine || process.former || self.differs(process.node);
+        let honest = |process: &&usize| !excused(&self.processes[**process]);
         self.alive.iter().filter(honest).all(|process| self.tip(*process) >= goal)
     }
 
@@ -422,7 +438,10 @@ impl World {
             let of_node =
                 |process: &&usize| self.processes[**process].node == node && !self.processes[**process].former;
             let processes: Vec<usize> = self.alive.iter().filter(of_node).copied().collect();
-            let excused = processes.len() != 1 || self.processes[processes[0]].byzantine || self.plan.sessions_excused;
+            let excused = self.differs(node)
+                || processes.len() != 1
+                || self.processes[processes[0]].byzantine
+                || self.plan.sessions_excused;
             excused || self.processes[processes[0]].engine.status().signing
         })
     }

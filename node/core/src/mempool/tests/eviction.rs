@@ -108,6 +108,66 @@ fn when_few_are_deferred_what_may_be_next_goes_into_batches_again() {
     assert_eq!(sealed(&mut pool), [("carol".to_owned(), 7)]);
 }
 
+/// The receipts of a block that included these before their turn.
+fn too_early(sent: &[VerifiedTransaction]) -> Vec<(&VerifiedTransaction, ReceiptStatus)> {
+    sent.iter().map(|sent| (sent, ReceiptStatus::Deferred)).collect()
+}
+
+#[test]
+fn the_missing_nonce_of_a_sender_without_places_takes_that_of_its_last() {
+    // Nothing may be deferred, so nothing is in a batch before its turn.
+    let mut pool = pool_with(Limits { deferred_max: 0, ..TIGHT });
+    for nonce in 3..11 {
+        pool.add(pay("alice", nonce)).unwrap();
+    }
+    assert!(pool.seal(ALL).is_empty());
+    assert_eq!(pool.add(pay("alice", 11)), Err(Refusal::SenderFull));
+    for nonce in 0..3 {
+        assert_eq!(pool.add(pay("alice", nonce)), Ok(vec![pay("alice", 10 - nonce).id()]));
+        let expected = [("alice".to_owned(), nonce)];
+        assert_eq!(sealed(&mut pool).first_chunk(), Some(&expected));
+    }
+    assert_eq!(pool.len(), 8);
+    assert!(sealed(&mut pool).is_empty(), "all eight are in batches, in order");
+    assert_eq!(pool.add(pay("alice", 8)), Err(Refusal::SenderFull));
+}
+
+#[test]
+fn the_missing_nonce_has_a_place_where_batches_hold_all_that_is_later() {
+    let mut pool = pool_with(Limits { deferred_max: 20, ..TIGHT });
+    let early: Vec<VerifiedTransaction> = (2..10).map(|nonce| pay("alice", nonce)).collect();
+    for transaction in &early {
+        pool.add(transaction.clone()).unwrap();
+    }
+    assert_eq!(pool.seal(ALL).len(), 8, "nobody knows that they are ahead");
+    include(&mut pool, 1, &too_early(&early));
+    assert_eq!(pool.add(pay("alice", 10)), Err(Refusal::SenderFull));
+    for nonce in [1, 0] {
+        assert_eq!(pool.add(pay("alice", nonce)), Ok(Vec::new()), "nothing that a batch held gives way");
+    }
+    assert!(early.iter().all(|early| pool.contains(&early.id())));
+    assert_eq!(sealed(&mut pool), [("alice".to_owned(), 0), ("alice".to_owned(), 1)]);
+    let missing = [pay("alice", 0), pay("alice", 1)];
+    include(&mut pool, 2, &[(&missing[0], ReceiptStatus::Executed), (&missing[1], ReceiptStatus::Executed)]);
+    assert_eq!(sealed(&mut pool).len(), 8);
+}
+
+#[test]
+fn a_sender_never_has_more_than_twice_its_places() {
+    let mut pool = pool_with(Limits { transactions_max: 100, deferred_max: 100, ..TIGHT });
+    for nonce in (0..100).rev() {
+        let _ = pool.add(pay("alice", nonce));
+        pool.seal(ALL);
+    }
+    assert_eq!(pool.len(), 16);
+    let mut full = pool_with(Limits { sender_transactions_max: 100, ..TIGHT });
+    for nonce in 1..21 {
+        full.add(pay("alice", nonce)).unwrap();
+    }
+    full.seal(ALL);
+    assert_eq!(full.add(pay("alice", 0)), Err(Refusal::Full), "the pool's bound holds for all");
+}
+
 /// What was in a batch is acknowledged to clients: it leaves by a block or by its last height and in no other way.
 #[test]
 fn what_was_sealed_is_never_evicted() {
