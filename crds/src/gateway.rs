@@ -398,6 +398,15 @@ pub struct GatewayLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_address_max: Option<i64>,
+    /// Age at which a connection ends gracefully, in seconds, give or take a tenth; 300 if unset. What runs on it goes on, and the
+    /// client opens another one, perhaps to a gateway that is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub connection_age_s: Option<i64>,
+    /// Longest time that a part of an answer waits for its client, in milliseconds; 30000 if unset. Then the connection is cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_000, max = 600_000))]
+    pub send_timeout_ms: Option<i64>,
     /// Time for a call that names none, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 600_000))]
