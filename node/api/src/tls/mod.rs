@@ -16,7 +16,7 @@ mod watched;
 pub use client::{Dialer, RelayDialer, TcpDialer, TlsDialer, secure};
 pub use edge::{ClientCertificates, EdgeStore};
 pub use material::{TlsError, TlsMaterial, TlsPem};
-pub use server::{AcceptLimits, PeerInfo, TlsConnection, incoming, incoming_peers};
+pub use server::{AcceptLimits, Admitted, PeerInfo, TlsConnection, incoming, incoming_peers};
 pub use store::{Reload, TlsStore};
 pub use verify::{Expected, PeerMismatch};
 pub use watched::Watched;
