@@ -53,6 +53,12 @@ pub struct Gateway {
     /// Who is let in.
     #[serde(default)]
     pub authentication: GatewayAuthentication,
+    /// Roles of your own, beside `reader` (`read prove stream`), `writer` (those, `submit` and `status`) and `service` (as writer,
+    /// with the limit of services).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub roles: Vec<GatewayRole>,
     /// How much callers get.
     #[serde(default)]
     pub limits: GatewayLimits,
@@ -285,8 +291,8 @@ pub struct GatewayRedis {
     pub ca_secret: Option<String>,
 }
 
-/// Who is let in. Client certificates of the network (Secret `<network>-client`) and API keys always are; the others by
-/// choice.
+/// Who is let in. API keys always are, client certificates of the network (Secret `<network>-client`) unless `certificateRoles` is
+/// empty; the others by choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayAuthentication {
@@ -299,6 +305,14 @@ pub struct GatewayAuthentication {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub api_keys_secret: Option<String>,
+    /// Roles of callers with a client certificate of the network, `[writer]` if unset; with an empty list no certificate is asked
+    /// for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"))
+    )]
+    pub certificate_roles: Option<Vec<String>>,
     /// OpenID Connect providers whose tokens are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
@@ -320,14 +334,18 @@ pub struct GatewayIssuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 9, max = 512), regex(pattern = "^https://[^\\s/?#]+[^\\s?#]*$"))]
     pub jwks_url: Option<String>,
-    /// Claim with the roles (`reader`, `writer`, `service`), with `.` between nested names; `roles` if unset.
+    /// Claim with the roles, with `.` between nested names; `roles` if unset. Names that are neither in `roles` nor `reader`,
+    /// `writer` or `service` grant nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub roles_claim: Option<String>,
-    /// Roles of every caller with a good token of this issuer.
+    /// Roles of every caller with a good token of this issuer: of `roles`, or `reader`, `writer`, `service`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 3))]
-    pub default_roles: Vec<GatewayRole>,
+    #[schemars(
+        length(max = 16),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"))
+    )]
+    pub default_roles: Vec<String>,
     /// Secret with the authorities for the issuer's own certificate, under `ca.crt`; unset takes those of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
@@ -338,15 +356,48 @@ pub struct GatewayIssuer {
     pub clock_skew_s: Option<i32>,
 }
 
-/// A role of the gateway.
+/// What callers of one role may do. A caller may have several, and may what any of them grants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRole {
+    /// Its name, as tokens (in the roles claim), API keys and `certificateRoles` name it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.:/]*[A-Za-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("!(self in ['reader', 'writer', 'service'])")
+        .message("gateway.roles: reader, writer and service are there already and stay as they are; choose another name"))]
+    pub name: String,
+    /// What it grants: `read`, `prove`, `stream`, `submit`, `status`.
+    #[schemars(length(min = 1, max = 5))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub permissions: Vec<GatewayPermission>,
+    /// Whose limit counts for its callers, `user` if unset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<GatewayClass>,
+}
+
+/// A kind of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum GatewayRole {
-    /// May read and follow.
-    Reader,
-    /// May submit too.
-    Writer,
-    /// The same with the limit of services.
+pub enum GatewayPermission {
+    /// Read accounts, blocks, transactions, validators.
+    Read,
+    /// Ask for proofs, which cost a node disk reads.
+    Prove,
+    /// Follow blocks and transactions.
+    Stream,
+    /// Submit transactions.
+    Submit,
+    /// Read the status of nodes.
+    Status,
+}
+
+/// Whose limit counts for a caller, `user` if unset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayClass {
+    /// A person or a program of one person: `limits.userPerMinute`.
+    #[default]
+    User,
+    /// A program that works for many: `limits.servicePerMinute`.
     Service,
 }
 
@@ -398,6 +449,15 @@ pub struct GatewayLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections_per_address_max: Option<i64>,
+    /// Age at which a connection ends gracefully, in seconds, give or take a tenth; 300 if unset. What runs on it goes on, and the
+    /// client opens another one, perhaps to a gateway that is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub connection_age_s: Option<i64>,
+    /// Longest time that a part of an answer waits for its client, in milliseconds; 30000 if unset. Then the connection is cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_000, max = 600_000))]
+    pub send_timeout_ms: Option<i64>,
     /// Time for a call that names none, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 600_000))]

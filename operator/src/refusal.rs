@@ -1,7 +1,7 @@
 //! A refusal: the spec or what is there cannot be worked with, and only a person can help.
 
-use althing_crds::Reason;
 use crate::error::Error;
+use althing_crds::Reason;
 
 /// Why nothing is done, for `Stalled=True`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

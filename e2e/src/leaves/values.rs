@@ -17,6 +17,10 @@ pub(super) const BY_HAND: &[(&str, &str, &str)] = &[
     ("storage.size", "20Gi", "30Gi"),
     ("issuers[].url", "https://issuer.example/a", "https://issuer.example:8443/b"),
     ("jwksUrl", "https://issuer.example:9443/keys", "https://issuer.example/keys"),
+    ("issuers[].defaultRoles", "[reader]", "[writer]"),
+    ("certificateRoles", "[reader]", "[service]"),
+    // Unset is the first of the choices.
+    ("roles[].class", "service", "user"),
     ("redis.url", "redis://redis.example:6379/0", "redis://redis.example:6380/1"),
     ("trustedProxies", "[10.0.0.0/8]", "[10.0.0.0/8, 192.168.0.0/16]"),
     ("p2p.allowedCidrs", "[10.0.0.0/8]", "[192.168.0.0/16]"),

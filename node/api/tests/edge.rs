@@ -2,9 +2,10 @@
 //! replaced while it runs.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use node_api::{
@@ -20,7 +21,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 const NAME: &str = "gateway.example";
 
@@ -57,14 +58,32 @@ async fn connect(
 ) -> std::io::Result<Option<SpiffeId>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let server = store.current();
+    let server = Arc::clone(store);
     let serving = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await?;
-        let mut stream = TlsAcceptor::from(server).accept(tcp).await?;
-        let seen = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|leaf| LeafFacts::from_der(leaf));
+        let mut stream = server.accept(tcp).await?;
+        let seen = stream
+            .get_ref()
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .map(|leaf| LeafFacts::from_der(leaf));
         stream.write_all(b"!").await?;
         Ok::<_, std::io::Error>(seen.map(|facts| facts.expect("a leaf of ours").id))
     });
+    let mut stream = dial(address, root, client).await?;
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).await?;
+    serving.await.expect("the server ends")
+}
+
+/// The client's end of a connection.
+async fn dial(
+    address: SocketAddr,
+    root: &CertificateDer<'static>,
+    client: Option<&TlsPem>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).expect("an authority");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -80,11 +99,20 @@ async fn connect(
         }
     };
     let tcp = TcpStream::connect(address).await?;
-    let mut stream =
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).expect("a name"), tcp).await?;
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).expect("a name"), tcp).await
+}
+
+/// Serves one connection: sends every byte back.
+async fn echo(store: Arc<EdgeStore>, tcp: TcpStream) -> std::io::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(store.accept(tcp).await?);
+    tokio::io::copy(&mut reader, &mut writer).await.map(drop)
+}
+
+/// Whether the connection still carries a byte there and back.
+async fn carries(stream: &mut TlsStream<TcpStream>) -> bool {
     let mut answer = [0; 1];
-    stream.read_exact(&mut answer).await?;
-    serving.await.expect("the server ends")
+    let there = stream.write_all(b"!").await.is_ok() && stream.flush().await.is_ok();
+    there && stream.read_exact(&mut answer).await.is_ok()
 }
 
 #[tokio::test]
@@ -137,4 +165,45 @@ async fn a_network_issues_its_entrance_a_certificate_that_any_client_can_check()
     let store = EdgeStore::new(chain, Some(directory.path().to_owned()), ClientCertificates::Asked).expect("files");
     let root = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("a certificate");
     assert!(connect(&store, &root, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_end_with_the_trust_in_their_client_certificate_and_others_stay() {
+    let directory = TempDir::new().expect("a directory");
+    let root = write_public(directory.path());
+    let [old, new] = ["old", "new"].map(|name| CertificateAuthority::generate(name, validity()).expect("an authority"));
+    let chain = TlsStore::from_pem(&leaf(&old, Role::Gateway)).expect("files");
+    let path = Some(directory.path().to_owned());
+    let store = EdgeStore::new(Arc::clone(&chain), path, ClientCertificates::Asked).expect("files");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let address = listener.local_addr().expect("an address");
+    let accepting = Arc::clone(&store);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(echo(Arc::clone(&accepting), tcp));
+        }
+    });
+    let certificate = leaf(&old, Role::Client);
+    let mut known = dial(address, &root, Some(&certificate)).await.expect("is let in");
+    let mut anonymous = dial(address, &root, None).await.expect("is let in");
+    assert!(carries(&mut known).await && carries(&mut anonymous).await);
+
+    // While both authorities are trusted nobody is sent away.
+    let both = [old.certificate_pem(), new.certificate_pem()].concat();
+    let between = TlsPem { authorities: both.into_bytes(), ..leaf(&new, Role::Gateway) };
+    assert_eq!(chain.replace(&between).expect("is taken"), Reload::Replaced);
+    assert_eq!(store.reload().expect("is taken"), Reload::Replaced);
+    assert!(carries(&mut known).await && carries(&mut anonymous).await);
+
+    assert_eq!(chain.replace(&leaf(&new, Role::Gateway)).expect("is taken"), Reload::Replaced);
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(60), known.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the connection goes on although nothing vouches for its client");
+    assert!(carries(&mut anonymous).await);
+    // The entrance has not looked at its files yet: its handshake still takes the old authority.
+    let mut late = dial(address, &root, Some(&certificate)).await.expect("the handshake of the client ends");
+    assert!(!carries(&mut late).await, "the certificate does not count any more");
+    assert_eq!(store.reload().expect("is taken"), Reload::Replaced);
+    let mut renewed = dial(address, &root, Some(&leaf(&new, Role::Client))).await.expect("is let in");
+    assert!(carries(&mut renewed).await);
 }

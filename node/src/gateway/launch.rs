@@ -184,8 +184,9 @@ fn router(gateway: &Arc<Gateway>) -> Result<(Router, HealthReporter), LaunchErro
     let compression =
         CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(COMPRESS_BYTES_MIN).and(json_only));
     let (calls, health) = grpc::router(gateway)?;
-    let routes = rest::router(gateway).merge(calls);
-    let router = rest::with_fallbacks(routes, gateway).layer(compression);
+    // Messages of gRPC are never compressed here, so their answers do not pass through the layer.
+    let routes = rest::router(gateway).layer(compression).merge(calls);
+    let router = rest::with_fallbacks(routes, gateway);
     let router = match cors(&gateway.config.gateway.cors_origins) {
         Some(cors) => router.layer(cors),
         None => router,

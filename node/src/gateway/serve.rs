@@ -15,7 +15,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{interval, sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::{entrance::Connection, rules, state::Gateway};
@@ -129,10 +128,9 @@ async fn connection(accepted: Accepted, gateway: Arc<Gateway>, builder: Arc<Buil
             let connection = Connection { address, certificate: None, departures: Arc::default() };
             http(tcp, connection, &gateway, &builder, router).await;
         }
-        Security::Tls(store) => match timeout(HANDSHAKE_TIME_MAX, TlsAcceptor::from(store.current()).accept(tcp)).await
-        {
+        Security::Tls(store) => match timeout(HANDSHAKE_TIME_MAX, store.accept(tcp)).await {
             Ok(Ok(stream)) => {
-                let certificate = stream.get_ref().1.peer_certificates().and_then(certificate_of);
+                let certificate = stream.get_ref().get_ref().1.peer_certificates().and_then(certificate_of);
                 let connection = Connection { address, certificate, departures: Arc::default() };
                 http(stream, connection, &gateway, &builder, router).await;
             }

@@ -24,7 +24,7 @@ use node_api::{
 use node_core::{
     codec::Encode,
     mempool::TRANSFER_VALIDITY_BLOCKS_MAX,
-    types::{Amount, Height, Incarnation, Nonce, ParametersDraft, Transaction},
+    types::{Amount, Genesis, Height, Incarnation, Nonce, ParametersDraft, Transaction},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -232,30 +232,40 @@ pub fn certificate(directory: &Path) -> PathBuf {
 /// Real nodes.
 pub struct Network {
     pub devnet: Devnet,
+    pub genesis: Genesis,
     pub incarnation: Incarnation,
     pub directory: TempDir,
 }
 
 impl Network {
     pub async fn start(validators: u16) -> Self {
-        Self::start_logging(validators, LogLevel::Info).await
+        Self::start_nodes(validators, 0, LogLevel::Info).await
     }
 
     /// The same with another log of the nodes.
     pub async fn start_logging(validators: u16, log_level: LogLevel) -> Self {
+        Self::start_nodes(validators, 0, log_level).await
+    }
+
+    /// With validators that genesis does not name.
+    pub async fn start_with_candidates(validators: u16, candidates: u16) -> Self {
+        Self::start_nodes(validators, candidates, LogLevel::Info).await
+    }
+
+    async fn start_nodes(validators: u16, candidates: u16, log_level: LogLevel) -> Self {
         let directory = TempDir::new().expect("a directory");
         let request = PlanRequest {
             directory: directory.path().to_owned(),
             chain_id: "devnet".parse().expect("a chain id"),
-            ports: ports::free(validators).expect("free ports"),
+            ports: ports::free(validators + candidates).expect("free ports"),
             observers: 0,
-            candidates: 0,
+            candidates: usize::from(candidates),
             log_level,
         };
         let mut devnet = Devnet::create(program(), &request).expect("the processes start");
         let parameters = ParametersDraft { block_interval_ms: 200, ..ParametersDraft::default() };
         let genesis = devnet.start_chain(parameters).await.expect("the ceremony succeeds");
-        Self { devnet, incarnation: genesis.incarnation(), directory }
+        Self { devnet, incarnation: genesis.incarnation(), genesis, directory }
     }
 
     /// A gateway before all nodes. `more` is added to its section.

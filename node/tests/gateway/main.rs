@@ -12,6 +12,7 @@ mod forwarding;
 mod generated;
 mod harness;
 mod health;
+mod light;
 mod oidc;
 mod retries;
 mod submits;

@@ -1,6 +1,6 @@
 //! The gateway of a network: a Deployment without state, its configuration and the Services around it.
 
-use althing_crds::gateway::{Gateway, GatewayIssuer, GatewayLimits, GatewayRedis};
+use althing_crds::gateway::{Gateway, GatewayIssuer, GatewayLimits, GatewayRedis, GatewayRole};
 use althing_crds::names;
 use althing_crds::quantity::Quantity as Amount;
 use althing_crds::template::LogLevel;
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use node_api::config::{CONFIG_VERSION, ConfigError};
-use node_api::gateway::{FEED_BYTES_MAX, GatewayConfig, Limits};
+use node_api::gateway::{Authentication, FEED_BYTES_MAX, GatewayConfig, Limits, default_roles};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -112,6 +112,7 @@ fn document(
         .enumerate()
         .map(|(number, issuer)| self::issuer(number, issuer))
         .collect();
+    let usual = Authentication::default();
     let mut limits = serde_json::to_value(&gateway.limits).unwrap_or_default();
     if let Some(limits) = limits.as_object_mut() {
         let pods = tier.address(&names::gateway_pods_service(network), names::PORT_GATEWAY);
@@ -140,7 +141,9 @@ fn document(
                 "anonymousRoles": anonymous,
                 "issuers": issuers,
                 "apiKeysFile": path(&format!("keys/{}", names::FILE_API_KEYS)),
+                "certificateRoles": gateway.authentication.certificate_roles.as_ref().unwrap_or(&usual.certificate_roles),
             },
+            "roles": roles(&gateway.roles),
             "limits": limits,
             "corsOrigins": gateway.cors_origins,
         },
@@ -184,6 +187,18 @@ fn size(bytes: usize) -> u64 {
 
 fn path(file: &str) -> String {
     format!("{}/{file}", names::FOLDER_CONFIG)
+}
+
+/// Those that every gateway has, and those of the spec, which have other names.
+fn roles(own: &[GatewayRole]) -> Value {
+    let mut roles = serde_json::to_value(default_roles()).unwrap_or_default();
+    if let Some(roles) = roles.as_object_mut() {
+        for GatewayRole { name, permissions, class } in own {
+            let grant = json!({ "permissions": permissions, "class": class.unwrap_or_default() });
+            roles.entry(name.clone()).or_insert(grant);
+        }
+    }
+    roles
 }
 
 fn issuer(number: usize, issuer: &GatewayIssuer) -> Value {

@@ -252,6 +252,34 @@ fn what_a_gateway_holds_fits_its_memory() {
 }
 
 #[test]
+fn roles_of_the_spec_stand_beside_the_usual_ones_and_an_unknown_one_is_refused() {
+    let made = |text: &str| {
+        let spec: Gateway = serde_yaml::from_str(text).expect("a gateway");
+        let settings = NodeSettings::resolve_gateway(&spec.pod.over(&NodeTemplate::default()), "a:1");
+        let map = gateway::config(&tier(names::COMPONENT_GATEWAY, settings, None), &spec, None);
+        let text = map.map_err(|error| error.to_string())?.data.and_then(|data| data.get("node.yaml").cloned());
+        Ok::<_, String>(node_api::gateway::GatewayConfig::from_yaml(&text.expect("a file")).expect("good").gateway)
+    };
+    let usual = made("{}").expect("good");
+    assert_eq!(usual.roles, node_api::gateway::default_roles());
+    assert_eq!(usual.authentication.certificate_roles, ["writer"]);
+    let own =
+        made("{roles: [{name: auditor, permissions: [status, read]}], authentication: {certificateRoles: [auditor]}}");
+    let own = own.expect("good");
+    assert_eq!(own.roles.keys().map(String::as_str).collect::<Vec<_>>(), ["auditor", "reader", "service", "writer"]);
+    assert_eq!(own.roles.get("auditor").map(|role| role.permissions.len()), Some(2));
+    assert_eq!(own.authentication.certificate_roles, ["auditor"]);
+    assert!(
+        made("{authentication: {certificateRoles: []}}").expect("good").authentication.certificate_roles.is_empty()
+    );
+    // The API server refuses the name; what is there counts all the same.
+    let weaker = made("{roles: [{name: reader, permissions: [submit]}]}").expect("good");
+    assert_eq!(weaker.roles, node_api::gateway::default_roles());
+    let refused = made("{authentication: {certificateRoles: [auditor]}}").expect_err("nobody defined it");
+    assert!(refused.contains("\"auditor\" is not in gateway.roles, which has reader, service, writer"), "{refused}");
+}
+
+#[test]
 fn every_setting_of_a_gateway_reaches_its_children() {
     compare("gateway-full.out.yaml", &gateway_children("gateway-full.in.yaml"));
 }

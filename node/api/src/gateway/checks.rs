@@ -41,7 +41,11 @@ impl GatewayConfig {
 impl Authentication {
     fn validate(&self, roles: &BTreeMap<String, RoleGrant>) -> Result<(), ConfigError> {
         let known = |key: &str, names: &[String]| match names.iter().find(|name| !roles.contains_key(*name)) {
-            Some(name) => refuse(key, &format!("{name:?} is not in gateway.roles"), "add the role there, or remove it"),
+            Some(name) => {
+                let there = roles.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let problem = format!("{name:?} is not in gateway.roles, which has {there}");
+                refuse(key, &problem, "add the role there, or remove it")
+            }
             None => Ok(()),
         };
         known("gateway.authentication.anonymousRoles", &self.anonymous_roles)?;
@@ -136,6 +140,32 @@ mod tests {
              gateway: {{backends: {{submit: [{{address: 'nodes:7200'}}]}}, limits: {{{limits}}}}}\n"
         );
         GatewayConfig::from_yaml(&text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_role_that_is_not_defined_is_refused_with_the_names_of_those_that_are() {
+        let with = |roles: &str, authentication: &str| {
+            let text = format!(
+                "configVersion: 1\nchainId: demo-main\nrole: gateway\n\
+                 gateway: {{backends: {{submit: [{{address: 'nodes:7200'}}]}}, authentication: {authentication}{roles}}}\n"
+            );
+            GatewayConfig::from_yaml(&text).map_err(|error| error.to_string())
+        };
+        let issuer =
+            |roles| format!("{{issuers: [{{url: 'https://a.example', audiences: [a], defaultRoles: {roles}}}]}}");
+        for authentication in
+            ["{anonymousRoles: [auditor]}".to_owned(), "{certificateRoles: [auditor]}".to_owned(), issuer("[auditor]")]
+        {
+            let problem = with("", &authentication).expect_err("there is no auditor");
+            assert!(
+                problem.contains("\"auditor\" is not in gateway.roles, which has reader, service, writer"),
+                "{problem}"
+            );
+            let both = ", roles: {auditor: {permissions: [read, status]}, writer: {permissions: [submit]}}";
+            with(both, &authentication).expect("there is one");
+        }
+        let problem = with(", roles: {auditor: {permissions: [vote]}}", "{certificateRoles: []}").expect_err("refused");
+        assert!(problem.contains("vote") && problem.contains("`prove`"), "{problem}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The TLS of a public entrance: a certificate that any client can check, client certificates only by choice.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -11,12 +11,15 @@ use rustls::{
 };
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use zeroize::Zeroizing;
 
 use super::{
-    Reload, TlsError, TlsMaterial, TlsStore,
+    Reload, TlsError, TlsMaterial, TlsStore, Watched,
     material::{certificates, read},
     verify::{PeerVerifier, SingleKey},
+    watched::shown,
 };
 use crate::pki::PkiError;
 
@@ -59,8 +62,25 @@ impl EdgeStore {
         Ok(Arc::new(Self { chain, directory, clients, current }))
     }
 
+    /// Shakes hands over `tcp`. The connection ends when the chain's newest authorities do not vouch for the certificate that the
+    /// client has shown; one without a certificate stays.
+    ///
+    /// # Errors
+    /// When the handshake fails, or what is trusted changed during it and the certificate does not count any more.
+    pub async fn accept(&self, tcp: TcpStream) -> io::Result<Watched<TlsStream<TcpStream>>> {
+        let changes = self.chain.changes();
+        let stream = TlsAcceptor::from(self.current()).accept(tcp).await?;
+        let shown = shown(stream.get_ref().1.peer_certificates());
+        let counts = move |chain: &TlsMaterial| shown.is_empty() || chain.server.verifier.admits_client(&shown);
+        // The chain's files are replaced before those of the entrance, which the handshake used.
+        if !counts(&self.chain.current()) {
+            return Err(io::Error::other("the certificate of the client does not count any more"));
+        }
+        Ok(Watched::new(stream, Arc::clone(&self.chain), changes, counts))
+    }
+
     /// What the next handshake uses.
-    pub fn current(&self) -> Arc<ServerConfig> {
+    fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.load().server)
     }
 

@@ -18,7 +18,7 @@ pub use client::{Dialer, RelayDialer, TcpDialer, TlsDialer, secure};
 pub use edge::{ClientCertificates, EdgeStore};
 pub use material::{TlsError, TlsMaterial, TlsPem};
 pub use report::TlsReport;
-pub use server::{AcceptLimits, PeerInfo, TlsConnection, incoming, incoming_peers};
+pub use server::{AcceptLimits, Admitted, PeerInfo, TlsConnection, incoming, incoming_peers};
 pub use store::{Reload, TlsStore};
 pub use verify::{Expected, PeerMismatch};
 pub use watched::Watched;

@@ -1,17 +1,9 @@
 //! The listening side: our own accept loop, so that every connection uses the newest files and its peer is known.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -55,9 +47,11 @@ pub struct PeerInfo {
 }
 
 /// An accepted connection.
+pub type TlsConnection = Watched<TlsStream<TcpStream>, Admitted>;
+
+/// Who is at the other end of an accepted connection, and its place among those that there may be.
 #[derive(Debug)]
-pub struct TlsConnection {
-    stream: Watched<TlsStream<TcpStream>>,
+pub struct Admitted {
     peer: PeerInfo,
     _permit: OwnedSemaphorePermit,
 }
@@ -141,7 +135,7 @@ fn admit(
     match (result, connections.try_acquire_owned()) {
         (Ok((stream, peer)), Ok(permit)) => {
             debug!(%address, peer = %peer.id, "accepted a connection");
-            Some(TlsConnection { stream, peer, _permit: permit })
+            Some(stream.with(Admitted { peer, _permit: permit }))
         }
         (Ok((_, peer)), Err(_)) => {
             warn!(%address, peer = %peer.id, "closed a connection: too many");
@@ -157,7 +151,7 @@ fn admit(
 impl TlsConnection {
     /// Who is at the other end.
     pub const fn peer(&self) -> &PeerInfo {
-        &self.peer
+        &self.about().peer
     }
 }
 
@@ -165,42 +159,6 @@ impl Connected for TlsConnection {
     type ConnectInfo = PeerInfo;
 
     fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for TlsConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for TlsConnection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.peer().clone()
     }
 }

@@ -19,8 +19,10 @@ use super::{TlsMaterial, TlsStore};
 
 /// Bytes to and from a peer whose certificate is checked anew each time that the files change. TLS itself looks only at
 /// the beginning of a connection, and connections between nodes stay open for weeks.
-pub struct Watched<S> {
+pub struct Watched<S, A = ()> {
     stream: S,
+    /// What its owner knows of it.
+    about: A,
     /// None once the peer counts no more.
     trusted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -33,12 +35,25 @@ impl<S> Watched<S> {
         changes: watch::Receiver<u64>,
         counts: impl Fn(&TlsMaterial) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { stream, trusted: Some(Box::pin(untrusted(store, changes, counts))) }
+        Self { stream, about: (), trusted: Some(Box::pin(untrusted(store, changes, counts))) }
     }
 
+    /// The same that carries what its owner knows of it.
+    pub(super) fn with<A>(self, about: A) -> Watched<S, A> {
+        let Self { stream, about: (), trusted } = self;
+        Watched { stream, about, trusted }
+    }
+}
+
+impl<S, A> Watched<S, A> {
     /// The connection.
     pub const fn get_ref(&self) -> &S {
         &self.stream
+    }
+
+    /// What its owner knows of it.
+    pub(super) const fn about(&self) -> &A {
+        &self.about
     }
 
     fn poll_trust(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -76,14 +91,15 @@ pub(super) fn shown(certificates: Option<&[CertificateDer<'_>]>) -> Vec<Certific
     certificates.unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect()
 }
 
-impl<S: fmt::Debug> fmt::Debug for Watched<S> {
+impl<S: fmt::Debug, A: fmt::Debug> fmt::Debug for Watched<S, A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stream, trusted } = self;
-        formatter.debug_struct("Watched").field("stream", stream).field("trusted", &trusted.is_some()).finish()
+        let Self { stream, about, trusted } = self;
+        let mut fields = formatter.debug_struct("Watched");
+        fields.field("stream", stream).field("about", about).field("trusted", &trusted.is_some()).finish()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin, A: Unpin> AsyncRead for Watched<S, A> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -95,7 +111,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 }
 
 /// Whoever writes also reads, so that writing need not wake up by itself when trust ends.
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin, A: Unpin> AsyncWrite for Watched<S, A> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.trust()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)

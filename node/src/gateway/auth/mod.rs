@@ -191,7 +191,7 @@ fn credential(headers: &HeaderMap) -> Result<Option<Credential<'_>>, Refusal> {
 mod tests {
     use http::{HeaderMap, HeaderValue, header};
     use node_api::{
-        gateway::{Authentication, Permission, default_roles},
+        gateway::{Authentication, Permission, RoleClass, RoleGrant, default_roles},
         roles::SpiffeId,
     };
 
@@ -224,6 +224,27 @@ mod tests {
         assert!(client.expect("is let in").permissions.contains(&Permission::Submit));
         let node = format!("spiffe://demo/validator/{}", "ab".repeat(32));
         assert!(authenticator(&[]).authenticate(&none, Some(&id(&node))).await.is_err());
+    }
+
+    #[test]
+    fn roles_add_up_and_one_that_nobody_defined_grants_nothing() {
+        let grant =
+            |permissions: &[Permission], class| RoleGrant { permissions: permissions.iter().copied().collect(), class };
+        let mut roles = default_roles();
+        roles.insert("auditor".to_owned(), grant(&[Permission::Read, Permission::Status], RoleClass::Service));
+        let roles = Roles::new(roles);
+        let of = |names: &[&str]| {
+            let principal = roles.principal("test".to_owned(), names.iter().copied());
+            (principal.class, principal.permissions.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["auditor"]), (Class::Service, vec![Permission::Read, Permission::Status]));
+        for unknown in ["nobody", "", "Auditor", "auditor ", "admin"] {
+            assert_eq!(of(&[unknown]), (Class::User, vec![]), "{unknown:?}");
+            assert_eq!(of(&[unknown, "auditor"]), of(&["auditor"]), "{unknown:?}");
+        }
+        let (class, both) = of(&["reader", "auditor"]);
+        assert_eq!((class, both.len()), (Class::Service, 4), "{both:?}");
+        assert!(!both.contains(&Permission::Submit));
     }
 
     #[tokio::test]
