@@ -63,7 +63,7 @@ fn understood(document: &Value) -> Result<(), String> {
         Some("BlockchainNetwork") => parse::<BlockchainNetwork>(document),
         Some("ConsensusGroup") => parse::<ConsensusGroup>(document),
         Some("ValidatorNode") => parse::<ValidatorNode>(document),
-        Some("ConfigMap" | "Namespace" | "PriorityClass" | "Secret" | "Service") => Ok(()),
+        Some("ConfigMap" | "Namespace" | "PriorityClass" | "ResourceQuota" | "Secret" | "Service") => Ok(()),
         kind => Err(format!("kind {kind:?} is not expected in an example")),
     }
 }
