@@ -55,6 +55,8 @@ impl Tier {
 pub enum Retry {
     /// Always: it changes nothing.
     Always,
+    /// Always: it has the same effect once and many times. What a later node refuses may be done already.
+    Idempotent,
     /// Only when it is certain that it never left.
     IfUnsent,
 }
@@ -99,7 +101,9 @@ const fn read(call: Call, path: &'static str) -> CallRule {
 
 /// The table.
 pub const CALLS: &[CallRule] = &[
-    submit(Call::Submit, "/althing.v1.Transactions/Submit"),
+    // A transaction is executed once, however often it is sent. The answer about a batch would call refused what the first
+    // node took, so it is not sent again.
+    CallRule { retry: Retry::Idempotent, ..submit(Call::Submit, "/althing.v1.Transactions/Submit") },
     submit(Call::SubmitBatch, "/althing.v1.Transactions/SubmitBatch"),
     CallRule { shape: Shape::BothStreams, ..submit(Call::SubmitStream, "/althing.v1.Transactions/SubmitStream") },
     read(Call::GetTransaction, "/althing.v1.Transactions/GetTransaction"),

@@ -230,6 +230,14 @@ fn seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
+/// What a client is told whose call may have had an effect that nobody could tell it of.
+const UNSETTLED: &str = "a node may have taken it: ask for the transaction, or send the same bytes again";
+
+/// For such a call.
+pub fn unsettled() -> Status {
+    Status::unavailable(UNSETTLED)
+}
+
 /// The status that a client sees for a node's status. What nodes say about connections, and about the gateway's own
 /// certificate, is not for clients.
 fn outward(status: &Status) -> Status {
@@ -240,7 +248,6 @@ fn outward(status: &Status) -> Status {
         | Code::AlreadyExists
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::Aborted
         | Code::ResourceExhausted
         | Code::DeadlineExceeded
             if status.source().is_none() =>
@@ -250,6 +257,7 @@ fn outward(status: &Status) -> Status {
         Code::DeadlineExceeded => Status::deadline_exceeded("no node answered in time"),
         Code::Cancelled => Status::deadline_exceeded("no node answered in time"),
         Code::Unimplemented => Status::unimplemented("the nodes do not offer this call"),
+        Code::Unavailable if status.message() == UNSETTLED => unsettled(),
         _ => Status::unavailable("no node can take this call now"),
     }
 }
@@ -261,7 +269,7 @@ fn backend_terms(status: &Status) -> Terms {
             (StatusCode::BAD_REQUEST, "invalid-request", "The request has a mistake")
         }
         Code::NotFound => (StatusCode::NOT_FOUND, "not-found", "What was asked for does not exist"),
-        Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => {
+        Code::FailedPrecondition | Code::AlreadyExists => {
             (StatusCode::CONFLICT, "conflict", "The state of the chain does not allow this")
         }
         Code::ResourceExhausted => (StatusCode::SERVICE_UNAVAILABLE, "nodes-full", "The nodes have too much to do"),

@@ -37,6 +37,10 @@ pub enum Manner {
     Answers,
     /// Says that it cannot.
     Fails,
+    /// Says that the call is wrong.
+    Refuses,
+    /// Says that it stops, whatever it has done.
+    Stops,
     /// Cuts the connection once it has the whole call.
     Cuts,
     /// Takes them and never answers.
@@ -177,11 +181,9 @@ async fn answer(
             Ok(message(&proto::SubmitResponse { transaction_id: vec![7; 32], answer }))
         }
         Manner::Answers => Ok(message(&proto::GetAccountResponse::default())),
-        Manner::Fails => {
-            let mut response = grpc(Full::default().boxed());
-            response.headers_mut().insert("grpc-status", HeaderValue::from_static("14"));
-            Ok(response)
-        }
+        Manner::Fails => Ok(status("14")),
+        Manner::Refuses => Ok(status("9")),
+        Manner::Stops => Ok(status("10")),
         Manner::Cuts => {
             cut.cancel();
             std::future::pending().await
@@ -192,6 +194,12 @@ async fn answer(
 
 fn grpc(body: BoxBody<Bytes, Infallible>) -> Answer {
     Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
+}
+
+fn status(code: &'static str) -> Answer {
+    let mut response = grpc(Full::default().boxed());
+    response.headers_mut().insert("grpc-status", HeaderValue::from_static(code));
+    response
 }
 
 fn message(message: &impl Message) -> Answer {

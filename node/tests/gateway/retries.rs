@@ -5,11 +5,12 @@ use std::time::Duration;
 use http::StatusCode;
 use node_api::proto;
 use prost::Message;
+use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     fake::{FakeChain, FakeNode, Manner},
-    harness::{GatewayProcess, until},
+    harness::{Answer, GatewayProcess, until},
 };
 
 const ACCOUNT: &str = "/althing.v1.Accounts/GetAccount";
@@ -93,15 +94,55 @@ async fn no_caller_can_make_a_backend_look_bad() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_was_cut_is_made_again_when_it_reads_and_not_when_it_submits() {
+async fn a_call_that_was_cut_is_made_again_and_a_batch_is_not() {
     let chain = FakeChain::new();
     let nodes = [chain.node(Manner::Cuts).await, chain.node(Manner::Cuts).await];
     let gateway = gateway(&chain, &[&nodes[0], &nodes[1]]).await;
     let seen = |method: &str| nodes.iter().map(|node| node.seen(method).len()).sum::<usize>();
-    let submitted = gateway.post("/api/v1/transactions", "application/octet-stream", vec![1; 100]).await;
-    assert_eq!((submitted.status, seen("/Submit")), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    let batch = json!({"transactions": ["AAAA"]}).to_string();
+    let batch = gateway.post("/api/v1/transactions/batch", "application/json", batch).await;
+    assert_eq!((batch.status, seen("/SubmitBatch")), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    assert!(
+        batch.json()["detail"].as_str().is_some_and(|detail| detail.contains("may have taken")),
+        "{:?}",
+        batch.body
+    );
+    let submitted = submit_one(&gateway).await;
+    assert_eq!((submitted.status, seen("/Submit")), (StatusCode::SERVICE_UNAVAILABLE, 2));
     let read = gateway.get(&account_path()).await;
     assert_eq!((read.status, seen("/GetAccount")), (StatusCode::SERVICE_UNAVAILABLE, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_node_was_lost_is_answered_by_another_that_cannot_speak_for_the_first() {
+    for (lost, other, expected) in [
+        (Manner::Cuts, Manner::Answers, StatusCode::OK),
+        (Manner::Stops, Manner::Answers, StatusCode::OK),
+        // The first node may have taken it.
+        (Manner::Cuts, Manner::Refuses, StatusCode::SERVICE_UNAVAILABLE),
+        (Manner::Stops, Manner::Refuses, StatusCode::SERVICE_UNAVAILABLE),
+        // It said that it did not.
+        (Manner::Fails, Manner::Refuses, StatusCode::CONFLICT),
+    ] {
+        let chain = FakeChain::new();
+        let (lost, other) = (chain.node(lost).await, chain.node(other).await);
+        let gateway = gateway(&chain, &[&lost, &other]).await;
+        // Two calls in turns: one of them meets the lost node first.
+        for _ in 0..2 {
+            let before = lost.seen("/Submit").len();
+            let answer = submit_one(&gateway).await;
+            if lost.seen("/Submit").len() > before {
+                assert_eq!(answer.status, expected, "{:?}", answer.body);
+            }
+        }
+        assert!(!lost.seen("/Submit").is_empty(), "the lost node was never asked");
+        assert_eq!(other.seen("/Submit").len(), 2, "the other was asked each time");
+    }
+}
+
+/// One transaction; the nodes here do not look into it.
+async fn submit_one(gateway: &GatewayProcess) -> Answer {
+    gateway.post("/api/v1/transactions", "application/octet-stream", vec![1; 100]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +153,7 @@ async fn a_submit_that_never_left_goes_to_the_next_node() {
     // When this returns the gateway has closed its connections, and the next one is refused.
     gone.stop().await;
     for _ in 0..4 {
-        let answer = gateway.post("/api/v1/transactions", "application/octet-stream", vec![1; 100]).await;
+        let answer = submit_one(&gateway).await;
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
     }
     assert_eq!(stays.seen("/Submit").len(), 4);
@@ -161,6 +202,6 @@ async fn the_time_of_the_caller_reaches_the_node_and_has_become_less() {
     gateway.grpc("/althing.v1.Transactions/Submit", &[("grpc-timeout", "30S")], &submit).await;
     within(time("/Submit"), 10, 30);
     // Whoever names none has the time of the gateway.
-    gateway.post("/api/v1/transactions", "application/octet-stream", vec![1; 100]).await;
+    submit_one(&gateway).await;
     within(time("/Submit"), 3, 10);
 }

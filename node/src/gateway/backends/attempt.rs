@@ -26,6 +26,7 @@ use super::{
 use crate::gateway::{
     calls::{CallRule, Retry, Tier},
     metrics::GatewayMetrics,
+    refusal,
     rules::breaker::CallResult,
 };
 
@@ -167,6 +168,7 @@ impl Backends {
         let pool = self.pool(rule.tier);
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last: Option<Status> = None;
+        let mut acted = false;
         while tried.len() < ATTEMPTS_MAX {
             let Some(lease) = pool.next(&tried) else { break };
             tried.push(lease.node().address);
@@ -174,11 +176,14 @@ impl Backends {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
-            if !may_retry(rule.retry, &status) || Instant::now() >= context.deadline {
-                return Err(status);
+            acted |= rule.retry != Retry::Always && may_have_acted(&status);
+            let again = may_retry(rule.retry, &status) && Instant::now() < context.deadline;
+            // A node may have done what a later one refuses.
+            last = Some(if acted { refusal::unsettled() } else { status });
+            if !again {
+                break;
             }
             self.metrics.retries_total.inc();
-            last = Some(status);
         }
         Err(last.unwrap_or_else(|| Status::unavailable("no node can take this call now")))
     }
@@ -195,7 +200,7 @@ impl Backends {
         let (until, patience) = match rule.retry {
             Retry::Always if full <= context.deadline => (full, Patience::Full),
             // A caller who waits for finality may wait in vain without a fault of the backend.
-            Retry::Always | Retry::IfUnsent => (context.deadline, Patience::Short),
+            Retry::Always | Retry::Idempotent | Retry::IfUnsent => (context.deadline, Patience::Short),
         };
         let mut underway = Underway { lease, metrics: &self.metrics, begun: now };
         let mut request = Request::new(message.clone());
@@ -255,10 +260,21 @@ fn blame<T>(result: &Result<T, Status>, patience: Patience) -> CallResult {
 
 fn may_retry(retry: Retry, status: &Status) -> bool {
     match retry {
-        // Whoever has time for another attempt had it for a whole one.
-        Retry::Always => blame::<()>(&Err(status.clone()), Patience::Full) == CallResult::Failed || was_cut(status),
+        Retry::Always => is_fault(status),
+        Retry::Idempotent => is_fault(status) || may_have_acted(status),
         Retry::IfUnsent => was_not_sent(status),
     }
+}
+
+/// Whoever has time for another attempt had it for a whole one.
+fn is_fault(status: &Status) -> bool {
+    blame::<()>(&Err(status.clone()), Patience::Full) == CallResult::Failed || was_cut(status)
+}
+
+/// Whether the node may have done what it was asked for without a word of it.
+fn may_have_acted(status: &Status) -> bool {
+    // A node that stops says this of what it has taken.
+    status.code() == Code::Aborted || (was_cut(status) && !was_not_sent(status))
 }
 
 /// The connection broke under the call.

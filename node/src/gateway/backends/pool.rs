@@ -21,6 +21,9 @@ use crate::gateway::rules::{
     wheel::{self, Slot},
 };
 
+/// Pause before a quiet connection is asked for a sign of life, and longest wait for it: what is in flight to a node whose
+/// machine is gone can be sent again within half of the time that a caller has.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Longest look-up of a name.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(3);
 
@@ -125,7 +128,7 @@ impl Pool {
         let options = ClientOptions {
             connect_timeout: Duration::from_secs(3),
             deadline: Duration::from_millis(crate::gateway::rules::probes::TIMEOUT_MS),
-            keep_alive: Duration::from_secs(5),
+            keep_alive: KEEP_ALIVE,
             trace: None,
         };
         let node = Arc::new(Node { address, client: Client::lazy(dialer, options) });

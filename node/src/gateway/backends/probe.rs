@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use node_api::proto::NodeState;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 use super::pool::{Node, Pool};
 use crate::gateway::{
@@ -12,16 +12,17 @@ use crate::gateway::{
     rules::probes::{INTERVAL_MS, ProbeResult},
 };
 
+const INTERVAL: Duration = Duration::from_millis(INTERVAL_MS);
+/// Time between two probes while nobody serves.
+const INTERVAL_WITHOUT: Duration = Duration::from_secs(1);
 /// Probes at one time.
 const PARALLEL_MAX: usize = 32;
 
 /// Resolves and probes until the future is dropped. `round` is called after each round
 /// with the addresses that are gone.
 pub async fn run(pool: Arc<Pool>, tier: Tier, round: impl Fn(&[SocketAddr])) {
-    let mut ticks = interval(Duration::from_millis(INTERVAL_MS));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        let begun = Instant::now();
         let gone = pool.resolve().await;
         let pool = &pool;
         let probes = stream::iter(pool.nodes()).for_each_concurrent(PARALLEL_MAX, |node| async move {
@@ -29,6 +30,8 @@ pub async fn run(pool: Arc<Pool>, tier: Tier, round: impl Fn(&[SocketAddr])) {
         });
         probes.await;
         round(&gone);
+        let serves = pool.view().iter().any(|backend| backend.up);
+        sleep_until(begun + if serves { INTERVAL } else { INTERVAL_WITHOUT }).await;
     }
 }
 
