@@ -42,6 +42,10 @@ test: preflight-tests ## everything CI runs: format, tidy, clippy, unit, simulat
 test-full: preflight-tests ## the same with 25 times as many generated requests to the gateway
 	@ALTHING_SCHEMATHESIS_EXAMPLES=500 tools/test
 
+.PHONY: preflight-fuzz
+preflight-fuzz:
+	@tools/preflight fuzz
+
 .PHONY: fmt
 fmt: ## format the code
 	@cargo fmt --all
@@ -58,7 +62,7 @@ unit: ## unit, golden and adapter tests
 	@tools/test unit
 
 .PHONY: fuzz
-fuzz: ## cargo-fuzz over every decoder of the node; TARGET=name runs one, SECONDS_EACH=n
+fuzz: preflight-fuzz ## cargo-fuzz over every decoder of the node; TARGET=name runs one, SECONDS_EACH=n
 	@TARGET="$(TARGET)" SECONDS_EACH="$(SECONDS_EACH)" tools/fuzz
 
 .PHONY: bench-gateway

@@ -95,7 +95,7 @@ fn simulation_keeps_the_rules() {
         }
     });
     let counts = counts.into_inner().unwrap();
-    println!("{seeds} seeds, {SCENARIOS} scenarios\n{}", counts.report());
+    println!("{seeds} seeds, {SCENARIOS} scenarios; rare: {:?}\n{}", counts.rare(), counts.report());
     let failures = failures.into_inner().unwrap();
     for (seed, violation) in &failures {
         println!("seed {seed} ({}): {violation:?}\n  {}", Plan::of(*seed).name, repeat(*seed));

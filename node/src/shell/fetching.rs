@@ -105,7 +105,10 @@ impl MainLoop {
         if end == End::Complete {
             self.install(fetching).await?;
         } else {
-            tracing::warn!("no peer has a state that is proved: the blocks are fetched instead");
+            tracing::warn!(
+                "no peer has a state that is proved: the blocks are fetched instead; if the chain went on with a recovery, and \
+                 nobody keeps them, this node needs the folders of another one (docs/recovery.md)"
+            );
         }
         wish.clear().map_err(volume)
     }

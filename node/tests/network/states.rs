@@ -20,12 +20,12 @@ use tokio::{
 use super::{Ballot, Network, STEP_TIME_MAX, processes, until};
 
 /// Appends keys to the configuration of a node.
-fn configure(directory: &Path, number: usize, text: &str) {
+pub fn configure(directory: &Path, number: usize, text: &str) {
     let file = fs::File::options().append(true).open(directory.join(format!("node-{number}/node.yaml")));
     file.and_then(|mut file| file.write_all(text.as_bytes())).expect("the configuration can be written");
 }
 
-fn log_of(network: &Network, number: usize) -> String {
+pub fn log_of(network: &Network, number: usize) -> String {
     fs::read_to_string(&network.devnet.plan().nodes[number].log).expect("the log can be read")
 }
 

@@ -31,7 +31,7 @@ pub struct Boot {
     pub log: SigningLog,
     /// The batches that are stored, in the order in which they were.
     pub batches: Vec<VerifiedBatch>,
-    /// The headers of the last blocks, whose batches may still be stored.
+    /// The headers of the last blocks: all that are not executed, and those whose batches may still be stored.
     pub recent: Vec<Header>,
 }
 

@@ -37,8 +37,15 @@ pub struct ChainView {
 }
 
 impl ChainView {
-    /// From what was found on disk.
-    pub fn new(genesis: &Genesis, recoveries: Recoveries, tip: Option<&Header>, executed: &Snapshot) -> Self {
+    /// From what was found on disk. Of the headers of the last blocks those above the executed height are compared as soon as
+    /// that is possible, by [`ChainView::compare`] at the earliest: the process that took them may have ended before it could.
+    pub fn new(
+        genesis: &Genesis,
+        recoveries: Recoveries,
+        tip: Option<&Header>,
+        executed: &Snapshot,
+        recent: &[Header],
+    ) -> Self {
         let Snapshot { chain: _, progress, results, sets, rotations, pending_parameters: _ } = executed;
         let height = progress.height;
         let mut chain = Self {
@@ -54,7 +61,11 @@ impl ChainView {
             executed: height,
             sets: BTreeMap::new(),
             results: BTreeMap::from([(height, *results)]),
-            unchecked: BTreeMap::new(),
+            unchecked: recent
+                .iter()
+                .filter(|header| header.height > height)
+                .map(|header| (header.height, header.clone()))
+                .collect(),
             rotations: rotations.clone(),
         };
         chain.follow_rules(&executed.rules());
@@ -250,7 +261,7 @@ impl ChainView {
     }
 
     /// Compares final headers with what this node computed. A difference cannot be repaired from inside.
-    fn compare(&mut self, faults: Faults) -> Result<(), HaltReason> {
+    pub fn compare(&mut self, faults: Faults) -> Result<(), HaltReason> {
         while let Some(entry) = self.unchecked.first_entry() {
             let height = *entry.key();
             if self.executed.saturating_add(2) < height {

@@ -164,7 +164,8 @@ impl Engine {
             batches,
             recent,
         } = boot;
-        let chain = ChainView::new(&genesis, recoveries, tip.as_ref().map(|(header, _)| header), &executed);
+        let found = if faults.headers_forgotten { &[] } else { recent.as_slice() };
+        let chain = ChainView::new(&genesis, recoveries, tip.as_ref().map(|(header, _)| header), &executed, found);
         let mut out = Outbox::new(faults.log_not_flushed);
         let (opened, log_broken) = open_log(log, &mut out);
         let nothing_up_to = match opened.log.height() {
@@ -249,6 +250,9 @@ impl Engine {
 
     fn on_start(&mut self) {
         self.started = true;
+        if let Err(reason) = self.chain.compare(self.faults) {
+            return self.halt(reason);
+        }
         self.out.push(Effect::SetTimer { id: TimerId::Tick, after_ms: TICK_MS });
         self.tell_status();
     }

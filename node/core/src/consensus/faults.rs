@@ -27,4 +27,6 @@ pub struct Faults {
     pub time_unchecked: bool,
     /// Takes blocks that name other results than its own.
     pub results_unchecked: bool,
+    /// Forgets at a restart which final headers it has not compared with its own results yet.
+    pub headers_forgotten: bool,
 }

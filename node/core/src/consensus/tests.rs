@@ -1,5 +1,6 @@
 //! Rules of the engine that one small exchange can show; everything longer is for the simulator.
 
+mod restart;
 mod rounds;
 
 use std::{fs, path::PathBuf, sync::Arc};

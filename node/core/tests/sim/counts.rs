@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// What must have happened at least once over a whole run.
-pub const REQUIRED: [&str; 59] = [
+pub const REQUIRED: [&str; 60] = [
     "storms",
     "messages lost",
     "messages duplicated",
@@ -64,9 +64,13 @@ pub const REQUIRED: [&str; 59] = [
     "signatures given twice",
     "nodes that halted alone",
     "nodes that halted again",
+    "nodes that halted again over a block that they had",
     "chains that stand where too many differ",
     "blocks one millisecond after another",
 ];
+
+/// A required count below this in a whole run may be missed by the next history that changes.
+const RARE: u64 = 10;
 
 impl Counts {
     pub fn add(&mut self, what: &'static str, count: u64) {
@@ -85,6 +89,11 @@ impl Counts {
 
     pub fn missing(&self) -> Vec<&'static str> {
         REQUIRED.into_iter().filter(|what| self.of(what) == 0).collect()
+    }
+
+    /// What is required and did not happen often.
+    pub fn rare(&self) -> Vec<&'static str> {
+        REQUIRED.into_iter().filter(|what| self.of(what) < RARE).collect()
     }
 
     pub fn report(&self) -> String {

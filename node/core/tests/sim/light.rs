@@ -13,6 +13,10 @@ use super::{checks::Violation, counts::Counts, dice::Dice, people};
 
 /// How many heights are left out at most.
 const STRIDE_MAX: u64 = 8;
+/// The same for a client that comes back late: until then voters may have changed too much for a jump.
+const LATE_STRIDE_MAX: u64 = 40;
+/// Every so many looks the client comes late.
+const LATE_INTERVAL: u64 = 4;
 
 /// The client, and what it is shown next.
 pub struct Skipping {
@@ -54,7 +58,8 @@ impl Skipping {
         if height < self.next {
             return Ok(());
         }
-        self.next = height.saturating_add(1 + self.dice.below(STRIDE_MAX));
+        let stride_max = if self.dice.below(LATE_INTERVAL) == 0 { LATE_STRIDE_MAX } else { STRIDE_MAX };
+        self.next = height.saturating_add(1 + self.dice.below(stride_max));
         self.show_forged(height, counts)?;
         self.show_real(height, counts)
     }

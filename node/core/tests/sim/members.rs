@@ -26,6 +26,8 @@ const VALID_BLOCKS: u64 = 20;
 #[derive(Default)]
 pub struct Governor {
     outstanding: Option<Transaction>,
+    /// How many keys it has replaced in turn.
+    rekeyed: usize,
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
         if self.healed {
             return Ok(());
         }
-        let pause = self.dice.between(200, 900);
+        let pause = if self.plan.rekeyed { self.dice.between(100, 200) } else { self.dice.between(200, 900) };
         self.after(pause, Event::Govern);
         let executed = |volume: &usize| snapshot(&self.volumes[*volume].store).unwrap().map(|now| now.progress.height);
         let Some(best) = (0..self.volumes.len()).max_by_key(executed) else { return Ok(()) };
@@ -100,6 +102,12 @@ impl World {
         let outside: Vec<u64> = (0..NODES).filter(|node| voter(node).is_none()).collect();
         let one_in = inside[self.dice.below(inside.len() as u64) as usize];
         let one_out = outside.get(self.dice.below(outside.len().max(1) as u64) as usize).copied();
+        if self.plan.rekeyed {
+            let next = inside[self.governor.rekeyed % inside.len()];
+            self.governor.rekeyed += 1;
+            let voter = self.candidate(best, next, voter(&next)?.power.get());
+            return Some(GovernanceChange::ReplaceVoter { former: voter.identity, voter });
+        }
         let identity = people::identity(one_in);
         let stays = self.plan.powers_stay;
         let power = if stays { self.plan.powers[0] } else { self.dice.between(1, 4) };

@@ -87,7 +87,7 @@ impl World {
             Effect::Commit { block, certificate } => self.commit(process, &block, certificate)?,
             Effect::Execute { height } => {
                 let starts = self.processes[process].executing_until.max(self.now);
-                let ends = starts + self.dice.between(1, self.plan.execution_ms);
+                let ends = starts + self.dice.between(self.execution_ms_min(process), self.plan.execution_ms);
                 self.processes[process].executing_until = ends;
                 self.after(ends - self.now, Event::Execute { process, height });
             }

@@ -101,6 +101,8 @@ pub struct Plan {
     pub load: bool,
     /// Governance changes voters and parameters.
     pub governed: bool,
+    /// It gives one voter after the other another key, as fast as it can, and changes nothing else.
+    pub rekeyed: bool,
     /// It never changes power, so that each voter alone stays within the fault budget.
     pub powers_stay: bool,
     /// A voter that abstains never asks again: for a test that shows why it must.
@@ -167,6 +169,7 @@ impl Plan {
             always_same_boot: false,
             load: true,
             governed: false,
+            rekeyed: false,
             powers_stay: false,
             abstains_for_good: false,
             tripwire_ignored: false,
@@ -341,7 +344,8 @@ impl Plan {
     pub fn members_change(dice: &mut Dice) -> Self {
         let mut plan = Self { loss: 5_000, crash: dice.below(600), ..Self::calm("voters change", dice) };
         plan.governed = true;
-        plan.chaos_ms = 12_000;
+        plan.rekeyed = dice.below(2) == 0;
+        plan.chaos_ms = if plan.rekeyed { 24_000 } else { 12_000 };
         plan
     }
 

@@ -2,11 +2,11 @@
 
 use node_core::{
     ledger::{
-        Applied, ApplyError, ExecuteError, Recoveries, StateStore, apply_genesis_before, commit_outcome, execute_after,
-        snapshot,
+        Applied, ApplyError, ExecuteError, Recoveries, RecoveryRefused, Snapshot, StateStore, apply_genesis_before,
+        commit_outcome, execute_after, snapshot,
     },
     light::LightBlock,
-    types::{CertifiedBlock, Genesis, Height, VoterSet},
+    types::{CertifiedBlock, Genesis, Header, Height, VoterSet, voters_hash},
 };
 use thiserror::Error;
 
@@ -53,6 +53,32 @@ pub enum RebuildError {
     ResultsDiffer {
         /// The height of the block that names them.
         height: Height,
+    },
+    /// A block names other voters than execution gives.
+    #[error(
+        "block {height} names other voters than the state here gives; remove the folder state of this node, and if it \
+         repeats, this release does not execute as the chain does"
+    )]
+    VotersDiffer {
+        /// Its height.
+        height: Height,
+    },
+    /// A block names other parameters than execution gives.
+    #[error(
+        "block {height} names other parameters than the state here gives; remove the folder state of this node, and if it \
+         repeats, this release does not execute as the chain does"
+    )]
+    ParametersDiffer {
+        /// Its height.
+        height: Height,
+    },
+    /// A recovery does not fit the state.
+    #[error("the recovery after block {height} does not fit the state: {source}")]
+    Recovery {
+        /// The last height before it.
+        height: Height,
+        /// Why.
+        source: RecoveryRefused,
     },
     /// A change of voters could not be kept.
     #[error(transparent)]
@@ -140,7 +166,7 @@ pub type EventSink<'a> = dyn FnMut(ExecutedBlock<'_>) -> Result<(), StorageError
 /// whoever waits.
 ///
 /// Execution is deterministic, so the results come out as they were, and each block shows it by naming those of the block
-/// two heights before.
+/// two heights before, with its voters and its parameters.
 pub fn rebuild_state_from_blocks(
     chain: Kept<'_>,
     state: &QmdbStore,
@@ -205,6 +231,7 @@ fn rebuild<S: StateStore<Error = StateError>>(
         if block.block.header().results != two_before {
             return Err(RebuildError::ResultsDiffer { height });
         }
+        check_rules(block.block.header(), before.clone(), recoveries)?;
         keep_milestone(store, milestones, &block)?;
         if let Some(outcome) = execute_after(store, &block.block, recoveries)? {
             if let Some(sink) = &mut sink {
@@ -214,11 +241,25 @@ fn rebuild<S: StateStore<Error = StateError>>(
             if let Applied::Now { outcome: _, results } = commit_outcome(store, outcome)? {
                 (two_before, one_before) = (one_before, results);
             }
-            if sink.is_some() {
-                before = snapshot(store)?.ok_or(ExecuteError::NoGenesis)?;
-            }
+            before = snapshot(store)?.ok_or(ExecuteError::NoGenesis)?;
         }
         progress(height);
     }
     Ok(Rebuilt { from, to: height })
+}
+
+/// A block names the voters and the parameters that the state before it gives.
+fn check_rules(header: &Header, before: Snapshot, recoveries: &Recoveries) -> Result<(), RebuildError> {
+    let height = header.height;
+    if before.rules().at(height).hash() != header.parameters_hash {
+        return Err(RebuildError::ParametersDiffer { height });
+    }
+    let executed = before.progress.height;
+    let before = recoveries.recovered(before);
+    let sets = before.map_err(|source| RebuildError::Recovery { height: executed, source })?.sets;
+    if voters_hash(&sets.first, &sets.second) == header.voters_hash {
+        Ok(())
+    } else {
+        Err(RebuildError::VotersDiffer { height })
+    }
 }

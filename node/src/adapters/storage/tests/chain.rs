@@ -112,7 +112,7 @@ fn block(genesis: &Genesis, height: u64, parent: Hash, results: Results) -> Bloc
     Block::new(header, vec![batch]).unwrap()
 }
 
-fn certified(block: Block) -> CertifiedBlock {
+pub fn certified(block: Block) -> CertifiedBlock {
     let signatures = (1..=3)
         .map(|seed| CommitSignature {
             voter: Identity::new(key(seed)),

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use node_core::{
-    ledger::{Recoveries, StateKey, StateStore as _, WriteSet, account, apply_genesis},
-    types::{Amount, CertifiedBlock, Genesis, Height},
+    ledger::{Recoveries, StateKey, StateStore as _, WriteSet, account, apply_block_after, apply_genesis, snapshot},
+    types::{
+        Amount, Block, CertifiedBlock, Epoch, Genesis, Hash, Header, Height, RecoveredVoter, RecoveryManifest,
+        SessionKey, Signature, TimeMs, VoterEntry, voters_hash,
+    },
 };
 
 use super::chain;
@@ -33,9 +36,17 @@ fn rebuild_told(
     state: &QmdbStore,
     progress: impl Fn(Height) + Send + 'static,
 ) -> Result<Rebuilt, RebuildError> {
+    rebuild_with(&Recoveries::default(), blocks, state, progress)
+}
+
+fn rebuild_with(
+    recoveries: &Recoveries,
+    blocks: &BlockReader,
+    state: &QmdbStore,
+    progress: impl Fn(Height) + Send + 'static,
+) -> Result<Rebuilt, RebuildError> {
     let milestones = Milestones::open(&state.folder().with_file_name("light")).unwrap();
-    let (genesis, recoveries) = (chain::genesis(), Recoveries::default());
-    let kept = Kept { genesis: &genesis, recoveries: &recoveries, blocks, milestones: &milestones };
+    let kept = Kept { genesis: &chain::genesis(), recoveries, blocks, milestones: &milestones };
     rebuild_state_from_blocks(kept, state, None, progress).map(|(rebuilt, _)| rebuilt)
 }
 
@@ -127,4 +138,87 @@ fn results_that_a_block_names_wrongly_are_noticed() {
     let differ = rebuild(&block_log(folder.path(), &blocks), &open(folder.path())).unwrap_err();
     assert!(matches!(differ, RebuildError::ResultsDiffer { .. }), "{differ}");
     assert!(differ.to_string().starts_with("block 2 names other results of block 0"), "{differ}");
+}
+
+/// Why a state at height 3 does not follow a fourth block that says what `claim` makes of the truth.
+fn refusal_of(claim: fn(&mut Header)) -> Option<RebuildError> {
+    let (live, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut blocks = chain::run(&mut open(live.path()), &chain::genesis(), 4);
+    let last = blocks.pop().unwrap().block;
+    let mut header = last.header().clone();
+    claim(&mut header);
+    blocks.push(chain::certified(Block::of_shared(header, last.batches().to_vec()).unwrap()));
+    let mut state = open(folder.path());
+    chain::run(&mut state, &chain::genesis(), 3);
+    rebuild(&block_log(folder.path(), &blocks), &state).err()
+}
+
+#[test]
+fn voters_and_parameters_that_a_block_names_wrongly_are_noticed() {
+    let height = Height::new(4);
+    assert!(refusal_of(|_| {}).is_none());
+    let voters = refusal_of(|header| header.voters_hash = Hash::ZERO).unwrap();
+    assert!(matches!(voters, RebuildError::VotersDiffer { height: at } if at == height), "{voters}");
+    let parameters = refusal_of(|header| header.parameters_hash = Hash::ZERO).unwrap();
+    assert!(matches!(parameters, RebuildError::ParametersDiffer { height: at } if at == height), "{parameters}");
+    let results = refusal_of(|header| header.results.receipts_root = Hash::ZERO).unwrap();
+    assert!(matches!(results, RebuildError::ResultsDiffer { height: at } if at == height), "{results}");
+}
+
+/// What every voter of genesis goes on with after a block.
+fn recovery_after(last: &Block) -> RecoveryManifest {
+    let genesis = chain::genesis();
+    let fresh = |entry: &VoterEntry| RecoveredVoter {
+        identity: entry.identity,
+        epoch: Epoch::new(2),
+        session_key: SessionKey::new(*entry.identity.as_bytes()),
+        possession: Signature::new([1; 64]),
+    };
+    RecoveryManifest {
+        chain_id: genesis.chain_id.clone(),
+        genesis: genesis.hash(),
+        number: 1,
+        parent: genesis.incarnation(),
+        height: last.header().height,
+        block: last.hash(),
+        state_root: Hash::ZERO,
+        voters: genesis.voter_set().entries().iter().map(fresh).collect(),
+    }
+}
+
+#[test]
+fn blocks_after_a_recovery_name_the_voters_of_its_manifest() {
+    let live = tempfile::tempdir().unwrap();
+    let mut running = open(live.path());
+    let mut blocks = chain::run(&mut running, &chain::genesis(), 4);
+    let recoveries = Recoveries::new([recovery_after(&blocks[3].block)]);
+    for height in 5..=7 {
+        let now = recoveries.recovered(snapshot(&running).unwrap().unwrap()).unwrap();
+        let header = Header {
+            height: Height::new(height),
+            parent: now.progress.block,
+            time: TimeMs::new(now.progress.time.get() + 1_000),
+            batches: Vec::new(),
+            voters_hash: voters_hash(&now.sets.first, &now.sets.second),
+            results: now.progress.results_before,
+            ..blocks[3].block.header().clone()
+        };
+        let block = chain::certified(Block::new(header, Vec::new()).unwrap());
+        apply_block_after(&mut running, &block.block, &recoveries).unwrap();
+        blocks.push(block);
+    }
+    for executed in [0, 3, 4, 5] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = block_log(folder.path(), &blocks);
+        let mut state = open(folder.path());
+        apply_genesis(&mut state, &chain::genesis()).unwrap();
+        for block in &blocks[..executed] {
+            apply_block_after(&mut state, &block.block, &recoveries).unwrap();
+        }
+        rebuild_with(&recoveries, &log, &state, |_| {}).unwrap();
+        assert_eq!(state.roots().unwrap(), running.roots().unwrap(), "from height {executed}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = rebuild(&block_log(folder.path(), &blocks), &open(folder.path())).unwrap_err();
+    assert!(matches!(unknown, RebuildError::VotersDiffer { height } if height == Height::new(5)), "{unknown}");
 }
