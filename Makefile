@@ -39,8 +39,8 @@ test: preflight-tests ## everything CI runs: format, tidy, clippy, unit, simulat
 	@tools/test
 
 .PHONY: test-full
-test-full: preflight-tests ## the same with 25 times as many generated requests to the gateway
-	@ALTHING_SCHEMATHESIS_EXAMPLES=500 tools/test
+test-full: preflight-tests ## the same with 25 times as many generated requests to the gateway, and with a real cert-manager
+	@ALTHING_E2E_FULL=1 ALTHING_SCHEMATHESIS_EXAMPLES=500 tools/test
 
 .PHONY: preflight-fuzz
 preflight-fuzz:

@@ -19,6 +19,7 @@ fn main() -> Result<(), serde_yaml::Error> {
         groups: vec![group],
         node: NodeTemplate::default(),
         network_policy: NetworkAccess::default(),
+        certificates: None,
         observers: None,
         gateway: None,
     };

@@ -5,6 +5,7 @@
 //! rules that the API server checks, condition types and reasons, and the names of everything that is made.
 #![deny(missing_docs)]
 
+pub mod certificates;
 pub mod chain;
 pub mod conditions;
 pub mod definitions;

@@ -184,6 +184,12 @@ pub fn ca_secret(network: &str) -> String {
     format!("{network}-ca")
 }
 
+/// The Secret with the operator's own certificates and what is trusted, where an issuer issues them: `<bcn>-operator`.
+#[must_use]
+pub fn operator_secret(network: &str) -> String {
+    format!("{network}-operator")
+}
+
 /// The Secret with a client certificate for users: `<bcn>-client`.
 #[must_use]
 pub fn client_secret(network: &str) -> String {

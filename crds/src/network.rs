@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::certificates::Certificates;
 use crate::chain::Chain;
 use crate::conditions::Condition;
 use crate::gateway::Gateway;
@@ -33,6 +34,10 @@ use crate::template::NodeTemplate;
         .message("gateway.group and observers.group must name one of spec.groups, and may be left out only where there is one"),
     validation = Rule::new("self.spec.groups.all(group, (group.name != 'gateway' || !has(self.spec.gateway)) && (group.name != 'observers' || !has(self.spec.observers)))")
         .message("a group cannot be called gateway or observers beside the tier of that name: both would have the same children"),
+    validation = Rule::new("has(self.spec.certificates) == has(oldSelf.spec.certificates)")
+        .message("certificates cannot be set later or removed: nodes would not trust the certificates of each other"),
+    validation = Rule::new("!has(self.spec.certificates) || self.spec.groups.all(group, !has(group.external))")
+        .message("certificates and groups with external exclude each other: the operator asks nodes of other members as a node of its own authority"),
     printcolumn(name = "Available", type_ = "string", json_path = r#".status.conditions[?(@.type=="Available")].status"#, description = "Every chain has a quorum that signs and makes blocks"),
     printcolumn(name = "Signing", type_ = "string", json_path = ".status.signing", description = "Voters that sign, of all voters"),
     printcolumn(name = "Margin", type_ = "integer", json_path = ".status.margin", description = "How many more voters may fail before a quorum is lost"),
@@ -53,6 +58,10 @@ pub struct BlockchainNetworkSpec {
     /// Who may talk to the nodes.
     #[serde(default)]
     pub network_policy: NetworkAccess,
+    /// Who issues the certificates of nodes, gateways, clients and the operator. Unset: an authority of the operator's own,
+    /// Secret `<network>-ca`. It cannot be set later or removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Certificates>,
     /// Nodes without a vote that answer reads. Unset: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observers: Option<Observers>,
@@ -194,6 +203,11 @@ pub struct BlockchainNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schemas::time")]
     pub certificate_authority_expires: Option<String>,
+    /// When the operator's own certificate ends, where an issuer of cert-manager has issued it. Then the operator cannot ask
+    /// the nodes any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub operator_certificate_expires: Option<String>,
     /// Hash of the children as they were last applied, of what was wanted and what was there: while it is the same,
     /// nothing is applied again, also after a restart of the operator; hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]

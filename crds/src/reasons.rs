@@ -69,6 +69,14 @@ reasons! {
     GatewaySecretMissing = stalls,
     /// `spec.gateway.route` is set and the cluster has no TLSRoute of the Gateway API.
     RouteKindMissing = stalls,
+    /// `spec.certificates` is set and the cluster has no CertificateRequest of cert-manager.
+    IssuerKindMissing = stalls,
+    /// A CertificateRequest was denied or failed; the message has the words of cert-manager. It is asked again after a while.
+    IssuerRefused = stalls,
+    /// What the issuer answered is not what was asked: another name, key, use or life. It is not used.
+    IssuedOtherwise = stalls,
+    /// What the issuer answered is of an authority that the nodes of this network do not trust. It is not used.
+    IssuerChanged = stalls,
     /// A Secret of `identitySecrets` does not exist.
     IdentitySecretMissing = stalls,
     /// An identity Secret holds no ed25519 key in PKCS#8 under `identity.pem`.
@@ -141,6 +149,8 @@ reasons! {
     RollingAuthority,
     /// The next certificate authority waits until a person says that everybody outside trusts it.
     AwaitingConfirmation,
+    /// A CertificateRequest waits for its approval or its issuer; the message has the words of cert-manager.
+    AwaitingIssuer,
     /// The annotation `althing.dev/pause` is set.
     Paused,
     // Ready.

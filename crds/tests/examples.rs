@@ -63,7 +63,7 @@ fn understood(document: &Value) -> Result<(), String> {
         Some("BlockchainNetwork") => parse::<BlockchainNetwork>(document),
         Some("ConsensusGroup") => parse::<ConsensusGroup>(document),
         Some("ValidatorNode") => parse::<ValidatorNode>(document),
-        Some("ConfigMap" | "Namespace" | "PriorityClass" | "ResourceQuota" | "Secret" | "Service") => Ok(()),
+        Some("ConfigMap" | "Issuer" | "Namespace" | "PriorityClass" | "ResourceQuota" | "Secret" | "Service") => Ok(()),
         kind => Err(format!("kind {kind:?} is not expected in an example")),
     }
 }
@@ -75,6 +75,7 @@ fn the_good_examples_are_understood_to_the_last_field() {
         ("devnet.yaml", "BlockchainNetwork"),
         ("external.yaml", "BlockchainNetwork"),
         ("gateway.yaml", "BlockchainNetwork"),
+        ("issuer.yaml", "BlockchainNetwork"),
         ("production.yaml", "BlockchainNetwork"),
     ];
     for (file, kind) in files {

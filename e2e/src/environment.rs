@@ -278,7 +278,15 @@ impl Environment {
     /// # Errors
     /// When helm fails or the operator does not become ready.
     pub async fn install_operator(&self, images: &Images, namespaces: &[String]) -> Result<()> {
-        self.install(images, &format!("watchNamespaces={{{}}}", namespaces.join(","))).await
+        self.install_operator_with(images, namespaces, &[]).await
+    }
+
+    /// The same with more values of the chart.
+    ///
+    /// # Errors
+    /// When helm fails or the operator does not become ready.
+    pub async fn install_operator_with(&self, images: &Images, namespaces: &[String], values: &[&str]) -> Result<()> {
+        self.install(images, &format!("watchNamespaces={{{}}}", namespaces.join(",")), values).await
     }
 
     /// The same for an operator that works in the whole cluster, and may use Secrets in these namespaces, which must exist.
@@ -286,10 +294,10 @@ impl Environment {
     /// # Errors
     /// When helm fails or the operator does not become ready.
     pub async fn install_operator_everywhere(&self, images: &Images, namespaces: &[String]) -> Result<()> {
-        self.install(images, &format!("secretNamespaces={{{}}}", namespaces.join(","))).await
+        self.install(images, &format!("secretNamespaces={{{}}}", namespaces.join(",")), &[]).await
     }
 
-    async fn install(&self, images: &Images, scope: &str) -> Result<()> {
+    async fn install(&self, images: &Images, scope: &str, more: &[&str]) -> Result<()> {
         let (repository, tag) = images.operator.rsplit_once(':').context("an image has a tag")?;
         let (node_repository, node_tag) = images.node.rsplit_once(':').context("an image has a tag")?;
         let values = [
@@ -302,7 +310,7 @@ impl Environment {
         let mut arguments =
             vec!["upgrade", "--install", "althing", "charts/althing", "--namespace", OPERATOR_NAMESPACE];
         arguments.push("--create-namespace");
-        for value in &values {
+        for value in values.iter().map(String::as_str).chain(more.iter().copied()) {
             arguments.extend(["--set", value]);
         }
         arguments.extend(["--wait", "--timeout", "120s"]);

@@ -158,3 +158,18 @@ fn secrets_are_never_listed_and_nothing_is_a_wildcard() {
         }
     }
 }
+
+#[test]
+fn the_right_to_ask_issuers_is_given_only_when_it_is_asked_for() {
+    let given = |values: &[&str]| -> Vec<Vec<String>> {
+        let objects = template(values).expect("renders");
+        let roles = of_kind(&objects, "Role").into_iter().chain(of_kind(&objects, "ClusterRole"));
+        let requests = roles.flat_map(rights).filter(|(resource, _)| resource == "certificaterequests");
+        requests.map(|(_, verbs)| verbs).collect()
+    };
+    for scope in ["watchNamespaces={a}", "secretNamespaces={x}"] {
+        assert!(given(&[scope]).is_empty(), "{scope}");
+        assert_eq!(given(&[scope, "certManager.enabled=true"]), [["get", "create", "delete"]], "{scope}");
+    }
+    assert!(template(&["certManager.enable=true"]).is_err(), "a misspelt value");
+}

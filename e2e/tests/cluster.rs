@@ -2,7 +2,7 @@
 //!
 //! `cargo test -p althing-e2e --test cluster -- NAME..` runs the cases whose name contains one of these words; `--list`
 //! names them.
-//! `ALTHING_E2E_KEEP=1` leaves cluster and namespaces for a look around.
+//! `ALTHING_E2E_FULL=1` adds what `make test-full` runs. `ALTHING_E2E_KEEP=1` leaves cluster and namespaces for a look around.
 
 #[path = "cases/mod.rs"]
 mod cases;
@@ -72,6 +72,11 @@ impl Case {
         }
     }
 
+    /// Whether it runs in the full suite only, or when it is named: it builds a large program of others the first time.
+    fn is_of_full_suite(&self) -> bool {
+        self.name == "certificates_come_from_an_issuer"
+    }
+
     /// Whether it needs the metrics API, whose server is built from source the first time.
     fn needs_metrics(&self) -> bool {
         self.name == "gateways_grow_under_load_and_shrink_after_it"
@@ -118,7 +123,11 @@ fn main() {
         return;
     }
     let parts: Vec<String> = arguments.into_iter().filter(|word| !word.starts_with('-')).collect();
-    let wanted = |case: &Case| parts.is_empty() || parts.iter().any(|part| case.name.contains(part.as_str()));
+    let is_full = std::env::var_os("ALTHING_E2E_FULL").is_some_and(|value| value == "1");
+    let wanted = |case: &Case| match parts.as_slice() {
+        [] => is_full || !case.is_of_full_suite(),
+        parts => parts.iter().any(|part| case.name.contains(part.as_str())),
+    };
     let selected: Vec<Case> = cases::all().into_iter().filter(wanted).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let code = match runtime.block_on(run_until_interrupted(selected)) {

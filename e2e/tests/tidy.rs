@@ -215,6 +215,7 @@ fn alarming_reasons(text: &str) -> Vec<String> {
         "StartingTiers",
         "RollingAuthority",
         "AwaitingConfirmation",
+        "AwaitingIssuer",
         "NotAVoter",
     ];
     let stalls = text.lines().filter_map(|line| line.trim().strip_suffix(" = stalls,"));

@@ -4,18 +4,28 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use althing_crds::names;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
 use crate::error::Error;
-use crate::rollover::Authority;
+use crate::rollover::{Authority, Source};
 
 /// How long an authority is used before its Secret is read again.
 const AGE_MAX: Duration = Duration::from_secs(30);
 
 /// Namespace and network.
 type Key = (String, String);
+
+/// Whose authority.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// Namespace of the network.
+    pub namespace: &'a str,
+    /// Its name.
+    pub network: &'a str,
+    /// Where its authority comes from.
+    pub source: Source,
+}
 
 /// All authorities by namespace and network.
 #[derive(Default)]
@@ -34,13 +44,8 @@ struct Kept {
 impl Authorities {
     /// The authority of a network, if it is the one that the network has recorded. One whose Secret is gone goes on being used
     /// while this process runs: the network says that it is lost, and its nodes still trust it.
-    pub async fn get(
-        &self,
-        client: &Client,
-        namespace: &str,
-        network: &str,
-        recorded: Option<&str>,
-    ) -> Result<Option<Authority>, Error> {
+    pub async fn get(&self, client: &Client, of: Of<'_>, recorded: Option<&str>) -> Result<Option<Authority>, Error> {
+        let Of { namespace, network, source } = of;
         let key = (namespace.to_string(), network.to_string());
         let is_recorded = |authority: &Authority| recorded.is_none_or(|hash| authority.answers_to(hash));
         let (known, forgotten) = self.known(&key);
@@ -50,13 +55,13 @@ impl Authorities {
         {
             return Ok(Some(authority.clone()));
         }
-        let name = names::ca_secret(network);
+        let name = source.secret(network);
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let secret = api.get_opt(&name).await.map_err(Error::read(format!("Secret {namespace}/{name}")))?;
         let Some(secret) = secret else {
             return Ok(known.map(|(_, authority)| authority).filter(is_recorded));
         };
-        let authority = Authority::read(network, &secret)?;
+        let authority = source.read(network, &secret)?;
         self.keep(key, forgotten, &authority);
         Ok(Some(authority).filter(is_recorded))
     }

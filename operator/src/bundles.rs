@@ -9,6 +9,7 @@ use node_api::pki;
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::references::Missing;
 
 /// Most bytes of all bundles of one node together: they go into one Secret.
 const BYTES_MAX: usize = 256 << 10;
@@ -20,6 +21,12 @@ pub struct Unusable {
     pub config_map: String,
     /// What is wrong with it.
     pub why: String,
+}
+
+impl From<Unusable> for Missing {
+    fn from(unusable: Unusable) -> Self {
+        Self::TrustedAuthority(unusable.config_map, unusable.why)
+    }
 }
 
 /// All bundles as one text, empty when none is named.

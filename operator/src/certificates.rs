@@ -4,14 +4,15 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::pki::{
-    CertificateAuthority, EntranceFacts, IssuedCertificate, LeafFacts, Validity, is_entrance_issued_by, is_issued_by,
+    CertificateAuthority, EntranceFacts, IssuedCertificate, LeafFacts, Subject, Validity, is_entrance_issued_by,
+    is_issued_by,
 };
 use node_api::roles::{NodeRole, Role, SpiffeId};
 use node_api::tls::TlsPem;
 
 use crate::error::Error;
 use crate::parts::secrets::CertificatePem;
-use crate::rollover::Authority;
+use crate::rollover::{Authority, Signer};
 
 /// In place of a private key that is not kept.
 const PRESENT: &[u8] = b"present";
@@ -22,7 +23,7 @@ const AUTHORITY_S: u64 = 3_650 * DAY_S;
 pub const NODE_S: u64 = 30 * DAY_S;
 /// Life of a user's certificate.
 pub const CLIENT_S: u64 = 365 * DAY_S;
-/// Life of the operator's own certificates, which exist in memory only.
+/// Life of the operator's own certificates where its own authority issues them; they exist in memory only.
 pub const OPERATOR_S: u64 = DAY_S;
 /// Clocks of machines may differ by this much.
 const SKEW_S: u64 = 300;
@@ -75,10 +76,26 @@ pub fn new_authority(network: &str, now_s: u64) -> Result<CertificateAuthority, 
     CertificateAuthority::generate(&name, validity(network, now_s, AUTHORITY_S)?).map_err(failed(network))
 }
 
+/// The authority that this process can issue with. An issuer of cert-manager is asked, see [`crate::issuer`].
+fn own<'a>(authority: &'a Authority, what: &str) -> Result<&'a CertificateAuthority, Error> {
+    match &authority.issuer {
+        Signer::Own(own) => Ok(own),
+        Signer::Named(_) => Err(failed(what)("an issuer of cert-manager signs for this network")),
+    }
+}
+
+/// Issues a certificate for whomever it is.
+pub fn issue_for(authority: &Authority, subject: &Subject, now_s: u64, life_s: u64) -> Result<CertificatePem, Error> {
+    match subject {
+        Subject::Id(id) => issue(authority, id, now_s, life_s),
+        Subject::Hosts(names) => issue_entrance(authority, names, now_s, life_s),
+    }
+}
+
 /// Issues a certificate.
 pub fn issue(authority: &Authority, id: &SpiffeId, now_s: u64, life_s: u64) -> Result<CertificatePem, Error> {
     let what = id.to_string();
-    let issued = authority.issuer.issue(id, validity(&what, now_s, life_s)?).map_err(failed(&what))?;
+    let issued = own(authority, &what)?.issue(id, validity(&what, now_s, life_s)?).map_err(failed(&what))?;
     Ok(CertificatePem {
         certificate: issued.certificate_pem.clone(),
         key: issued.key_pem.to_string(),
@@ -95,16 +112,20 @@ pub fn issue_entrance(
 ) -> Result<CertificatePem, Error> {
     let what = names.first().map_or("", String::as_str);
     let (certificate, key) =
-        authority.issuer.issue_entrance(names, validity(what, now_s, life_s)?).map_err(failed(what))?;
+        own(authority, what)?.issue_entrance(names, validity(what, now_s, life_s)?).map_err(failed(what))?;
     let authorities = authority.trusted.clone();
     Ok(CertificatePem { certificate, key: key.to_string(), authorities })
 }
 
-/// Issues a certificate that never leaves this process.
+/// As whom this process calls: a certificate that never leaves it, or the one that an issuer has given to it.
 pub fn issue_own(authority: &Authority, chain_id: &ChainId, now_s: u64) -> Result<TlsPem, Error> {
+    if let Signer::Named(named) = &authority.issuer {
+        let own = named.own(chain_id, authority);
+        return own.ok_or_else(|| failed(chain_id.as_str())("the operator has no certificate for this chain yet"));
+    }
     let id = SpiffeId::new(chain_id, Role::Operator, "althing-operator").map_err(failed(chain_id.as_str()))?;
     let what = id.to_string();
-    let issued = authority.issuer.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))?;
+    let issued = own(authority, &what)?.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))?;
     Ok(TlsPem::from_issued(&issued, &authority.trusted))
 }
 
@@ -118,7 +139,22 @@ pub fn issue_observer(
 ) -> Result<IssuedCertificate, Error> {
     let id = SpiffeId::node(chain_id, NodeRole::Observer, identity);
     let what = id.to_string();
-    authority.issuer.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))
+    own(authority, &what)?.issue(&id, validity(&what, now_s, OPERATOR_S)?).map_err(failed(&what))
+}
+
+/// The authorities one of which must have issued a certificate: the one that signs, and with an issuer all that are trusted,
+/// because it may sign by another one while the operator's own certificate is still of the former one.
+fn signing(authority: &Authority) -> &str {
+    match &authority.issuer {
+        Signer::Own(own) => own.certificate_pem(),
+        Signer::Named(_) => &authority.trusted,
+    }
+}
+
+/// Whether a Secret has a certificate of this id that counts now, however late in its life: a process can start with it.
+pub fn is_usable(secret: &Secret, id: &SpiffeId, now_s: u64) -> bool {
+    let facts = text(secret, "tls.crt").and_then(|certificate| LeafFacts::from_pem(&certificate).ok());
+    facts.is_some_and(|facts| facts.id == *id && now_s < facts.validity.not_after_s())
 }
 
 /// Whether the certificate in this Secret can be used until it is looked at again: for this id, by the authority that signs,
@@ -130,7 +166,7 @@ pub fn is_current(secret: &Secret, id: &SpiffeId, authority: &Authority, now_s: 
         return false;
     };
     let Ok(facts) = LeafFacts::from_pem(&certificate) else { return false };
-    let is_ours = is_issued_by(&certificate, authority.issuer.certificate_pem(), now_s).unwrap_or(false);
+    let is_ours = is_issued_by(&certificate, signing(authority), now_s).unwrap_or(false);
     let is_whole = bundle.trim() == authority.trusted.trim();
     facts.id == *id && is_ours && is_whole && !key.is_empty() && now_s < facts.validity.renew_at_s()
 }
@@ -143,7 +179,7 @@ pub fn is_entrance_current(secret: &Secret, names: &[String], authority: &Author
         return false;
     };
     let Ok(facts) = EntranceFacts::from_pem(&certificate) else { return false };
-    let is_ours = is_entrance_issued_by(&certificate, authority.issuer.certificate_pem(), now_s).unwrap_or(false);
+    let is_ours = is_entrance_issued_by(&certificate, signing(authority), now_s).unwrap_or(false);
     let is_whole = bundle.trim() == authority.trusted.trim();
     facts.names == names && is_ours && is_whole && !key.is_empty() && now_s < facts.validity.renew_at_s()
 }

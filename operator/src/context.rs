@@ -18,6 +18,7 @@ use crate::chain::nodes::Dialers;
 use crate::config::{BACKOFF_MAX, Config};
 use crate::error::Error;
 use crate::events::{Draft, Events};
+use crate::issuer::Requests;
 use crate::kinds::{Owner, Standing, standing};
 use crate::lease::Leadership;
 use crate::memory::Memories;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub dialers: Dialers,
     /// Certificate authorities of networks.
     pub authorities: Authorities,
+    /// What issuers of cert-manager were asked for.
+    pub requests: Requests,
     /// What was read by name a short while ago.
     pub memories: Memories,
 }

@@ -8,6 +8,7 @@
 //! | `parts/` | pure builders of children |
 //! | `budget/` | how much power may be taken away on purpose: every disruption asks it |
 //! | `rollover/` | which certificate authority signs, which ones are trusted, when the next step is safe |
+//! | `issuer/` | certificates from an issuer of cert-manager: what it is asked, what of its answers is used |
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
 //! | `watches.rs`, `memory.rs`, `context.rs` | caches, and what a reconcile may use |
@@ -27,6 +28,7 @@ pub mod events;
 pub mod faults;
 pub mod group;
 pub mod http;
+pub mod issuer;
 pub mod kinds;
 pub mod lease;
 pub mod memory;

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub leader: IntGauge,
     /// Unix time at which the certificate authority of a network ends.
     pub authority_expires: IntGaugeVec,
+    /// Unix time at which the operator's own certificate of a network ends.
+    pub certificate_expires: IntGaugeVec,
 }
 
 impl Metrics {
@@ -58,7 +60,23 @@ impl Metrics {
             ),
             &["namespace", "network"],
         )?)?;
-        Ok(Self { registrar, reconciles, reconcile_seconds, writes, node_calls, leader, authority_expires })
+        let certificate_expires = registrar.add(IntGaugeVec::new(
+            Opts::new(
+                "althing_operator_certificate_expires_timestamp_seconds",
+                "Unix time at which the operator's own certificate of a network ends, where an issuer of cert-manager issues it.",
+            ),
+            &["namespace", "network"],
+        )?)?;
+        Ok(Self {
+            registrar,
+            reconciles,
+            reconcile_seconds,
+            writes,
+            node_calls,
+            leader,
+            authority_expires,
+            certificate_expires,
+        })
     }
 
     /// The metrics in the text format of Prometheus.

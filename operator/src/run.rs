@@ -163,6 +163,7 @@ fn share(client: Client, config: Config, leadership: Arc<Leadership>, metrics: A
         dialers: Dialers::new(Arc::clone(&metrics)),
         book: Book::default(),
         authorities: Authorities::default(),
+        requests: crate::issuer::Requests::default(),
         memories: Memories::new(&config),
         client,
         config,

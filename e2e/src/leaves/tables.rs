@@ -63,6 +63,7 @@ pub(super) const EXEMPT: &[(&str, &str)] = &[
         "p2p.trustedAuthorities[]",
         "bundles of certificates, which only that case has; golden files show what they change",
     ),
+    ("certificates", "an issuer of cert-manager, which nobody plays here: the case certificates_come_from_an_issuer"),
     ("p2p.expose", "a load balancer, which nobody plays here; golden files show the Service and the address"),
     ("groups[].name", "what a removed group leaves is collected by Kubernetes; a case of its own plays that: rename/"),
 ];

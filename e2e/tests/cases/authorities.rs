@@ -111,7 +111,7 @@ async fn hash(network: &Network, field: &str) -> Result<String> {
 }
 
 /// A kubelet looks at the Secrets of a pod at once when the pod itself changes, else once in a minute.
-async fn hurry(network: &Network) -> Result<()> {
+pub(super) async fn hurry(network: &Network) -> Result<()> {
     let selector = format!("{}={}", names::LABEL_NETWORK, network.name);
     let word = word_of_now();
     network.kubectl(&["annotate", "pods", "-l", &selector, "--overwrite", &format!("example.org/look={word}")]).await?;
@@ -124,7 +124,7 @@ fn word_of_now() -> u128 {
 }
 
 /// How many voters let a new connection in.
-async fn answers(network: &Network, access: &Access) -> Result<usize> {
+pub(super) async fn answers(network: &Network, access: &Access) -> Result<usize> {
     let mut admitted = 0;
     for voter in network.voters().await? {
         admitted += usize::from(access.client(network, &voter)?.status().await.is_ok());

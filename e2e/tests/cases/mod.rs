@@ -7,6 +7,7 @@ mod demo_path;
 mod disturbance;
 mod gateway;
 mod installation;
+mod issuers;
 mod leaders;
 mod members;
 mod membership;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Case> {
         case!(members::a_group_in_another_namespace_joins_a_chain),
         case!(volumes::volumes_grow_without_a_restart),
         case!(authorities::an_authority_gives_way_to_another_without_a_restart),
+        case!(issuers::certificates_come_from_an_issuer),
         case!(upgrades::a_rolling_image_change_under_load_loses_nothing),
         case!(leaders::an_operator_killed_in_mid_rollout_resumes),
         case!(leaders::an_operator_killed_in_mid_scale_resumes),

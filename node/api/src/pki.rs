@@ -2,6 +2,8 @@
 //!
 //! Nothing here looks at a clock: the caller gives the times. Keys are ECDSA P-256 in PKCS#8 PEM.
 
+mod asked;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
@@ -14,6 +16,8 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 use zeroize::Zeroizing;
 
 use crate::roles::{Role, SpiffeId, SpiffeIdError};
+
+pub use asked::{Asked, Flaw, LIFE_S_MIN, Subject};
 
 /// From when until when a certificate counts, in Unix seconds; both ends belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +162,7 @@ impl CertificateAuthority {
         parameters.subject_alt_names = vec![SanType::URI(id.to_string().try_into().map_err(failed)?)];
         parameters.use_authority_key_identifier_extension = true;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages = match id.role() {
-            Role::Validator | Role::Observer | Role::Gateway => {
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
-            }
-            Role::Operator | Role::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-        };
+        parameters.extended_key_usages = purposes(id.role());
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
         let facts = LeafFacts::from_der(certificate.der())?;
         Ok(IssuedCertificate {
@@ -233,28 +232,45 @@ pub fn fingerprint(certificate_pem: &str) -> Result<[u8; 32], PkiError> {
     Ok(Sha256::digest(first_certificate(certificate_pem)?).into())
 }
 
+/// When the first certificate of a PEM text counts.
+pub fn validity(certificate_pem: &str) -> Result<Validity, PkiError> {
+    validity_of(&parse(&first_certificate(certificate_pem)?)?)
+}
+
+/// The certificates of a PEM text one by one, as PEM; what stands between them is left out.
+pub fn blocks(pem: &str) -> Vec<String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let (mut found, mut rest) = (Vec::new(), pem);
+    while let Some((_, begun)) = rest.split_once("-----BEGIN CERTIFICATE-----") {
+        let Some((body, after)) = begun.split_once(END) else { break };
+        found.push(format!("-----BEGIN CERTIFICATE-----\n{}\n{END}\n", body.trim()));
+        rest = after;
+    }
+    found
+}
+
 /// Checks a bundle of authorities: it holds at least one certificate, and all of them parse.
 pub fn check_authorities(authorities_pem: &str) -> Result<(), PkiError> {
     crate::tls::roots_from_pem(authorities_pem.as_bytes()).map(drop)
 }
 
-/// Whether the first certificate of `certificate_pem` was issued by one of the authorities in `authorities_pem` and
-/// counts at `now_s` (Unix seconds).
+/// Whether the first certificate of `certificate_pem` was issued by one of the authorities in `authorities_pem`, perhaps
+/// through those that follow it, and counts at `now_s` (Unix seconds).
 pub fn is_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) -> Result<bool, PkiError> {
-    let der = first_certificate(certificate_pem)?;
+    let (leaf, others) = chain(certificate_pem)?;
     let roots = crate::tls::roots_from_pem(authorities_pem.as_bytes())?;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
-    Ok(crate::tls::chain_is_valid(&der, &roots, now))
+    Ok(crate::tls::chain_is_valid(&leaf, &others, &roots, now))
 }
 
 /// The same for the certificate of a public entrance: it serves under its first name and is nobody's client.
 pub fn is_entrance_issued_by(certificate_pem: &str, authorities_pem: &str, now_s: u64) -> Result<bool, PkiError> {
-    let der = first_certificate(certificate_pem)?;
+    let (leaf, others) = chain(certificate_pem)?;
     let roots = crate::tls::roots_from_pem(authorities_pem.as_bytes())?;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now_s));
     let names = EntranceFacts::from_pem(certificate_pem)?.names;
     let name = names.into_iter().next().and_then(|name| ServerName::try_from(name).ok());
-    Ok(name.is_some_and(|name| crate::tls::entrance_is_valid(&der, &roots, &name, now)))
+    Ok(name.is_some_and(|name| crate::tls::entrance_is_valid(&leaf, &others, &roots, &name, now)))
 }
 
 impl Validity {
@@ -300,6 +316,16 @@ fn parameters(common_name: &str, validity: Validity) -> Result<CertificateParams
     Ok(parameters)
 }
 
+/// Nodes and gateways listen and dial, the others only dial.
+fn purposes(role: Role) -> Vec<ExtendedKeyUsagePurpose> {
+    match role {
+        Role::Validator | Role::Observer | Role::Gateway => {
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+        }
+        Role::Operator | Role::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+    }
+}
+
 /// For people who look at a certificate; at most 64 characters, as X.509 wants.
 fn common_name(id: &SpiffeId) -> String {
     format!("{} {}", id.role(), id.name()).chars().take(64).collect()
@@ -307,6 +333,14 @@ fn common_name(id: &SpiffeId) -> String {
 
 fn first_certificate(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| PkiError::Certificate { reason: error.to_string() })
+}
+
+/// A certificate and those that follow it.
+fn chain(pem: &str) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), PkiError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let mut all = all.map_err(|error| PkiError::Certificate { reason: error.to_string() })?.into_iter();
+    let none = || PkiError::Certificate { reason: "there is none".to_owned() };
+    Ok((all.next().ok_or_else(none)?, all.collect()))
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, PkiError> {

@@ -58,7 +58,7 @@ struct Trust {
 
 impl Trust {
     fn of(authority: &Authority, members: &str) -> Self {
-        let (issuer, authorities) = (authority.hash.clone(), authority.trusted.clone());
+        let (issuer, authorities) = (authority.mark(), authority.trusted.clone());
         Self { issuer, authorities, members: members.to_string() }
     }
 }

@@ -14,6 +14,7 @@ use node_api::{genesis, keys, proto};
 
 use super::external;
 use super::outside::{self, Outside};
+use crate::authorities::Of;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::{self, Facts, Limits, Report};
@@ -24,7 +25,7 @@ use crate::error::Error;
 use crate::kinds::{Kind, Owner, Standing, standing};
 use crate::parts::{Installation, default_image};
 use crate::references::{self, Missing};
-use crate::rollover::Authority;
+use crate::rollover::{Authority, Source};
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
 
@@ -236,11 +237,13 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
         .as_ref()
         .and_then(|network| network.status.as_ref())
         .and_then(|status| status.certificate_authority_hash.clone());
+    let source = network.as_ref().map_or(Source::Own, Source::of);
+    let of = Of { namespace: &namespace, network: &group.spec.network, source };
     let trusted = group.spec.p2p.with(group.spec.external.as_ref()).trusted_authorities;
     let (genesis, governance, authority, members) = tokio::try_join!(
         genesis_read(context, &group, &owner),
         governance_read(context, &group, &owner),
-        context.shared.authorities.get(client, &namespace, &group.spec.network, recorded.as_deref()),
+        context.shared.authorities.get(client, of, recorded.as_deref()),
         bundles::read(context, &namespace, &trusted),
     )?;
     let source = match &group.spec.external {

@@ -6,11 +6,13 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use node_api::node_core::types::ChainId;
+use node_api::pki::Subject;
 use node_api::roles::{Role, SpiffeId};
 
-use super::observe::{AuthorityRead, Observed};
+use super::observe::Observed;
 use crate::certificates;
 use crate::error::Error;
+use crate::issuer::Desk;
 use crate::kinds::Child;
 use crate::parts::{NetworkContext, networkpolicies, secrets};
 
@@ -79,24 +81,29 @@ pub fn is_of(child: &Child, group: &ConsensusGroup) -> bool {
     serde_json::from_value::<ConsensusGroup>(wanted).is_ok_and(|wanted| wanted.spec == group.spec)
 }
 
-/// The client certificate, if it has to be issued now. `tls.crt` and `tls.key` are for the first chain; a further
+/// The client certificate, if it has to be issued now and an issuer has not yet to answer. `tls.crt` and `tls.key` are for the first chain; a further
 /// chain has `<group>.crt` and `<group>.key`.
-pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> {
-    let AuthorityRead::Present(authority) = &observed.authority else { return Ok(None) };
+pub fn client(observed: &Observed, desk: &mut Desk<'_>) -> Result<Option<Secret>, Error> {
     let network = network_context(observed)?;
-    let ids = ids(observed, &network)?;
+    let ids = ids(observed, &network, Role::Client, CLIENT)?;
     let is_current = |present: &Secret| {
         ids.iter().enumerate().all(|(number, (group, id))| {
             let view = view(present, number, group);
-            certificates::is_current(&view, id, authority, now_s)
+            certificates::is_current(&view, id, desk.authority(), desk.now_s())
         })
     };
     if observed.client.as_ref().is_some_and(is_current) {
         return Ok(None);
     }
-    let mut secret = None;
-    for (group, id) in &ids {
-        let pem = certificates::issue(authority, id, now_s, certificates::CLIENT_S)?;
+    let (mut secret, mut issued) = (None, Vec::new());
+    let name = names::client_secret(&network.name);
+    for (group, id) in ids {
+        let pem = desk.issue(&format!("{name}-{group}"), Subject::Id(id), certificates::CLIENT_S)?;
+        issued.push(pem.map(|pem| (group, pem)));
+    }
+    // All or nothing: the former Secret is good for as long as one is missing.
+    let Some(issued) = issued.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+    for (group, pem) in issued {
         match secret.as_mut() {
             None => secret = Some(secrets::client(&network, &pem)),
             Some(Secret { data: Some(data), .. }) => {
@@ -109,12 +116,18 @@ pub fn client(observed: &Observed, now_s: u64) -> Result<Option<Secret>, Error> 
     Ok(secret)
 }
 
-fn ids(observed: &Observed, network: &NetworkContext) -> Result<Vec<(String, SpiffeId)>, Error> {
-    let failed = |message: String| Error::Build { what: format!("client certificate of {}", network.name), message };
+/// One id for each chain, by group.
+pub fn ids(
+    observed: &Observed,
+    network: &NetworkContext,
+    role: Role,
+    name: &str,
+) -> Result<Vec<(String, SpiffeId)>, Error> {
+    let failed = |message: String| Error::Build { what: format!("{role} certificate of {}", network.name), message };
     let id = |group: &NetworkGroup| {
         let chain = group.chain.id_or_name(&names::group(&network.name, &group.name));
         let chain = ChainId::new(chain).map_err(|error| failed(error.to_string()))?;
-        let id = SpiffeId::new(&chain, Role::Client, CLIENT).map_err(|error| failed(error.to_string()))?;
+        let id = SpiffeId::new(&chain, role, name).map_err(|error| failed(error.to_string()))?;
         Ok((group.name.clone(), id))
     };
     observed.network.spec.groups.iter().map(id).collect()

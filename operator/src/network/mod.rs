@@ -2,6 +2,7 @@
 
 pub mod desired;
 pub mod desired_tiers;
+pub mod issued;
 pub mod observe;
 pub mod rolling;
 pub mod status;
@@ -11,6 +12,7 @@ pub mod validate;
 #[cfg(test)]
 pub mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
+use prometheus::IntGaugeVec;
 
 use crate::apply::{AllOutcome, Made};
 use crate::certificates;
@@ -26,10 +29,12 @@ use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::{self, Draft};
+use crate::issuer::{self, Desk, Issuer, Trust};
 use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::parts::secrets;
 use crate::pause::is_paused;
 use crate::refusal::Refusal;
+use crate::rollover::{Authority, Source};
 use crate::validator::now_s;
 use observe::{AuthorityRead, Observed};
 use status::Progress;
@@ -39,7 +44,10 @@ pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Res
     if network.metadata.deletion_timestamp.is_some() {
         let (namespace, name) = (network.namespace().unwrap_or_default(), network.name_any());
         // Not there when its authority was never seen.
-        let _ = context.shared.metrics.authority_expires.remove_label_values(&[&namespace, &name]);
+        let metrics = &context.shared.metrics;
+        for gauge in [&metrics.authority_expires, &metrics.certificate_expires] {
+            let _ = gauge.remove_label_values(&[&namespace, &name]);
+        }
         return Ok(SETTLED);
     }
     let network = observe::current(&context, network).await?;
@@ -58,19 +66,23 @@ pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Res
     write_status(&context, &observed, &progress).await
 }
 
-/// The end of the authority, for alerts.
+/// The end of the authority, and of what an issuer has given to the operator, for alerts.
 fn tell_expiry(context: &Context, owner: &Owner, observed: &Observed) {
-    if let AuthorityRead::Present(authority) = &observed.authority {
-        let seconds = i64::try_from(authority.issuer.validity().not_after_s()).unwrap_or(i64::MAX);
-        let gauge = &context.shared.metrics.authority_expires;
-        gauge.with_label_values(&[&owner.namespace, &owner.name]).set(seconds);
+    let AuthorityRead::Present(authority) = &observed.authority else { return };
+    let metrics = &context.shared.metrics;
+    let tell = |gauge: &IntGaugeVec, at_s: u64| {
+        gauge.with_label_values(&[&owner.namespace, &owner.name]).set(i64::try_from(at_s).unwrap_or(i64::MAX));
+    };
+    tell(&metrics.authority_expires, authority.issuer.validity().not_after_s());
+    if let Some(ends_s) = authority.own_ends_s() {
+        tell(&metrics.certificate_expires, ends_s);
     }
 }
 
 /// Brings the children one step closer to what they shall be.
 async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
-    if let Some(refusal) = ensure_authority(context, owner, observed).await? {
-        return Ok(Progress::Refused(refusal));
+    if let Some(progress) = ensure_authority(context, owner, observed).await? {
+        return Ok(progress);
     }
     let contexts = desired_tiers::contexts(observed)?;
     rolling::advance(context, owner, observed, &contexts).await?;
@@ -79,10 +91,11 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
         return Ok(Progress::Refused(refusal));
     }
     tiers::hand_over(context, owner, observed, &contexts).await?;
-    let made = tiers::credentials(observed, &contexts, now_s())?;
+    let AuthorityRead::Present(authority) = observed.authority.clone() else { return Ok(Progress::Unchanged) };
+    let (made, client, asked) = issue(context, owner, observed, &contexts, &authority).await?;
     let mut children = desired::children(observed)?;
     children.extend(desired_tiers::children(observed, &contexts, &made.observers)?);
-    for secret in desired::client(observed, now_s())?.iter().chain(&made.secrets) {
+    for secret in client.iter().chain(&made.secrets) {
         children.push(Child::of(secret)?);
     }
     children.sort_by_key(|child| child.kind);
@@ -99,12 +112,53 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
             written
         }
     };
+    context.shared.requests.taken(&owner.namespace, asked.iter());
     prune(context, owner, &children).await?;
     Ok(if written > 0 { Progress::Applied } else { Progress::Unchanged })
 }
 
-/// Makes the authority of a network that never had one, and records it.
-async fn ensure_authority(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Option<Refusal>, Error> {
+/// Certificates of the tiers and of clients that have to be written now, and the names of the requests that they come from. An
+/// issuer is asked for what is missing.
+async fn issue(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    contexts: &desired_tiers::Contexts,
+    authority: &Authority,
+) -> Result<(tiers::Credentials, Option<Secret>, Vec<String>), Error> {
+    let nothing = BTreeMap::new();
+    let mut desk = Desk::new(authority, &nothing, now_s());
+    let made = tiers::credentials(observed, contexts, &mut desk)?;
+    let client = desired::client(observed, &mut desk)?;
+    let spec = observed.network.spec.certificates.clone();
+    let (wanted, Some(spec)) = (desk.wanted, spec) else { return Ok((made, client, Vec::new())) };
+    if wanted.is_empty() {
+        return Ok((made, client, Vec::new()));
+    }
+    let network = desired::network_context(observed)?;
+    let issuer = Issuer { named: &spec.issuer_ref, owner, metadata: &|name: &str| network.metadata(name) };
+    let trust = Trust::All(authority.trusted.clone());
+    let obtained = issuer::obtain(context, &issuer, &wanted, &trust, now_s()).await?;
+    let mut desk = Desk::new(authority, &obtained.issued, now_s());
+    let made = tiers::credentials(observed, contexts, &mut desk)?;
+    let client = desired::client(observed, &mut desk)?;
+    // What is said of the operator's own certificates comes first: nothing goes without them.
+    observed.issuance = observed.issuance.take().or(obtained.issuance);
+    let taken = issuer::taken_by(client.iter().chain(&made.secrets), desk.taken);
+    Ok((made, client, taken))
+}
+
+/// Makes the authority of a network that never had one, and records it. How far it came when nothing goes without one.
+async fn ensure_authority(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+) -> Result<Option<Progress>, Error> {
+    if Source::of(&observed.network) == Source::Issuer {
+        let progress = issued::ensure(context, owner, observed).await?;
+        record_authority(context, owner, observed).await?;
+        return Ok(progress);
+    }
     match &observed.authority {
         AuthorityRead::Present(_) => {}
         AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
@@ -115,13 +169,15 @@ async fn ensure_authority(context: &Context, owner: &Owner, observed: &mut Obser
             let secret = secrets::certificate_authority(&parts, made.certificate_pem(), made.key_pem(), wish);
             match context.shared.writer.make_once::<Secret>(owner, &secret).await? {
                 Made::Now(kept) => {
-                    observed.authority = observe::authority_of(&owner.name, &kept);
+                    observed.authority = observe::authority_of(Source::Own, &owner.name, &kept);
                     let note = format!("made the certificate authority (Secret {})", kept.name_any());
                     let about = observed.network.object_ref(&());
                     context.publish(&about, &[Draft::normal("AuthorityMade", note)]).await;
                 }
                 Made::Before(_) => return Err(Error::Conflict { what: owner.what() }),
-                Made::Taken => return Ok(Some(taken(&Child::of(&secret)?.what(&owner.namespace)))),
+                Made::Taken => {
+                    return Ok(Some(Progress::Refused(taken(&Child::of(&secret)?.what(&owner.namespace)))));
+                }
             }
         }
     }
@@ -247,8 +303,12 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
         context.told(&uid);
         context.publish(&observed.network.object_ref(&()), &drafts).await;
     }
-    // Its groups are watched.
-    Ok(if is_settled { SETTLED } else { AWAITED })
+    Ok(match &observed.issuance {
+        Some(issuance) => issuance.again,
+        None if is_settled => SETTLED,
+        // Its groups are watched.
+        None => AWAITED,
+    })
 }
 
 fn owner(network: &BlockchainNetwork) -> Result<Owner, Error> {

@@ -8,12 +8,14 @@ use kube::{Api, ResourceExt};
 
 use super::rolling::Rolling;
 use super::tiers::{self, Tiers};
+use crate::bundles::{self, Unusable};
 use crate::context::Context;
 use crate::error::Error;
+use crate::issuer::Issuance;
 use crate::kinds::{Owner, Standing, standing};
 use crate::parts::Installation;
 use crate::references::{self, Missing};
-use crate::rollover::Authority;
+use crate::rollover::{Authority, Source};
 
 /// What was read.
 pub struct Observed {
@@ -27,6 +29,10 @@ pub struct Observed {
     pub authority: AuthorityRead,
     /// What is said of the replacement of the authority, once it was looked at.
     pub rolling: Option<Rolling>,
+    /// The authorities that are trusted beside it.
+    pub bundle: Result<String, Unusable>,
+    /// Why certificates are not what they shall be, once an issuer was asked for them.
+    pub issuance: Option<Issuance>,
     /// Its client certificate.
     pub client: Option<Secret>,
     /// What there is of its observers and gateway.
@@ -67,8 +73,12 @@ pub async fn current(context: &Context, network: BlockchainNetwork) -> Result<Bl
 pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Observed, Error> {
     let owner = super::owner(&network)?;
     let client = names::client_secret(&owner.name);
-    let (authority, client) =
-        tokio::try_join!(authority(context, &network, &owner), context.certificate(&owner, &client))?;
+    let named = network.spec.certificates.as_ref().map(|certificates| certificates.trusted_authorities.as_slice());
+    let (authority, client, bundle) = tokio::try_join!(
+        authority(context, &network, &owner),
+        context.certificate(&owner, &client),
+        bundles::read(context, &owner.namespace, named.unwrap_or_default()),
+    )?;
     let names: Vec<String> = network.spec.groups.iter().map(|group| names::group(&owner.name, &group.name)).collect();
     let groups = names.iter().map(|name| context.group(&owner.namespace, name)).collect();
     // Of all groups of the namespace only those matter that have the id of one of these chains.
@@ -82,13 +92,26 @@ pub async fn observe(context: &Context, network: BlockchainNetwork) -> Result<Ob
     let tiers = tiers::read(context, &owner, &network).await?;
     let installation = context.installation();
     let children_hash = network.status.as_ref().and_then(|status| status.children_hash.clone());
-    let rolling = None;
-    Ok(Observed { network, groups, others, authority, rolling, client, tiers, installation, missing, children_hash })
+    Ok(Observed {
+        network,
+        groups,
+        others,
+        authority,
+        rolling: None,
+        bundle,
+        issuance: None,
+        client,
+        tiers,
+        installation,
+        missing,
+        children_hash,
+    })
 }
 
 /// The authority: live until it is written down, later now and then.
 async fn authority(context: &Context, network: &BlockchainNetwork, owner: &Owner) -> Result<AuthorityRead, Error> {
-    let name = names::ca_secret(&owner.name);
+    let source = Source::of(network);
+    let name = source.secret(&owner.name);
     let memory = &context.shared.memories.authorities;
     let is_recorded = network.status.as_ref().is_some_and(|status| status.certificate_authority_hash.is_some());
     if is_recorded && let Some(known) = memory.get(&owner.uid, &name) {
@@ -103,7 +126,7 @@ async fn authority(context: &Context, network: &BlockchainNetwork, owner: &Owner
     if standing(&secret.metadata, owner) != Standing::Ours {
         return Ok(AuthorityRead::Foreign);
     }
-    let read = authority_of(&owner.name, &secret);
+    let read = authority_of(source, &owner.name, &secret);
     if matches!(read, AuthorityRead::Present(_)) {
         memory.put(&owner.uid, &name, at, read.clone());
     }
@@ -111,8 +134,8 @@ async fn authority(context: &Context, network: &BlockchainNetwork, owner: &Owner
 }
 
 /// The authority that this Secret holds.
-pub fn authority_of(network: &str, secret: &Secret) -> AuthorityRead {
-    match Authority::read(network, secret) {
+pub fn authority_of(source: Source, network: &str, secret: &Secret) -> AuthorityRead {
+    match source.read(network, secret) {
         Ok(authority) => AuthorityRead::Present(authority),
         Err(error) => AuthorityRead::Invalid(error.to_string()),
     }

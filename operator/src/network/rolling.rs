@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::events::Draft;
 use crate::kinds::{Owner, Standing, standing};
 use crate::parts::TierContext;
-use crate::rollover::{self, Authority, Behind, Outside, Seen, Stage, Step};
+use crate::rollover::{self, Authority, Behind, Outside, Seen, Signer, Stage, Step};
 use crate::validator::now_s;
 use crate::validator::observe::address_of;
 
@@ -49,6 +49,10 @@ pub struct Rolling {
 /// Goes one step further if that cuts nobody off.
 pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed, tiers: &Contexts) -> Result<(), Error> {
     let AuthorityRead::Present(authority) = observed.authority.clone() else { return Ok(()) };
+    // Which authority an issuer has is not ours to decide.
+    if let Signer::Named(_) = &authority.issuer {
+        return Ok(());
+    }
     let behind = match authority.stage {
         Stage::Settled => Vec::new(),
         Stage::Trusting { .. } | Stage::Signing { .. } => behind(context, owner, observed, tiers, &authority).await?,

@@ -15,6 +15,7 @@ use super::desired;
 use super::observe::{AuthorityRead, Observed};
 use super::tiers::Workload;
 use crate::certificates;
+use crate::issuer::Issuance;
 use crate::kinds::{Child, Kind};
 use crate::pause::{self, PAUSED};
 use crate::readings;
@@ -75,6 +76,12 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
                 before.certificate_authority_expires.clone()
             }
         },
+        operator_certificate_expires: match &observed.authority {
+            AuthorityRead::Present(authority) => authority.own_ends_s().and_then(certificates::time),
+            AuthorityRead::Missing | AuthorityRead::Foreign | AuthorityRead::Invalid(_) => {
+                before.operator_certificate_expires.clone()
+            }
+        },
         children_hash: observed.children_hash.clone(),
         observers: observers(observed),
         gateway: gateway(observed),
@@ -87,7 +94,10 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> BlockchainN
 fn others(observed: &Observed, before: &BlockchainNetworkStatus) -> (Option<String>, Option<String>) {
     match &observed.authority {
         AuthorityRead::Present(authority) => match &authority.stage {
-            Stage::Settled => (None, None),
+            Stage::Settled => {
+                let former = authority.former().first().map(|pem| certificates::hash(pem));
+                (None, former)
+            }
             Stage::Trusting { hash, .. } => (Some(hash.clone()), None),
             Stage::Signing { hash } => (None, Some(hash.clone())),
         },
@@ -172,6 +182,13 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
         Progress::Applied => {
             say(ConditionStatus::True, Reason::ApplyingChildren, "children were made or changed".to_string())
         }
+        // The same.
+        Progress::Unchanged if observed.issuance.as_ref().is_some_and(|issuance| issuance.refusal().is_some()) => {
+            say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string())
+        }
+        Progress::Unchanged if let Some((reason, why)) = observed.issuance.as_ref().and_then(Issuance::awaited) => {
+            say(ConditionStatus::True, reason, why)
+        }
         Progress::Unchanged => match rolls(observed).or_else(|| below(observed)) {
             Some((reason, message)) => say(ConditionStatus::True, reason, message),
             None => say(ConditionStatus::False, Reason::UpToDate, up_to_date(observed)),
@@ -190,7 +207,13 @@ fn up_to_date(observed: &Observed) -> String {
                 "{said}; the former certificate authority is trusted until {CONFIRM}={former} says that these need it no more: {whom}"
             )
         }
-        Some(_) | None => said.to_string(),
+        Some(_) => said.to_string(),
+        None => match others(observed, &BlockchainNetworkStatus::default()).1 {
+            Some(former) => format!(
+                "{said}; the former certificate authority is trusted until it ends or {CONFIRM}={former} says that nobody needs it"
+            ),
+            None => said.to_string(),
+        },
     }
 }
 
@@ -260,6 +283,9 @@ fn not_carried_out(observed: &Observed) -> Option<String> {
 fn stalled(observed: &Observed, progress: &Progress) -> Statement {
     let yes = |reason, message: String| Statement::new(ConditionType::Stalled, ConditionStatus::True, reason, message);
     if let Progress::Refused(refusal) = progress {
+        return yes(refusal.reason, refusal.message.clone());
+    }
+    if let Some(refusal) = observed.issuance.as_ref().and_then(Issuance::refusal) {
         return yes(refusal.reason, refusal.message.clone());
     }
     for group in observed.groups.iter().flatten() {

@@ -56,6 +56,8 @@ pub fn observed(tiers: &str) -> Observed {
         others: vec![],
         authority: AuthorityRead::Missing,
         rolling: None,
+        bundle: Ok(String::new()),
+        issuance: None,
         client: None,
         tiers: Tiers { peers, ..Tiers::default() },
         installation: Installation { operator_namespace: "system".to_string(), node_image: "node:1".to_string() },

@@ -14,18 +14,20 @@ use kube::{Api, ResourceExt};
 use node_api::gateway::api_keys::NewKey;
 use node_api::keys;
 use node_api::node_core::types::{ChainId, Identity};
+use node_api::pki::Subject;
 use node_api::roles::{NodeRole, Role, SpiffeId};
 
-use super::observe::{AuthorityRead, Observed};
+use super::observe::Observed;
 use super::{desired_tiers, taken};
 use crate::apply::Made;
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
+use crate::issuer::Desk;
 use crate::kinds::{Child, Kind, Owner, Standing, standing};
 use crate::parts::{PeerPlace, TierContext, gateway, observers};
 use crate::refusal::Refusal;
-use crate::rollover::Authority;
+use crate::rollover::Signer;
 
 /// Name and role of the key that the operator makes.
 const API_KEY: (&str, &str) = ("operator", "writer");
@@ -153,68 +155,83 @@ pub struct Credentials {
     pub observers: Vec<String>,
 }
 
-/// What of the tiers' certificates and identities has to be made now.
-pub fn credentials(observed: &Observed, tiers: &desired_tiers::Contexts, now_s: u64) -> Result<Credentials, Error> {
-    let AuthorityRead::Present(authority) = &observed.authority else { return Ok(Credentials::default()) };
+/// What of the tiers' certificates and identities has to be made now, apart from what an issuer has yet to answer.
+pub fn credentials(
+    observed: &Observed,
+    tiers: &desired_tiers::Contexts,
+    desk: &mut Desk<'_>,
+) -> Result<Credentials, Error> {
     let mut made = Credentials::default();
     if let (Some(tier), Some(spec)) = (&tiers.gateway, &observed.network.spec.gateway) {
         let chain = chain_id(tier)?;
         let id = SpiffeId::new(&chain, Role::Gateway, &tier.name).map_err(|error| failed(tier, &error))?;
-        let present = observed.tiers.secret(&names::gateway_tls_secret(&tier.network.name));
-        if !present.is_some_and(|secret| certificates::is_current(secret, &id, authority, now_s)) {
-            let pem = certificates::issue(authority, &id, now_s, certificates::NODE_S)?;
-            made.secrets.push(gateway::tls(tier, &pem));
+        let name = names::gateway_tls_secret(&tier.network.name);
+        let present = observed.tiers.secret(&name);
+        if !present.is_some_and(|secret| certificates::is_current(secret, &id, desk.authority(), desk.now_s())) {
+            let pem = desk.issue(&name, Subject::Id(id), certificates::NODE_S)?;
+            made.secrets.extend(pem.map(|pem| gateway::tls(tier, &pem)));
         }
         if spec.tls.secret_name.is_none() {
             let hosts = gateway::host_names(tier, spec);
-            let present = observed.tiers.secret(&names::gateway_edge_secret(&tier.network.name));
-            let is_current = |secret: &Secret| certificates::is_entrance_current(secret, &hosts, authority, now_s);
-            if !present.is_some_and(is_current) {
-                let pem = certificates::issue_entrance(authority, &hosts, now_s, certificates::NODE_S)?;
-                made.secrets.push(gateway::edge(tier, &pem));
+            let name = names::gateway_edge_secret(&tier.network.name);
+            let present = observed.tiers.secret(&name);
+            let (authority, now_s) = (desk.authority(), desk.now_s());
+            if !present.is_some_and(|secret| certificates::is_entrance_current(secret, &hosts, authority, now_s)) {
+                let pem = desk.issue(&name, Subject::Hosts(hosts), certificates::NODE_S)?;
+                made.secrets.extend(pem.map(|pem| gateway::edge(tier, &pem)));
             }
         }
     }
     if let Some(tier) = &tiers.observers {
-        observers_credentials(observed, tier, authority, now_s, &mut made)?;
+        observers_credentials(observed, tier, desk, &mut made)?;
     }
     Ok(made)
 }
 
-/// Identities are kept while they are there; one certificate that is not current renews all.
+/// Identities are kept while they are there; one certificate that is not current renews all. An issuer is asked when they are
+/// kept, so that it names none that nobody has.
 fn observers_credentials(
     observed: &Observed,
     tier: &TierContext,
-    authority: &Authority,
-    now_s: u64,
+    desk: &mut Desk<'_>,
     made: &mut Credentials,
 ) -> Result<(), Error> {
     let chain = chain_id(tier)?;
     let present = observed.tiers.secret(&tier.name);
-    let (mut all, mut are_current) = (Vec::new(), true);
+    let (mut all, mut are_current, mut are_kept) = (Vec::new(), true, true);
     for number in 0..OBSERVERS_MAX {
         let [identity_key, ..] = observers::keys(number);
         let kept = present.and_then(|secret| certificates::text(secret, &identity_key));
         let kept = kept.and_then(|pem| keys::from_pem(&pem).ok());
+        are_kept &= kept.is_some();
         let key = match kept {
             Some(key) => key,
             None => keys::generate().map_err(|error| failed(tier, &error))?,
         };
         let id = SpiffeId::node(&chain, NodeRole::Observer, &Identity::new(key.public()));
         let view = present.map(|secret| view(secret, number));
-        are_current &= view.is_some_and(|view| certificates::is_current(&view, &id, authority, now_s));
+        are_current &= view.is_some_and(|view| certificates::is_current(&view, &id, desk.authority(), desk.now_s()));
         made.observers.push(hex::encode(key.public()));
         all.push((key, id));
     }
     if are_current {
         return Ok(());
     }
+    let is_asked = matches!(desk.authority().issuer, Signer::Named(_));
     let mut issued = Vec::new();
-    for (key, id) in &all {
-        let pem = certificates::issue(authority, id, now_s, certificates::NODE_S)?;
-        issued.push((keys::to_pem(key).to_string(), pem));
+    for (number, (key, id)) in all.into_iter().enumerate() {
+        let identity = keys::to_pem(&key).to_string();
+        let pem = if is_asked && !are_kept {
+            None
+        } else {
+            desk.issue(&format!("{}-{number}", tier.name), Subject::Id(id), certificates::NODE_S)?
+        };
+        issued.push((identity, pem));
     }
-    made.secrets.push(observers::identities(tier, &issued));
+    // Identities alone are kept at once, certificates when all are there: the former ones are good until then.
+    if !are_kept || issued.iter().all(|(_, pem)| pem.is_some()) {
+        made.secrets.push(observers::identities(tier, &issued));
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::group::validate::is_going;
 use crate::kinds::age_key;
 use crate::references;
 use crate::refusal::Refusal;
+use crate::rollover::Source;
 
 /// Checks everything, the most fundamental first. Nothing is written before all of it holds.
 pub fn validate(observed: &Observed) -> Result<(), Refusal> {
@@ -95,7 +96,8 @@ fn tiers(observed: &Observed) -> Result<(), Refusal> {
 }
 
 fn authority(observed: &Observed) -> Result<(), Refusal> {
-    let name = names::ca_secret(&observed.network.name_any());
+    let source = Source::of(&observed.network);
+    let name = source.secret(&observed.network.name_any());
     let recorded = observed.network.status.as_ref().and_then(|status| status.certificate_authority_hash.as_deref());
     let lost = |message: String| Err(Refusal::new(Reason::CertificateAuthorityLost, message));
     match (&observed.authority, recorded) {
@@ -103,6 +105,12 @@ fn authority(observed: &Observed) -> Result<(), Refusal> {
             Reason::NameTaken,
             format!("Secret {name} exists and belongs to somebody else; remove it or choose another name"),
         )),
+        // Whatever is not there is asked for again, and used if it is of the authority that is recorded.
+        (AuthorityRead::Missing | AuthorityRead::Invalid(_), _) if source == Source::Issuer => match &observed.bundle {
+            Err(unusable) => references::refuse(&[unusable.clone().into()]).map_or(Ok(()), Err),
+            Ok(_) => Ok(()),
+        },
+        (AuthorityRead::Present(_), _) if source == Source::Issuer => Ok(()),
         (AuthorityRead::Missing, Some(_)) => lost(format!("Secret {name} is gone; restore it from a backup")),
         (AuthorityRead::Invalid(why), _) => lost(format!("Secret {name}: {why}")),
         (AuthorityRead::Present(found), Some(recorded)) if !found.answers_to(recorded) => {

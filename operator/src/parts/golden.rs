@@ -296,7 +296,7 @@ fn observers_are_one_statefulset_with_an_identity_for_each_number() {
         value(&tier.service_account()),
         value(&observers::config(&tier, &peers).expect("a configuration that a node takes")),
         value(&networkpolicies::observers(&tier)),
-        value(&observers::identities(&tier, &[("PEM".to_string(), pem)])),
+        value(&observers::identities(&tier, &[("PEM".to_string(), Some(pem))])),
         value(&services::observers(&tier)),
         value(&poddisruptionbudget::tier(&tier)),
         value(&observers::statefulset(&tier, &hash)),

@@ -43,14 +43,15 @@ pub fn keys(number: u16) -> [String; 3] {
 /// Key of the Secret: the authorities that all trust.
 pub const KEY_AUTHORITIES: &str = "ca.crt";
 
-/// The Secret with all identities and certificates: PEM of the identity, and the certificate for it.
+/// The Secret with all identities and certificates: PEM of the identity, and the certificate for it if it is there.
 #[must_use]
-pub fn identities(tier: &TierContext, all: &[(String, CertificatePem)]) -> Secret {
+pub fn identities(tier: &TierContext, all: &[(String, Option<CertificatePem>)]) -> Secret {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     let mut data = BTreeMap::new();
     for (number, (identity, pem)) in (0..OBSERVERS_MAX).zip(all) {
         let [identity_key, certificate, key] = keys(number);
         data.insert(identity_key, bytes(identity));
+        let Some(pem) = pem else { continue };
         data.insert(certificate, bytes(&pem.certificate));
         data.insert(key, bytes(&pem.key));
         data.insert(KEY_AUTHORITIES.to_string(), bytes(&pem.authorities));

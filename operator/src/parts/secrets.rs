@@ -66,7 +66,8 @@ pub fn governance(group: &GroupContext, pem: &str) -> Secret {
     once(group.metadata_kept(&name), [(names::FILE_GOVERNANCE, pem)].into())
 }
 
-const TYPE_TLS: &str = "kubernetes.io/tls";
+/// Type of a Secret with a certificate.
+pub const TYPE_TLS: &str = "kubernetes.io/tls";
 
 /// A certificate, which may be issued again.
 pub(super) fn tls(metadata: ObjectMeta, pem: &CertificatePem) -> Secret {

@@ -13,6 +13,7 @@
 
 mod outside;
 mod secret;
+mod signer;
 
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,13 @@ use node_api::pki::CertificateAuthority;
 
 pub use outside::{Outside, outside};
 pub use secret::{begun, signed, withdrawn};
+pub use signer::{Named, Signer, Source, entries};
 
 /// A network's authority, and the one that comes or went.
 #[derive(Clone)]
 pub struct Authority {
     /// Issues certificates.
-    pub issuer: Arc<CertificateAuthority>,
+    pub issuer: Signer,
     /// SHA-256 of its certificate, hexadecimal.
     pub hash: String,
     /// Every authority that is to be trusted, as PEM; the one that signs comes first.
@@ -124,7 +126,8 @@ impl Authority {
             Stage::Signing { hash } => Some(hash.as_str()),
             Stage::Settled | Stage::Trusting { .. } => None,
         };
-        self.hash == recorded || was == Some(recorded)
+        let is_former = |pem: &String| crate::certificates::hash(pem) == recorded;
+        self.hash == recorded || was == Some(recorded) || self.former().iter().any(is_former)
     }
 
     /// As whom one asks a process for proof that it has taken up what the stage means. Who lets the next authority in
@@ -132,10 +135,11 @@ impl Authority {
     pub fn proof(&self) -> Option<Self> {
         let (issuer, hash, trusted) = match &self.stage {
             Stage::Settled => return None,
-            Stage::Trusting { next, hash } => (next, hash, self.trusted.clone()),
-            Stage::Signing { .. } => (&self.issuer, &self.hash, self.issuer.certificate_pem().to_string()),
+            Stage::Trusting { next, hash } => (Signer::Own(Arc::clone(next)), hash.clone(), self.trusted.clone()),
+            Stage::Signing { .. } => {
+                (self.issuer.clone(), self.hash.clone(), self.issuer.certificate_pem().to_string())
+            }
         };
-        let (issuer, hash) = (Arc::clone(issuer), hash.clone());
         Some(Self { issuer, hash, trusted, stage: Stage::Settled, served: None })
     }
 }

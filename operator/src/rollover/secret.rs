@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use node_api::pki::CertificateAuthority;
 use serde_json::{Value, json};
 
-use super::{Authority, Stage};
+use super::{Authority, Signer, Stage};
 use crate::certificates;
 use crate::error::Error;
 
@@ -21,7 +21,7 @@ impl Authority {
     /// The only authority.
     pub fn settled(issuer: CertificateAuthority) -> Self {
         let (hash, trusted) = (certificates::hash(issuer.certificate_pem()), issuer.certificate_pem().to_string());
-        Self { issuer: Arc::new(issuer), hash, trusted, stage: Stage::Settled, served: None }
+        Self { issuer: Signer::Own(Arc::new(issuer)), hash, trusted, stage: Stage::Settled, served: None }
     }
 
     /// What a Secret holds. More than two authorities are an error, and so is one without its key that shall sign.

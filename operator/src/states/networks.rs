@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{State, now};
 use crate::certificates::new_authority;
+use crate::issuer::{Issuance, Said};
 use crate::network::observe::{AuthorityRead, Observed};
 use crate::network::rolling::Rolling;
 use crate::network::status::{Progress, next};
@@ -45,6 +46,14 @@ fn rolls(seen: &mut Observed, stage: fn(String) -> Stage, step: Step) -> Progres
     Progress::Unchanged
 }
 
+const ISSUER: &str = "  certificates: {issuerRef: {name: company}}";
+
+/// Certificates of an issuer are not all there.
+fn issuance(seen: &mut Observed, said: Said) -> Progress {
+    seen.issuance = Some(Issuance { said, again: std::time::Duration::from_secs(1) });
+    Progress::Unchanged
+}
+
 fn trusting(hash: String) -> Stage {
     Stage::Trusting { next: new_authority("demo", 1_767_225_600).expect("an authority").into(), hash }
 }
@@ -55,7 +64,7 @@ fn signing(hash: String) -> Stage {
 
 /// All states of a network.
 pub(super) fn states() -> Vec<State> {
-    let table: [(&'static str, &str, Change); 19] = [
+    let table: [(&'static str, &str, Change); 21] = [
         ("ready", "", |_| Progress::Unchanged),
         ("new", "", |seen| {
             seen.groups = vec![None];
@@ -103,6 +112,15 @@ pub(super) fn states() -> Vec<State> {
         ("authority-awaits-confirmation", "", |seen| rolls(seen, trusting, Step::AskBeforeSigning)),
         ("authority-signs", "", |seen| rolls(seen, signing, Step::Wait)),
         ("authority-awaits-withdrawal", "", |seen| rolls(seen, signing, Step::AskBeforeWithdrawal)),
+        ("issuer-is-awaited", ISSUER, |seen| {
+            let why =
+                "CertificateRequest demo-client-main waits for Issuer.cert-manager.io company: it is not approved yet";
+            issuance(seen, Said::Awaited(why.to_string()))
+        }),
+        ("issuer-refused", ISSUER, |seen| {
+            let why = "CertificateRequest demo-client-main was denied: no such names";
+            issuance(seen, Said::Refused(Refusal::new(Reason::IssuerRefused, why)))
+        }),
         ("paused", "", |_| Progress::Paused),
         ("paused-before-a-change", "", |seen| {
             seen.network.spec.node.image = Some("a:2".to_string());

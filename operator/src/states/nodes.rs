@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{State, now};
 use crate::chain::agreement::Facts;
+use crate::issuer::{Issuance, Said};
 use crate::refusal::Refusal;
 use crate::validator::fixtures::{self, GENESIS, IDENTITY, installation, observed};
 use crate::validator::observe::{Answer, ChainKnown, Observed};
@@ -21,6 +22,11 @@ fn object(change: Change) -> Value {
     let mut node = seen.node.clone();
     node.status = Some(next(&seen, &progress, &installation(), &now()));
     serde_json::to_value(&node).expect("JSON")
+}
+
+/// The certificate is not what it shall be.
+fn issuance(seen: &mut Observed, said: Said) {
+    seen.issuance = Some(Issuance { said, again: std::time::Duration::from_secs(1) });
 }
 
 fn pod(seen: &mut Observed) -> &mut Pod {
@@ -69,7 +75,7 @@ fn refused(reason: Reason, message: &str) -> Progress {
 
 /// All states of a node.
 pub(super) fn states() -> Vec<State> {
-    let table: [(&'static str, Change); 25] = [
+    let table: [(&'static str, Change); 28] = [
         ("ready", |_| Progress::Unchanged),
         ("waits-for-the-others", |seen| {
             seen.pod = None;
@@ -163,6 +169,25 @@ pub(super) fn states() -> Vec<State> {
             Progress::Unchanged
         }),
         ("identity-lost", |_| refused(Reason::IdentityLost, "Secret demo-main-0-identity is gone")),
+        ("certificate-awaited", |seen| {
+            let why =
+                "CertificateRequest demo-main-0-tls waits for Issuer.cert-manager.io company: it is not approved yet";
+            issuance(seen, Said::Awaited(why.to_string()));
+            seen.pod = None;
+            seen.answer = Answer::NoPod;
+            Progress::Waiting(why.to_string())
+        }),
+        ("renewal-awaited", |seen| {
+            let why =
+                "CertificateRequest demo-main-0-tls waits for Issuer.cert-manager.io company: it is not approved yet";
+            issuance(seen, Said::Awaited(why.to_string()));
+            Progress::Unchanged
+        }),
+        ("renewal-refused", |seen| {
+            let why = "CertificateRequest demo-main-0-tls was answered with what was not asked: it is for another key";
+            issuance(seen, Said::Refused(Refusal::new(Reason::IssuedOtherwise, why)));
+            Progress::Unchanged
+        }),
         ("volume-grows", |seen| {
             seen.claim.as_mut().expect("there").requested = Some("2Gi".to_string());
             Progress::Unchanged

@@ -6,12 +6,14 @@ use althing_crds::{ConsensusGroup, ValidatorNode, names};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use node_api::node_core::types::{ChainId, Identity};
+use node_api::pki::Subject;
 use node_api::roles::{NodeRole, SpiffeId};
 use sha2::{Digest, Sha256};
 
 use super::observe::Observed;
 use crate::certificates;
 use crate::error::Error;
+use crate::issuer::Desk;
 use crate::kinds::Child;
 use crate::parts::{
     Installation, NodeContext, PeerPlace, configmaps, networkpolicies, secrets, serviceaccount, services, statefulset,
@@ -35,7 +37,7 @@ pub fn desired(observed: &Observed, installation: &Installation) -> Result<Desir
         return Ok(Desired::Waiting("waiting for the identities of the other voters".to_string()));
     }
     if observed.authority.is_none() {
-        let name = names::ca_secret(&observed.node.spec.network);
+        let name = observed.source.secret(&observed.node.spec.network);
         return Ok(Desired::Waiting(format!("waiting for the certificate authority (Secret {name})")));
     }
     if let Some(why) = lacks_members(observed) {
@@ -134,20 +136,30 @@ fn lacks_members(observed: &Observed) -> Option<String> {
     }
 }
 
-/// The node's certificate, if it has to be issued now.
-pub fn certificate(observed: &Observed, installation: &Installation, now_s: u64) -> Result<Option<Secret>, Error> {
-    let Some(authority) = &observed.authority else { return Ok(None) };
+/// The node's certificate, if it has to be issued now and an issuer has not yet to answer.
+pub fn certificate(
+    observed: &Observed,
+    installation: &Installation,
+    desk: &mut Desk<'_>,
+) -> Result<Option<Secret>, Error> {
     let id = spiffe_id(observed)?;
     let kept = observed.tls.as_ref().and_then(|secret| certificates::text(secret, names::FILE_MEMBERS));
     let kept = kept.unwrap_or_default();
     // Authorities that cannot be read now go on being trusted as they were.
     let members = observed.members.as_ref().unwrap_or(&kept);
-    let is_current = |secret: &Secret| certificates::is_current(secret, &id, authority, now_s);
+    let is_current = |secret: &Secret| certificates::is_current(secret, &id, desk.authority(), desk.now_s());
     if *members == kept && observed.tls.as_ref().is_some_and(is_current) {
         return Ok(None);
     }
-    let pem = certificates::issue(authority, &id, now_s, certificates::NODE_S)?;
+    let name = names::tls_secret(&observed.node.name_any());
+    let Some(pem) = desk.issue(&name, Subject::Id(id), certificates::NODE_S)? else { return Ok(None) };
     Ok(Some(secrets::node_tls(&node_context(observed, Vec::new(), installation)?, &pem, members)))
+}
+
+/// A process could start with the certificate that is there.
+pub fn has_certificate(observed: &Observed, now_s: u64) -> Result<bool, Error> {
+    let id = spiffe_id(observed)?;
+    Ok(observed.tls.as_ref().is_some_and(|secret| certificates::is_usable(secret, &id, now_s)))
 }
 
 fn spiffe_id(observed: &Observed) -> Result<SpiffeId, Error> {

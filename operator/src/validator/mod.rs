@@ -14,6 +14,7 @@ mod grant;
 mod made_once;
 mod renewal;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +29,7 @@ use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events;
+use crate::issuer::{self, Desk, Issuer, Said, Trust};
 use crate::kinds::{Child, Kind, Owner};
 use crate::pause::is_paused;
 use crate::refusal::Refusal;
@@ -70,8 +72,8 @@ async fn advance(
         Desired::Waiting(why) => return Ok(Progress::Waiting(why)),
         Desired::Children(children) => children,
     };
-    if let Some(refusal) = ensure_certificate(context, owner, observed).await? {
-        return Ok(Progress::Refused(refusal));
+    if let Some(progress) = ensure_certificate(context, owner, observed).await? {
+        return Ok(progress);
     }
     let cached = |child: &Child| context.children.get(child.kind, &owner.namespace, &child.name);
     let recorded = observed.children_hash.as_deref();
@@ -104,13 +106,28 @@ fn taken(what: &str) -> Refusal {
     )
 }
 
-/// Issues the node's certificate when there is none that is current.
+/// Issues the node's certificate when there is none that is current, or asks the issuer for it. How far it came when the node
+/// cannot do without it.
 async fn ensure_certificate(
     context: &Context,
     owner: &Owner,
     observed: &mut Observed,
-) -> Result<Option<Refusal>, Error> {
-    let Some(secret) = desired::certificate(observed, &context.installation(), now_s())? else { return Ok(None) };
+) -> Result<Option<Progress>, Error> {
+    let Some(authority) = observed.authority.clone() else { return Ok(None) };
+    let (installation, nothing) = (context.installation(), BTreeMap::new());
+    let mut desk = Desk::new(&authority, &nothing, now_s());
+    let mut secret = desired::certificate(observed, &installation, &mut desk)?;
+    let wanted = desk.wanted;
+    if let (false, Some(named)) = (wanted.is_empty(), &observed.issuer) {
+        let node = desired::node_context(observed, Vec::new(), &installation)?;
+        let issuer = Issuer { named, owner, metadata: &|name: &str| node.metadata(name) };
+        let trust = Trust::All(authority.trusted.clone());
+        let obtained = issuer::obtain(context, &issuer, &wanted, &trust, now_s()).await?;
+        let mut desk = Desk::new(&authority, &obtained.issued, now_s());
+        secret = desired::certificate(observed, &installation, &mut desk)?;
+        observed.issuance = obtained.issuance;
+    }
+    let Some(secret) = secret else { return without(observed) };
     let child = Child::of(&secret)?;
     let memory = &context.shared.memories.certificates;
     memory.forget(&owner.uid, &child.name);
@@ -122,14 +139,27 @@ async fn ensure_certificate(
         Some(_) => writer.apply(owner, &child, None).await?,
     };
     match outcome {
-        Outcome::Taken => Ok(Some(taken(&child.what(&owner.namespace)))),
+        Outcome::Taken => Ok(Some(Progress::Refused(taken(&child.what(&owner.namespace))))),
         Outcome::Written | Outcome::Unchanged => {
+            context.shared.requests.taken(&owner.namespace, wanted.iter().map(|one| &one.name));
             let known = certificates::without_keys(secret);
             memory.put(&owner.uid, &child.name, at, known.clone());
             observed.tls = Some(known);
             Ok(None)
         }
     }
+}
+
+/// A certificate that still counts does while the issuer does not give another one.
+fn without(observed: &Observed) -> Result<Option<Progress>, Error> {
+    let Some(issuance) = &observed.issuance else { return Ok(None) };
+    if desired::has_certificate(observed, now_s())? {
+        return Ok(None);
+    }
+    Ok(Some(match &issuance.said {
+        Said::Awaited(why) => Progress::Waiting(why.clone()),
+        Said::Refused(refusal) => Progress::Refused(refusal.clone()),
+    }))
 }
 
 /// Deletes children of this node that it shall not have any more.
@@ -175,6 +205,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
         context.publish(&observed.node.object_ref(&()), &drafts).await;
     }
     Ok(match observed.connection {
+        _ if let Some(issuance) = &observed.issuance => issuance.again,
         _ if settled => SETTLED,
         Some(_) => UNSETTLED,
         None => AWAITED,

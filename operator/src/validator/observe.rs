@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use althing_crds::certificates::IssuerRef;
 use althing_crds::names;
 use althing_crds::{ConsensusGroup, ValidatorNode, ValidatorNodeStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
@@ -10,6 +11,7 @@ use node_api::node_core::types::{ChainId, Identity};
 use node_api::{genesis, keys, proto};
 
 use super::validate;
+use crate::authorities::Of;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::Facts;
@@ -17,10 +19,11 @@ use crate::chain::nodes::{Node, Target};
 use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
+use crate::issuer::Issuance;
 use crate::kinds::{Owner, Standing, standing};
 use crate::parts::services;
 use crate::references::{self, Missing};
-use crate::rollover::Authority;
+use crate::rollover::{Authority, Source};
 
 /// What was read.
 pub struct Observed {
@@ -40,6 +43,12 @@ pub struct Observed {
     pub tls: Option<Secret>,
     /// The network's authority.
     pub authority: Option<Authority>,
+    /// Where that comes from.
+    pub source: Source,
+    /// The issuer that signs in place of the operator.
+    pub issuer: Option<IssuerRef>,
+    /// Why the certificate is not what it shall be, once it was asked for.
+    pub issuance: Option<Issuance>,
     /// The authorities of other members.
     pub members: Result<String, Unusable>,
     /// Where nodes outside of the cluster reach it, if the spec asks for that and it is known.
@@ -161,6 +170,9 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
     let owner = super::owner(&node)?;
     let network = context.network(&namespace, &node.spec.network);
     let has_network = network.is_some();
+    let source = network.as_ref().map_or(Source::Own, Source::of);
+    let issuer = network.as_ref().and_then(|network| network.spec.certificates.as_ref());
+    let issuer = issuer.map(|certificates| certificates.issuer_ref.clone());
     let recorded_authority =
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
     let awaits_authority = has_network && recorded_authority.is_none();
@@ -173,8 +185,9 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
             if awaits_authority {
                 return Ok(None);
             }
+            let of = Of { namespace: &namespace, network: &node.spec.network, source };
             let recorded = recorded_authority.as_deref();
-            context.shared.authorities.get(client, &namespace, &node.spec.network, recorded).await
+            context.shared.authorities.get(client, of, recorded).await
         },
         claim(context, &node, &owner),
         bundles::read(context, &namespace, &node.spec.p2p.trusted_authorities),
@@ -229,6 +242,9 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         claim,
         tls,
         authority,
+        source,
+        issuer,
+        issuance: None,
         members,
         external_address,
         pod,

@@ -14,6 +14,7 @@ use super::pods::{failing, is_pod_ready, unschedulable};
 use super::volume;
 use crate::certificates;
 use crate::chain::agreement::VoterFact;
+use crate::issuer::Issuance;
 use crate::parts::{Installation, default_image_of};
 use crate::pause;
 use crate::refusal::Refusal;
@@ -218,6 +219,9 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
             );
         }
     }
+    if let Some(refusal) = observed.issuance.as_ref().and_then(Issuance::refusal) {
+        return yes(refusal.reason, refusal.message.clone());
+    }
     Statement::new(ConditionType::Stalled, ConditionStatus::False, Reason::NotStalled, "nothing needs a person")
 }
 
@@ -251,6 +255,11 @@ fn reconciling(observed: &Observed, progress: &Progress, installation: &Installa
             let is_former = |pod: &&Pod| !desired::is_up_to_date(&observed.node, pod, installation);
             let why = observed.pod.as_ref().filter(is_former).map(|_| "the pod runs a former spec".to_string());
             pause::reconciling(&observed.node.metadata, why)
+        }
+        Progress::Waiting(_) | Progress::Unchanged
+            if let Some((reason, why)) = observed.issuance.as_ref().and_then(Issuance::awaited) =>
+        {
+            say(ConditionStatus::True, reason, why)
         }
         Progress::Waiting(why) => say(ConditionStatus::True, Reason::ApplyingChildren, why.clone()),
         Progress::Applied => {

@@ -335,23 +335,29 @@ impl ClientCertVerifier for PeerVerifier {
     }
 }
 
-/// Whether a leaf chains directly to one of the authorities at this time.
-pub(crate) fn chain_is_valid(leaf: &CertificateDer<'_>, roots: &RootCertStore, now: UnixTime) -> bool {
+/// Whether a leaf chains to one of the authorities at this time, directly or through the others.
+pub(crate) fn chain_is_valid(
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: UnixTime,
+) -> bool {
     let provider = rustls::crypto::ring::default_provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::new(provider)).build();
-    verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, &[], now).is_ok())
+    verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, others, now).is_ok())
 }
 
 /// The same for the certificate of a public entrance, which serves and is nobody's client.
 pub(crate) fn entrance_is_valid(
     leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
     roots: &RootCertStore,
     name: &ServerName<'_>,
     now: UnixTime,
 ) -> bool {
     let provider = rustls::crypto::ring::default_provider();
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::new(provider)).build();
-    verifier.is_ok_and(|verifier| verifier.verify_server_cert(leaf, &[], name, &[], now).is_ok())
+    verifier.is_ok_and(|verifier| verifier.verify_server_cert(leaf, others, name, &[], now).is_ok())
 }
 
 /// Presents one certificate, whatever the other side asks for.
