@@ -93,7 +93,7 @@ impl PeerAccess {
     }
 }
 
-/// A certificate authority of another member, as a bundle of PEM certificates in a ConfigMap of the same namespace. It holds
+/// Certificate authorities that are trusted, as a bundle of PEM certificates in a ConfigMap of the same namespace. It holds
 /// no secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
