@@ -52,6 +52,20 @@ pub async fn calls_to(network: &Network, address: &str) -> Result<u64> {
     Ok(calls)
 }
 
+/// How many backends of a tier are up for the gateway that knows the fewest: each finds them by itself, in its own time.
+///
+/// # Errors
+/// When a gateway does not tell.
+pub async fn backends_up(network: &Network, tier: &str) -> Result<u64> {
+    let tier = format!("tier=\"{tier}\"");
+    let mut fewest = u64::MAX;
+    for pod in pods(network, names::COMPONENT_GATEWAY).await? {
+        let text = metrics(network, &pod).await.with_context(|| format!("no metrics of {}", pod.name))?;
+        fewest = fewest.min(value(&text, "althing_gateway_backend_up", &[&tier]));
+    }
+    Ok(fewest)
+}
+
 /// What a pod counts, as Prometheus reads it.
 ///
 /// # Errors

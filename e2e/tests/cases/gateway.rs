@@ -10,7 +10,7 @@ use althing_e2e::load::{Sender, demo_account};
 use althing_e2e::network::{Network, eventually};
 use althing_e2e::regulars::Regulars;
 use althing_e2e::submissions::Submissions;
-use althing_e2e::tier::{calls_to, pods};
+use althing_e2e::tier::{backends_up, calls_to, pods};
 use althing_e2e::watch::Watch;
 use althing_node::adapters::storage::verify_state_proof;
 use althing_node::devnet::accounts;
@@ -81,6 +81,7 @@ pub(super) fn read_of(id: &AccountId) -> String {
 
 async fn a_killed_observer_costs_no_read(network: &Network, anonymous: &Entrance) -> Result<()> {
     let read = read_of(&accounts::account(0));
+    wait_known(network, "read", 2).await?;
     let victim = pods(network, names::COMPONENT_OBSERVERS).await?.into_iter().next().context("an observer exists")?;
     let before = calls_to(network, &victim.address).await?;
     let reads = Arrivals::start(anonymous, &read, READS_PER_S);
@@ -99,6 +100,7 @@ async fn a_killed_voter_costs_no_transaction(network: &Network, entrance: &Entra
     let access = Access::operator(network).await?;
     let voters = network.voters().await?;
     let (Some(first), Some(victim)) = (voters.first(), voters.last()) else { bail!("there are voters") };
+    wait_known(network, "submit", 4).await?;
     let direct = access.client(network, first)?;
     let before = calls_to(network, &victim.address).await?;
     let submissions = Submissions::start(entrance, &direct, SENDERS).await?;
@@ -117,6 +119,16 @@ async fn a_killed_voter_costs_no_transaction(network: &Network, entrance: &Entra
     println!("    {executed} transfers through the gateway, one voter killed");
     ensure!(sent.iter().all(|sender| sender.failed.is_empty()), "a killed voter cost transactions: {sent:?}");
     Ok(())
+}
+
+/// Waits until every gateway has found this many backends of a tier: one that knows the victim alone has nobody else to ask.
+async fn wait_known(network: &Network, tier: &str, count: u64) -> Result<()> {
+    eventually(&format!("every gateway knows {count} backends of {tier}"), 60, || async {
+        let known = backends_up(network, tier).await?;
+        ensure!(known >= count, "{known}");
+        Ok(())
+    })
+    .await
 }
 
 /// Waits until the gateways have had so many answers of a backend.
