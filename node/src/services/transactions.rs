@@ -59,11 +59,8 @@ impl Transactions for TransactionsService {
         let mut answers = self.run(std::slice::from_ref(&transaction), wait, None).await?;
         let answer = answers.pop().and_then(|run| run.answer);
         let answer = match answer {
-            None => {
-                return Err(Status::unavailable(
-                    "the node stops, and what becomes of the transaction is not known yet",
-                ));
-            }
+            // The gateway takes this code for a call that may have had an effect.
+            None => return Err(Status::aborted("this node stops before it knows what becomes of the transaction")),
             Some(stream_answer::Answer::Accepted(accepted)) => Answer::Accepted(accepted),
             Some(stream_answer::Answer::Durable(durable)) => Answer::Durable(durable),
             Some(stream_answer::Answer::Final(fate)) => Answer::Final(fate),
