@@ -8,6 +8,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
@@ -21,11 +23,16 @@ use crate::kinds::{Child, Kind, Owner, Standing, standing};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
 
+/// Children of one owner and one kind that are written at the same time.
+const WRITES_MAX: usize = 4;
 /// Longest time that one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Field manager that holds a number of replicas until an autoscaler changes it.
 const MANAGER_AUTOSCALER: &str = "althing-autoscaler";
+
+/// An object that exists has another resourceVersion: they count the writes of a whole cluster.
+const VERSION_OF_NOTHING: &str = "1";
 
 /// What became of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +55,7 @@ pub enum AllOutcome {
         /// Hash of what is wanted and what is there: while it is the same, nothing has to be applied again.
         hash: Option<String>,
     },
-    /// The name of this one belongs to somebody else; it and those after it were not written.
+    /// The name of this one belongs to somebody else; it and the kinds after it were not written.
     Taken(String),
 }
 
@@ -86,7 +93,7 @@ impl Writer {
         Self { client, leadership, metrics, applied: Mutex::default() }
     }
 
-    /// Makes all children what they shall be, in this order. `recorded` is the hash of an earlier run, perhaps of another
+    /// Makes all children what they shall be, one kind after the other. `recorded` is the hash of an earlier run, perhaps of another
     /// process: when it is that of what is wanted and of what the watch knows, nothing is sent.
     pub async fn apply_all(
         &self,
@@ -97,11 +104,17 @@ impl Writer {
     ) -> Result<AllOutcome, Error> {
         self.recall(owner, children, recorded, &cached);
         let mut written = 0;
-        for child in children {
-            match self.apply(owner, child, cached(child).as_ref()).await? {
-                Outcome::Taken => return Ok(AllOutcome::Taken(child.what(&owner.namespace))),
-                Outcome::Written => written += 1,
-                Outcome::Unchanged => {}
+        for of_kind in children.chunk_by(|one, next| one.kind == next.kind) {
+            let applied: Vec<BoxFuture<'_, Result<(&Child, Outcome), Error>>> =
+                of_kind.iter().map(|child| self.apply_known(owner, child, cached(child)).boxed()).collect();
+            let outcomes: Vec<(&Child, Outcome)> =
+                futures::stream::iter(applied).buffered(WRITES_MAX).try_collect().await?;
+            for (child, outcome) in outcomes {
+                match outcome {
+                    Outcome::Taken => return Ok(AllOutcome::Taken(child.what(&owner.namespace))),
+                    Outcome::Written => written += 1,
+                    Outcome::Unchanged => {}
+                }
             }
         }
         let applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,6 +123,15 @@ impl Writer {
             Some((child, record.wanted, record.found))
         });
         Ok(AllOutcome::Applied { written, hash: all_hash(records) })
+    }
+
+    async fn apply_known<'a>(
+        &self,
+        owner: &Owner,
+        child: &'a Child,
+        known: Option<ObjectMeta>,
+    ) -> Result<(&'a Child, Outcome), Error> {
+        Ok((child, self.apply(owner, child, known.as_ref()).await?))
     }
 
     /// Takes what an earlier process applied as applied.
@@ -135,31 +157,40 @@ impl Writer {
         }
     }
 
-    /// Makes a child what it shall be. `cached` is what the watch knows of it; without it the API server is asked, so
-    /// that an object of somebody else is never taken over.
+    /// Makes a child what it shall be. `cached` is what the watch knows of it; without it the API server decides whether
+    /// the name is free, so that an object of somebody else is never taken over.
     pub async fn apply(&self, owner: &Owner, child: &Child, cached: Option<&ObjectMeta>) -> Result<Outcome, Error> {
         if cached.is_some() {
             return self.apply_over(owner, child, cached).await;
         }
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &owner.namespace, &child.kind.resource());
+        if !self.has_applied(&key(owner, child)) {
+            match self.create(owner, child).await {
+                // Something has the name.
+                Err(Error::Conflict { .. }) => {}
+                made => return made,
+            }
+        }
         let what = child.what(&owner.namespace);
-        let live = api.get_metadata_opt(&child.name).await.map_err(Error::read(&what))?;
+        let live = self.api(owner, child).get_metadata_opt(&child.name).await.map_err(Error::read(&what))?;
         self.apply_over(owner, child, live.as_ref().map(|object| &object.metadata)).await
     }
 
+    /// An apply that makes the child or fails: it names a version that no object has (ADR 31).
+    async fn create(&self, owner: &Owner, child: &Child) -> Result<Outcome, Error> {
+        let mut body = child.body.clone();
+        if let Some(metadata) = body.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+            metadata.insert("resourceVersion".to_string(), VERSION_OF_NOTHING.into());
+        }
+        let written = self.send(owner, child, &body).await?;
+        self.remember(key(owner, child), digest(&child.body), &written.metadata);
+        Ok(Outcome::Written)
+    }
+
     /// The same over what is there now; none when the API server has just said that nothing is.
-    pub async fn apply_over(
-        &self,
-        owner: &Owner,
-        child: &Child,
-        present: Option<&ObjectMeta>,
-    ) -> Result<Outcome, Error> {
+    async fn apply_over(&self, owner: &Owner, child: &Child, present: Option<&ObjectMeta>) -> Result<Outcome, Error> {
         let what = child.what(&owner.namespace);
         let key = key(owner, child);
         let wanted = digest(&child.body);
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &owner.namespace, &child.kind.resource());
         if let Some(meta) = present {
             match standing(meta, owner) {
                 Standing::Foreign => return Ok(Outcome::Taken),
@@ -171,13 +202,26 @@ impl Writer {
                 return Ok(Outcome::Unchanged);
             }
         }
-        let params = PatchParams::apply(owner.manager).force();
-        let patch = Patch::Apply(&child.body);
-        let request = api.patch(&child.name, &params, &patch);
-        let written = self.write(child.kind.as_str(), "apply", &what, request).await?;
+        let written = self.send(owner, child, &child.body).await?;
         let changed = present.is_none_or(|meta| meta.resource_version != written.metadata.resource_version);
         self.remember(key, wanted, &written.metadata);
         Ok(if changed { Outcome::Written } else { Outcome::Unchanged })
+    }
+
+    async fn send(&self, owner: &Owner, child: &Child, body: &serde_json::Value) -> Result<DynamicObject, Error> {
+        let params = PatchParams::apply(owner.manager).force();
+        let patch = Patch::Apply(body);
+        let api = self.api(owner, child);
+        let request = api.patch(&child.name, &params, &patch);
+        self.write(child.kind.as_str(), "apply", &child.what(&owner.namespace), request).await
+    }
+
+    fn api(&self, owner: &Owner, child: &Child) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &owner.namespace, &child.kind.resource())
+    }
+
+    fn has_applied(&self, key: &Key) -> bool {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     fn is_applied(&self, key: &Key, wanted: &[u8; 32], meta: &ObjectMeta) -> bool {

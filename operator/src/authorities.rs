@@ -10,8 +10,9 @@ use kube::{Api, Client};
 use crate::error::Error;
 use crate::rollover::{Authority, Source};
 
-/// How long an authority is used before its Secret is read again.
-const AGE_MAX: Duration = Duration::from_secs(30);
+/// How long an authority is used before its Secret is read again. The look at the network mostly comes before that, and
+/// what it reads is taken.
+const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Namespace and network.
 type Key = (String, String);
@@ -64,6 +65,14 @@ impl Authorities {
         let authority = source.read(network, &secret)?;
         self.keep(key, forgotten, &authority);
         Ok(Some(authority).filter(is_recorded))
+    }
+
+    /// This is what the Secret holds now.
+    pub fn learn(&self, namespace: &str, network: &str, authority: &Authority) {
+        self.forget(namespace, network);
+        let key = (namespace.to_string(), network.to_string());
+        let (_, forgotten) = self.known(&key);
+        self.keep(key, forgotten, authority);
     }
 
     /// The Secret was made or changed: read it again next time.

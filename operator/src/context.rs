@@ -63,7 +63,7 @@ pub struct Context {
     pub groups: Store<Guarded<ConsensusGroup>>,
     /// Nodes in this scope.
     pub nodes: Store<Guarded<ValidatorNode>>,
-    /// Pods of nodes in this scope.
+    /// Pods of nodes in this scope; of their spec only the machine.
     pub pods: Store<Pod>,
     /// Claims of nodes in this scope; of their status only the size.
     pub claims: Store<PersistentVolumeClaim>,
@@ -227,10 +227,10 @@ impl Context {
         self.shared.events.publish(&self.shared.leadership, about, drafts).await;
     }
 
-    /// Whether this status can wait for the next look: it says nothing new of any condition but in other words, and one
-    /// was written a moment ago. What is on its way would else be written with every step.
+    /// Whether this status can wait: nothing begins or ceases to hold, and one was written a moment ago. What is on its way
+    /// would else be written with every step.
     pub fn can_wait(&self, uid: &str, before: &[Condition], after: &[Condition]) -> bool {
-        readings::same_but_for_words(before, after) && self.shared.memories.told.get("status", uid).is_some()
+        readings::is_step(before, after) && self.shared.memories.told.get("status", uid).is_some()
     }
 
     /// A status was written.

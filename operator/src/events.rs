@@ -1,5 +1,7 @@
 //! Events: one for each change of a condition, and for what a person should know beside them.
 
+use std::sync::{Mutex, PoisonError};
+
 use althing_crds::{Condition, ConditionStatus, ConditionType};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -8,6 +10,8 @@ use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 use crate::error::Error;
 use crate::lease::Leadership;
 
+/// Events that are remembered.
+const REMEMBERED_MAX: usize = 500;
 /// Most characters that the API server takes in a note.
 const NOTE_CHARACTERS_MAX: usize = 1_000;
 
@@ -36,12 +40,16 @@ impl Draft {
 
 /// The events that a change of conditions deserves: one for each condition that begins or ceases to hold, and one for
 /// each bad one that holds for another reason than before. The steps on the way there, of which every start has several
-/// for each object, stand in the conditions alone.
+/// for each object, stand in the conditions alone, and so does what being Ready says too.
 pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Draft> {
     let mut drafts = Vec::new();
+    let holds = |condition: &Condition| condition.status == ConditionStatus::True;
+    let is_ready = |conditions: &[Condition]| {
+        conditions.iter().any(|condition| condition.kind == ConditionType::Ready && holds(condition))
+    };
+    let becomes_ready = is_ready(after) && !is_ready(before);
     for condition in after {
         let former = before.iter().find(|former| former.kind == condition.kind);
-        let holds = |condition: &Condition| condition.status == ConditionStatus::True;
         let same_status = former.is_some_and(|former| holds(former) == holds(condition) || is_a_step(condition));
         let same_reason = former.is_some_and(|former| former.reason == condition.reason);
         let bad = is_bad(condition);
@@ -50,7 +58,7 @@ pub fn transitions(before: &[Condition], after: &[Condition]) -> Vec<Draft> {
             None => bad,
             Some(former) => !same_status || (bad && (!same_reason || former.status != condition.status)),
         };
-        if worth_saying {
+        if worth_saying && !(becomes_ready && holds(condition) && is_part_of_ready(condition)) {
             let note = format!("{} is {}: {}", condition.kind.as_str(), word(condition.status), condition.message);
             drafts.push(Draft { warning: bad, reason: condition.reason.clone(), note });
         }
@@ -67,6 +75,16 @@ fn is_a_step(condition: &Condition) -> bool {
         | ConditionType::QuorumAtRisk
         | ConditionType::Ready
         | ConditionType::Signing => false,
+    }
+}
+
+/// What is Ready has it.
+fn is_part_of_ready(condition: &Condition) -> bool {
+    match condition.kind {
+        ConditionType::Available | ConditionType::Signing | ConditionType::Synced => true,
+        ConditionType::Stalled | ConditionType::QuorumAtRisk | ConditionType::Ready | ConditionType::Reconciling => {
+            false
+        }
     }
 }
 
@@ -92,7 +110,9 @@ fn word(status: ConditionStatus) -> &'static str {
 
 /// Sends events.
 pub struct Events {
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
+    recorder: Mutex<(Recorder, usize)>,
 }
 
 impl Events {
@@ -100,7 +120,19 @@ impl Events {
     pub fn new(client: Client, instance: &str) -> Self {
         let reporter =
             Reporter { controller: "althing.dev/operator".to_string(), instance: Some(instance.to_string()) };
-        Self { recorder: Recorder::new(client, reporter) }
+        let recorder = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
+        Self { client, reporter, recorder }
+    }
+
+    /// A recorder remembers every event for minutes, so that the same one again is counted and not sent: after enough of them
+    /// another one takes its place.
+    fn recorder(&self) -> Recorder {
+        let mut kept = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.1 += 1;
+        if kept.1 > REMEMBERED_MAX {
+            *kept = (Recorder::new(self.client.clone(), self.reporter.clone()), 1);
+        }
+        kept.0.clone()
     }
 
     /// Sends events about one object. A lost event is logged and not tried again.
@@ -114,7 +146,7 @@ impl Events {
                 secondary: None,
             };
             let sent = match leadership.remaining() {
-                Ok(limit) => tokio::time::timeout(limit, self.recorder.publish(&event, about)).await,
+                Ok(limit) => tokio::time::timeout(limit, self.recorder().publish(&event, about)).await,
                 Err(error) => {
                     tracing::debug!(%error, reason = %draft.reason, "event not sent");
                     return;
@@ -170,6 +202,22 @@ mod tests {
         assert_eq!(count(ConditionType::Ready, ConditionStatus::False, ConditionStatus::True), 1);
         assert_eq!(count(ConditionType::Signing, ConditionStatus::True, ConditionStatus::Unknown), 1);
         assert_eq!(count(ConditionType::Available, ConditionStatus::Unknown, ConditionStatus::False), 1);
+    }
+
+    #[test]
+    fn what_becomes_ready_is_one_event() {
+        let of = |status| {
+            let kinds = [ConditionType::Ready, ConditionType::Synced, ConditionType::Signing];
+            conditions(&kinds.map(|kind| Statement::new(kind, status, Reason::Pending, "why")))
+        };
+        let (not, ready) = (of(ConditionStatus::False), of(ConditionStatus::True));
+        let said =
+            |before, after| -> Vec<String> { transitions(before, after).into_iter().map(|draft| draft.note).collect() };
+        assert_eq!(said(&not, &ready), ["Ready is true: why"]);
+        assert_eq!(said(&ready, &not), ["Ready is false: why", "Signing is false: why"], "bad news is told whole");
+        let mut signs = not.clone();
+        signs[2] = ready[2].clone();
+        assert_eq!(said(&not, &signs), ["Signing is true: why"], "without being Ready");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(30);
 pub const MADE_ONCE_AGE_MAX: Duration = Duration::from_secs(40);
 /// How long a genesis that is not there counts as absent while no voter of the chain runs.
 pub const NO_GENESIS_AGE_MAX: Duration = Duration::from_secs(10);
-/// A step on the way that changes no condition's status or reason waits this long after the last writing of a status.
+/// A step on the way, with which no condition begins or ceases to hold, waits this long after the last writing of a status.
 pub const TOLD_AGE_MAX: Duration = Duration::from_secs(2);
 /// Children that are written again within this time are worth a word in the status.
 pub const APPLIED_AGE_MAX: Duration = Duration::from_secs(10);

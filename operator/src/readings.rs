@@ -1,6 +1,6 @@
 //! What the status of groups and networks has in common: readings that change by themselves, and the order of conditions.
 
-use althing_crds::conditions::{Condition, ConditionType};
+use althing_crds::conditions::{Condition, ConditionStatus, ConditionType};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::config::STATUS_REFRESH;
@@ -12,10 +12,11 @@ pub fn are_young(observed_at: Option<&String>, now: &Time) -> bool {
         .is_some_and(|then| now.0.duration_since(then).as_secs() < STATUS_REFRESH.as_secs().cast_signed())
 }
 
-/// No condition has another status, reason or generation.
-pub fn same_but_for_words(before: &[Condition], after: &[Condition]) -> bool {
+/// No condition begins or ceases to hold, none is about another generation, and nobody is needed for another reason.
+pub fn is_step(before: &[Condition], after: &[Condition]) -> bool {
     let key = |condition: &Condition| {
-        (condition.kind, condition.status, condition.reason.clone(), condition.observed_generation)
+        let reason = Some(condition.reason.clone()).filter(|_| condition.kind == ConditionType::Stalled);
+        (condition.kind, condition.status == ConditionStatus::True, reason, condition.observed_generation)
     };
     before.len() == after.len() && before.iter().zip(after).all(|(before, after)| key(before) == key(after))
 }

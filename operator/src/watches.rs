@@ -1,17 +1,18 @@
-//! Watches and the caches they fill: the three kinds, pods and claims whole, all other children as metadata only.
+//! Watches and the caches they fill: the three kinds whole, pods and claims with what is looked at, all other children as
+//! metadata only.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use althing_crds::names;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 use kube_runtime::reflector::store::Writer as StoreWriter;
-use kube_runtime::reflector::{ObjectRef, Store, reflector};
+use kube_runtime::reflector::{Store, reflector};
 use kube_runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -28,28 +29,78 @@ type Event<K> = Result<watcher::Event<K>, watcher::Error>;
 /// Seconds after which a watch is renewed, so that a dead one is noticed.
 const WATCH_SECONDS: u32 = 60;
 
-/// A child as the cache holds it.
+/// A child as its watch tells of it.
 pub type ChildMeta = PartialObjectMeta<DynamicObject>;
 
 /// Metadata of all children of a scope, by kind.
 #[derive(Default)]
 pub struct Children {
-    stores: HashMap<Kind, Store<ChildMeta>>,
+    shelves: HashMap<Kind, Arc<Shelf>>,
 }
 
 impl Children {
     /// The metadata of one child.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<ObjectMeta> {
-        let key = ObjectRef::<ChildMeta>::new_with(name, kind.resource()).within(namespace);
-        self.stores.get(&kind)?.get(&key).map(|found| found.metadata.clone())
+        self.shelves.get(&kind)?.get(namespace, name)
     }
 
     /// The metadata of all children of one kind that this object controls.
     pub fn owned_by(&self, kind: Kind, uid: &str) -> Vec<ObjectMeta> {
-        let Some(store) = self.stores.get(&kind) else { return Vec::new() };
-        let state = store.state();
-        state.iter().map(|found| &found.metadata).filter(|meta| is_controlled(meta, uid)).cloned().collect()
+        self.shelves.get(&kind).map(|shelf| shelf.owned_by(uid)).unwrap_or_default()
     }
+}
+
+/// The metadata of one kind, as the text that it was: most of it are strings, which decoded take three times the room. There
+/// are eight such objects for each node.
+#[derive(Default)]
+struct Shelf {
+    kept: RwLock<Metas>,
+    /// What a list has brought so far; it takes the place of the rest when it is complete.
+    listed: Mutex<Metas>,
+}
+
+/// By namespace and name.
+type Metas = HashMap<(String, String), Box<str>>;
+
+impl Shelf {
+    /// Follows the watch.
+    fn follow(&self, event: &Event<ChildMeta>) {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = || self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(child)) => drop(listed.insert(key(&child.metadata), text(&child.metadata))),
+            Ok(watcher::Event::InitDone) => *kept() = std::mem::take(&mut listed),
+            Ok(watcher::Event::Apply(child)) => drop(kept().insert(key(&child.metadata), text(&child.metadata))),
+            Ok(watcher::Event::Delete(child)) => drop(kept().remove(&key(&child.metadata))),
+            Err(_) => {}
+        }
+    }
+
+    fn get(&self, namespace: &str, name: &str) -> Option<ObjectMeta> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&(namespace.to_string(), name.to_string())).and_then(|text| meta(text))
+    }
+
+    fn owned_by(&self, uid: &str) -> Vec<ObjectMeta> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        // To look for the text is much cheaper than to decode a thousand of them.
+        let named = kept.values().filter(|text| text.contains(uid));
+        named.filter_map(|text| meta(text)).filter(|meta| is_controlled(meta, uid)).collect()
+    }
+}
+
+fn key(meta: &ObjectMeta) -> (String, String) {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// Decodes again to the same: it came as such text.
+fn text(meta: &ObjectMeta) -> Box<str> {
+    serde_json::to_string(meta).unwrap_or_default().into_boxed_str()
+}
+
+fn meta(text: &str) -> Option<ObjectMeta> {
+    serde_json::from_str(text).ok()
 }
 
 /// Api of a kind in one namespace or in all.
@@ -113,12 +164,12 @@ pub fn watch_children(
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        let writer = StoreWriter::<ChildMeta>::new(resource);
-        children.stores.insert(kind, writer.as_reader());
+        let shelf = Arc::new(Shelf::default());
+        children.shelves.insert(kind, Arc::clone(&shelf));
         let trim =
             if kind == Kind::HorizontalPodAutoscaler { drop_field_names } else { drop_managed_fields::<ChildMeta> };
         let stream = watcher(api, of_ours()).default_backoff().modify(trim);
-        let stream = reflector(writer, stream);
+        let stream = stream.inspect(move |event| shelf.follow(event));
         let stream = if is_optional { stream.left_stream() } else { filling.of(stream).right_stream() };
         let stream = stream.touched_objects();
         let wakers = wakers.clone();
@@ -147,12 +198,18 @@ fn is_unknown_kind(error: &watcher::Error) -> bool {
     }
 }
 
+/// Of a pod's spec only its machine stays: what it was made from is known by the hash in its annotation.
+fn drop_template(pod: &mut Pod) {
+    drop_managed_fields(pod);
+    pod.spec = pod.spec.take().map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() });
+}
+
 /// Starts the watch of the nodes' pods.
 pub fn watch_pods(client: &Client, scope: Option<&str>, wakers: &Wakers, filling: &Filling) -> (Store<Pod>, Watch) {
     let writer = StoreWriter::<Pod>::default();
     let store = writer.as_reader();
     let stream = watcher(api_of::<Pod>(client, scope), config().labels(names::LABEL_NODE)).default_backoff();
-    let stream = filling.of(reflector(writer, stream.modify(drop_managed_fields))).touched_objects();
+    let stream = filling.of(reflector(writer, stream.modify(drop_template))).touched_objects();
     let wakers = wakers.clone();
     let wake = stream.for_each(move |touched| {
         match touched {
@@ -262,6 +319,41 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    fn child(name: &str, owner: &str) -> ChildMeta {
+        let metadata = serde_json::json!({
+            "namespace": "demo", "name": name, "uid": name, "resourceVersion": "7", "generation": 2,
+            "labels": { "a": "b" }, "creationTimestamp": "2026-01-02T03:04:05Z",
+            "ownerReferences": [{ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": owner, "controller": true }],
+        });
+        let metadata: ObjectMeta = serde_json::from_value(metadata).expect("metadata");
+        serde_json::from_value(serde_json::json!({ "metadata": metadata })).expect("a child")
+    }
+
+    #[test]
+    fn a_shelf_holds_what_the_watch_tells() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let shelf = Shelf::default();
+        let follow = |events: Vec<watcher::Event<ChildMeta>>| {
+            for event in events {
+                shelf.follow(&Ok(event));
+            }
+        };
+        follow(vec![Init, InitApply(child("a", "1")), InitApply(child("b", "2")), InitDone, Apply(child("c", "1"))]);
+        assert_eq!(shelf.get("demo", "a"), Some(child("a", "1").metadata), "it is the same");
+        assert_eq!(shelf.get("other", "a"), None);
+        let owned = |uid: &str| -> Vec<String> {
+            let mut names: Vec<String> = shelf.owned_by(uid).into_iter().filter_map(|meta| meta.name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(owned("1"), ["a", "c"]);
+        assert_eq!(owned("c"), [""; 0], "its own UID is no owner's");
+        follow(vec![Delete(child("a", "1")), Init, InitApply(child("d", "1"))]);
+        assert_eq!(owned("1"), ["c"], "a list counts when it is complete");
+        follow(vec![InitDone]);
+        assert_eq!((owned("1"), owned("2")), (vec!["d".to_string()], vec![]), "what is in no list is gone");
+    }
 
     #[tokio::test]
     async fn a_scope_is_filled_when_its_last_cache_is_and_everybody_who_waits_is_told() {

@@ -1,6 +1,6 @@
 //! `bench-operator`: what the operator costs at 1,000 ValidatorNodes, measured on an API server without kubelets with
 //! the stand-in answering for every node. Writes `target/bench/operator.json`; `BENCH_GROUPS` sets another size,
-//! `BENCH_PROFILE=ci` takes the programs that the tests use.
+//! `BENCH_PROFILE=ci` takes the programs that the tests use, `BENCH_REST_S` rests for another time than 180 s.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,6 @@ use tokio::time::{Instant, interval};
 const NAMESPACE: &str = "bench";
 const VOTERS: u32 = 4;
 const CHANGES: usize = 100;
-const REST: Duration = Duration::from_secs(180);
 /// As whom the operator comes, so that the audit log tells it apart.
 const USER: &str = "bench-operator";
 const FIRST_ADDRESS: &str = "127.0.0.1:18081";
@@ -55,6 +54,7 @@ async fn main() -> Result<()> {
 struct Bench {
     stage: Stage,
     groups: u32,
+    rest: Duration,
     kubeconfig: PathBuf,
     audit: PathBuf,
     logs: PathBuf,
@@ -73,6 +73,7 @@ async fn measure(environment: &Environment, groups: u32) -> Result<Map<String, V
         logs,
         stage,
         groups,
+        rest: Duration::from_secs(std::env::var("BENCH_REST_S").ok().map_or(Ok(180), |text| text.parse())?),
     };
     let mut operator = bench.start("first.log", FIRST_ADDRESS).await?;
     bench.wait_leader(FIRST_ADDRESS).await?;
@@ -192,9 +193,9 @@ impl Bench {
         pause(Duration::from_secs(30)).await;
         let before = self.requests()?;
         let cpu = cpu_seconds(operator)?;
-        pause(REST).await;
+        pause(self.rest).await;
         let requests = since(&before, &self.requests()?);
-        let minutes = REST.as_secs_f64() / 60.0;
+        let minutes = self.rest.as_secs_f64() / 60.0;
         let refresh = total(&requests, |sort| matches!(sort, Sort::Status));
         let writes = total(&requests, |sort| matches!(sort, Sort::Write));
         let reads = total(&requests, |sort| matches!(sort, Sort::Read));
@@ -202,8 +203,8 @@ impl Bench {
             "writes_per_minute_at_rest": round(writes as f64 / minutes),
             "refresh_writes_per_minute": round(refresh as f64 / minutes),
             "reads_per_minute_at_rest": round(reads as f64 / minutes),
-            "requests_per_minute_at_rest_by_request": each(&requests, REST.as_secs() as usize / 60),
-            "cpu_cores_at_rest": round((cpu_seconds(operator)? - cpu) / REST.as_secs_f64()),
+            "requests_per_minute_at_rest_by_request": each(&requests, self.rest.as_secs() as usize / 60),
+            "cpu_cores_at_rest": round((cpu_seconds(operator)? - cpu) / self.rest.as_secs_f64()),
         }))
     }
 

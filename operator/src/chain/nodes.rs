@@ -19,6 +19,8 @@ use crate::rollover::Authority;
 
 /// Own certificates are issued anew this often, well inside their life.
 const STORE_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+/// So many connections are kept, each of some 90 KiB; with more nodes that one gives way which was used the longest ago.
+const CLIENTS_MAX: usize = 64;
 /// A connection that nobody used for this long is dropped.
 const CLIENT_IDLE_MAX: Duration = Duration::from_secs(120);
 
@@ -133,6 +135,11 @@ impl Dialers {
         {
             kept.used = Instant::now();
             return Node { client: kept.client.clone(), metrics: Arc::clone(&self.metrics) };
+        }
+        if clients.len() >= CLIENTS_MAX
+            && let Some(oldest) = clients.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone())
+        {
+            clients.remove(&oldest);
         }
         let expected = Expected::node(&target.chain_id, &target.identity);
         let options = ClientOptions {

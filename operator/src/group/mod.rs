@@ -31,6 +31,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::events;
 use crate::kinds::{Child, Kind, Owner, is_controlled};
+use crate::memory::TOLD_AGE_MAX;
 use crate::pause::is_paused;
 use crate::refusal::Refusal;
 use crate::validator::pods::is_counted;
@@ -266,7 +267,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     let after = status::next(observed, progress, &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
     if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
-        return Ok(UNSETTLED);
+        return Ok(TOLD_AGE_MAX);
     }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let mut changed = observed.group.clone();

@@ -455,10 +455,9 @@ async fn ask(context: &Context, owner: &Owner, observed: &Observed, known: Known
         return Ok(voter);
     };
     let connection = context.shared.dialers.node(&target, authority, now_s())?;
-    voter.said = connection.status().await.map_err(|error| error.to_string());
-    if voter.said.as_ref().is_ok_and(has_started) {
-        voter.report = connection.report(&identity).await.ok();
-    }
+    let (said, report) = tokio::join!(connection.status(), connection.report(&identity));
+    voter.report = report.ok().filter(|_| said.as_ref().is_ok_and(has_started));
+    voter.said = said.map_err(|error| error.to_string());
     voter.connection = Some(connection);
     Ok(voter)
 }

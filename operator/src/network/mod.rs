@@ -25,12 +25,13 @@ use prometheus::IntGaugeVec;
 
 use crate::apply::{AllOutcome, Made};
 use crate::certificates;
-use crate::config::{APPLIED, AWAITED, SETTLED, UNSETTLED};
+use crate::config::{APPLIED, AWAITED, SETTLED};
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::{self, Draft};
 use crate::issuer::{self, Desk, Issuer, Trust};
 use crate::kinds::{Child, Kind, Owner, is_controlled};
+use crate::memory::TOLD_AGE_MAX;
 use crate::parts::secrets;
 use crate::pause::is_paused;
 use crate::refusal::Refusal;
@@ -197,7 +198,7 @@ async fn record_authority(context: &Context, owner: &Owner, observed: &mut Obser
     status.certificate_authority_hash = Some(hash);
     let mut changed = observed.network.clone();
     changed.status = Some(status.clone());
-    context.shared.authorities.forget(&owner.namespace, &owner.name);
+    context.shared.authorities.learn(&owner.namespace, &owner.name, authority);
     if let Some(written) = context.shared.writer.status(observed.network.status.as_ref(), &changed, &status).await? {
         observed.network = written;
     }
@@ -293,7 +294,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     let after = status::next(observed, progress, &Time(Timestamp::now()));
     let is_settled = status::is_settled(&after);
     if !is_settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
-        return Ok(UNSETTLED);
+        return Ok(TOLD_AGE_MAX);
     }
     let drafts = events::transitions(&before.conditions, &after.conditions);
     let mut changed = observed.network.clone();

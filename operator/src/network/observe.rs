@@ -127,8 +127,9 @@ async fn authority(context: &Context, network: &BlockchainNetwork, owner: &Owner
         return Ok(AuthorityRead::Foreign);
     }
     let read = authority_of(source, &owner.name, &secret);
-    if matches!(read, AuthorityRead::Present(_)) {
+    if let AuthorityRead::Present(authority) = &read {
         memory.put(&owner.uid, &name, at, read.clone());
+        context.shared.authorities.learn(&owner.namespace, &owner.name, authority);
     }
     Ok(read)
 }

@@ -91,17 +91,30 @@ pub fn node_context(
         .map_err(|error| Error::Build { what: observed.node.name_any(), message: error.to_string() })
 }
 
+/// The voters of a chain that is about to start; a node of a running one starts with those that are there.
+fn voters_of_genesis(group: Option<&ConsensusGroup>) -> Vec<String> {
+    let starts = |group: &&ConsensusGroup| {
+        group.spec.external.is_none() && group.status.as_ref().is_none_or(|status| status.genesis_hash.is_none())
+    };
+    let Some(group) = group.filter(starts) else { return Vec::new() };
+    (0..u32::try_from(group.spec.replicas).unwrap_or(0)).map(|number| names::node(&group.name_any(), number)).collect()
+}
+
+/// Some voter of a chain that is about to start has no identity yet: until then nothing is made for the pod of another one.
+pub fn awaits_others(group: Option<&ConsensusGroup>, nodes: &[ValidatorNode]) -> bool {
+    let has_identity = |name: &String| {
+        nodes.iter().any(|node| {
+            node.name_any() == *name && node.status.as_ref().is_some_and(|status| status.identity.is_some())
+        })
+    };
+    voters_of_genesis(group).iter().any(|name| !has_identity(name))
+}
+
 /// The voters of the group that have an identity, and the names of those that have none yet.
 fn peers(observed: &Observed) -> (Vec<PeerPlace>, Vec<String>) {
     let namespace = observed.node.namespace().unwrap_or_default();
     let group = &observed.node.spec.group;
-    // A node of a running chain starts with those that are there.
-    let starts = |group: &&ConsensusGroup| {
-        group.spec.external.is_none() && group.status.as_ref().is_none_or(|status| status.genesis_hash.is_none())
-    };
-    let group_of_new_chain = observed.group.as_ref().filter(starts);
-    let wanted = group_of_new_chain.map_or(0, |group| u32::try_from(group.spec.replicas).unwrap_or(0));
-    let mut missing: Vec<String> = (0..wanted).map(|number| names::node(group, number)).collect();
+    let mut missing = voters_of_genesis(observed.group.as_ref());
     let mut places = Vec::new();
     for node in observed.others.iter().chain([&observed.node]) {
         if node.spec.group != *group || node.spec.role != Role::Validator {

@@ -6,7 +6,7 @@ use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::Observed;
-use crate::chain::grants::{ClaimRead, ContainerRead, Live, PodRead, VolumeRead, decide};
+use crate::chain::grants::{ClaimRead, ContainerRead, Ended, Live, PodRead, VolumeRead, decide};
 use crate::chain::nodes::{question, start_grant};
 use crate::context::Context;
 use crate::error::Error;
@@ -28,6 +28,10 @@ pub async fn answer(context: &Context, observed: &Observed) -> Result<(), Error>
     let Some(grant) = decide(&question, &live) else { return Ok(()) };
     let sent = connection.client.grant_start(start_grant(&grant, asked)).await;
     match connection.counted("GrantStart", sent) {
+        // On a new volume nobody had to give way.
+        Ok(answer) if answer.cleared && grant.ended == Ended::Unknown => {
+            tracing::info!(node = %observed.node.name_any(), pod = %grant.pod_uid, "the node knows its claim");
+        }
         Ok(answer) if answer.cleared => {
             let note = format!("pod {} may use the session key on its volume ({:?})", grant.pod_uid, grant.ended);
             let drafts = [Draft::normal("StartGranted", note)];

@@ -5,15 +5,18 @@ use std::time::Instant;
 
 use althing_crds::Reason;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use node_api::keys;
 
 use super::observe::{IdentityRead, Observed};
+use super::status::{self, Progress};
 use super::{desired, taken, validate};
 use crate::apply::Made;
 use crate::context::Context;
 use crate::error::Error;
-use crate::events::Draft;
+use crate::events::{self, Draft};
 use crate::kinds::{Child, Owner};
 use crate::parts::{NodeContext, secrets, storage};
 use crate::refusal::Refusal;
@@ -107,10 +110,21 @@ async fn record(
     let mut status = observed.node.status.clone().unwrap_or_default();
     status.identity = status.identity.or(identity);
     status.claim_uid = claim_uid.or(status.claim_uid);
+    if observed.node.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let before = observed.node.status.replace(status);
+    // With all else that can be said now, so that it is one write.
+    let progress = Progress::Waiting("the node has its identity and its volume claim".to_string());
+    let status = status::next(observed, &progress, &context.installation(), &Time(Timestamp::now()));
     let mut changed = observed.node.clone();
     changed.status = Some(status.clone());
+    observed.node.status = before;
     if let Some(written) = context.shared.writer.status(observed.node.status.as_ref(), &changed, &status).await? {
+        let said = observed.node.status.take().unwrap_or_default().conditions;
         observed.node = written;
+        context.told(&observed.node.uid().unwrap_or_default());
+        context.publish(&observed.node.object_ref(&()), &events::transitions(&said, &status.conditions)).await;
         let namespace = observed.node.namespace().unwrap_or_default();
         context.wakers.group(&namespace, &observed.node.spec.group);
         // The others wait for the identities of all.

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::events;
 use crate::issuer::{self, Desk, Issuer, Said, Trust};
 use crate::kinds::{Child, Kind, Owner};
+use crate::memory::TOLD_AGE_MAX;
 use crate::pause::is_paused;
 use crate::refusal::Refusal;
 use desired::Desired;
@@ -132,12 +133,8 @@ async fn ensure_certificate(
     let memory = &context.shared.memories.certificates;
     memory.forget(&owner.uid, &child.name);
     let at = Instant::now();
-    let writer = &context.shared.writer;
-    let outcome = match &observed.tls {
-        None => writer.apply_over(owner, &child, None).await?,
-        // Whose it is is asked of the API server: what is remembered may have given way to somebody else's.
-        Some(_) => writer.apply(owner, &child, None).await?,
-    };
+    // Whose it is is asked of the API server: what is remembered may have given way to somebody else's.
+    let outcome = context.shared.writer.apply(owner, &child, None).await?;
     match outcome {
         Outcome::Taken => Ok(Some(Progress::Refused(taken(&child.what(&owner.namespace))))),
         Outcome::Written | Outcome::Unchanged => {
@@ -195,7 +192,7 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
     let after = status::next(observed, progress, &context.installation(), &Time(Timestamp::now()));
     let settled = status::is_settled(&after);
     if !settled && context.can_wait(&uid, &before.conditions, &after.conditions) {
-        return Ok(UNSETTLED);
+        return Ok(TOLD_AGE_MAX);
     }
     let mut drafts = events::transitions(&before.conditions, &after.conditions);
     drafts.extend(volume::warning(&before, &after));

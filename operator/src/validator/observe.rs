@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::{genesis, keys, proto};
 
-use super::validate;
+use super::{desired, validate};
 use crate::authorities::Of;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
@@ -177,9 +177,16 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         network.and_then(|network| network.status).and_then(|status| status.certificate_authority_hash);
     let awaits_authority = has_network && recorded_authority.is_none();
     let certificate = names::tls_secret(&owner.name);
+    let group = context.group(&namespace, &node.spec.group);
+    let pod = context.pod(&namespace, &names::pod(&name)).map(|pod| (*pod).clone());
+    let is_early = !node.status.as_ref().is_some_and(is_recorded)
+        || (pod.is_none() && desired::awaits_others(group.as_ref(), &context.nodes_of(&namespace, &node.spec.group)));
     let (identity, tls, authority, claim, members, external_address) = tokio::try_join!(
         identity(context, &node, &owner),
-        context.certificate(&owner, &certificate),
+        async {
+            // None is issued before that.
+            if is_early { Ok(None) } else { context.certificate(&owner, &certificate).await }
+        },
         async {
             // The network writes it down as soon as it has made it.
             if awaits_authority {
@@ -197,7 +204,6 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         Some(claim) => Some(with_class(context, &node, claim).await?),
         None => None,
     };
-    let group = context.group(&namespace, &node.spec.group);
     let is_seen = node.status.as_ref().and_then(|status| status.observed_generation) == node.metadata.generation;
     let is_stalled = node.status.as_ref().is_some_and(|status| {
         althing_crds::conditions::holds(&status.conditions, althing_crds::ConditionType::Stalled)
@@ -212,7 +218,6 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         (IdentityRead::Present(key), true) => is_in_kept_genesis(context, &namespace, &node.spec.group, key).await?,
         _ => false,
     };
-    let pod = context.pod(&namespace, &names::pod(&name)).map(|pod| (*pod).clone());
     let chain = match context.shared.book.get(&namespace, &node.spec.group) {
         None => ChainKnown::NotAsked,
         Some(entry) => {
@@ -358,14 +363,13 @@ async fn is_in_kept_genesis(context: &Context, namespace: &str, group: &str, ide
 async fn ask(context: &Context, observed: &mut Observed) -> Result<(), Error> {
     let (Some(target), Some(authority)) = (target(observed), &observed.authority) else { return Ok(()) };
     let node = context.shared.dialers.node(&target, authority, super::now_s())?;
-    observed.answer = match node.status().await {
+    // Also a node that signs is asked: it may have made its key before it was told its claim.
+    let (said, asked) = tokio::join!(node.status(), node.start_request());
+    observed.asked = asked.ok().filter(|_| said.is_ok());
+    observed.answer = match said {
         Ok(said) => Answer::Says(Box::new(said)),
         Err(error) => Answer::Silent(error.to_string()),
     };
-    // Also a node that signs is asked: it may have made its key before it was told its claim.
-    if matches!(observed.answer, Answer::Says(_)) {
-        observed.asked = node.start_request().await.ok();
-    }
     observed.connection = Some(node);
     Ok(())
 }
