@@ -20,6 +20,7 @@ use node_api::{
     proto,
     roles::{Role, SpiffeId},
     tls::{AcceptLimits, TlsConnection, TlsPem, TlsStore, incoming},
+    unsettled,
 };
 use prost::Message;
 use tokio::{
@@ -27,6 +28,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use crate::harness::{authority, write_certificate};
 
@@ -181,9 +183,9 @@ async fn answer(
             Ok(message(&proto::SubmitResponse { transaction_id: vec![7; 32], answer }))
         }
         Manner::Answers => Ok(message(&proto::GetAccountResponse::default())),
-        Manner::Fails => Ok(status("14")),
-        Manner::Refuses => Ok(status("9")),
-        Manner::Stops => Ok(status("10")),
+        Manner::Fails => Ok(status(Code::Unavailable)),
+        Manner::Refuses => Ok(status(Code::FailedPrecondition)),
+        Manner::Stops => Ok(status(unsettled::status("stops").code())),
         Manner::Cuts => {
             cut.cancel();
             std::future::pending().await
@@ -196,9 +198,9 @@ fn grpc(body: BoxBody<Bytes, Infallible>) -> Answer {
     Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
 }
 
-fn status(code: &'static str) -> Answer {
+fn status(code: Code) -> Answer {
     let mut response = grpc(Full::default().boxed());
-    response.headers_mut().insert("grpc-status", HeaderValue::from_static(code));
+    response.headers_mut().insert("grpc-status", HeaderValue::from(i32::from(code)));
     response
 }
 

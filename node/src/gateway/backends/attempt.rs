@@ -9,6 +9,7 @@ use node_api::{
     gateway::Backends as Configured,
     proto::MESSAGE_BYTES_MAX,
     trace::{TRACEPARENT, TraceParent},
+    unsettled,
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{
@@ -273,8 +274,7 @@ fn is_fault(status: &Status) -> bool {
 
 /// Whether the node may have done what it was asked for without a word of it.
 fn may_have_acted(status: &Status) -> bool {
-    // A node that stops says this of what it has taken.
-    status.code() == Code::Aborted || (was_cut(status) && !was_not_sent(status))
+    unsettled::is_said_by(status) || (was_cut(status) && !was_not_sent(status))
 }
 
 /// The connection broke under the call.
