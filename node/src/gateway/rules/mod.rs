@@ -3,7 +3,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`rate`], [`callers`] | whether a caller has tokens left, for many callers in bounded memory |
-//! | [`breaker`], [`probes`] | whether a backend may be called |
+//! | [`breaker`], [`probes`] | whether a backend may be called, and when it is probed |
 //! | [`wheel`] | which backend is next |
 //! | [`address`] | which address a request comes from |
 
