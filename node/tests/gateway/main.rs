@@ -6,6 +6,7 @@ mod authentication;
 mod certificates;
 mod companion;
 mod connections;
+mod discovery;
 mod edge;
 mod fake;
 mod forwarding;

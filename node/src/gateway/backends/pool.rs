@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::{names::Names, node::Node};
 use crate::gateway::rules::{
     breaker::{Breaker, CallResult, Position, Ticket},
-    probes::{INTERVAL_MS, ProbeResult, Probes, SOON_MS, Standing},
+    discovery::Discovery,
+    probes::{ProbeResult, Probes, Standing},
     wheel::{self, Slot},
 };
 
@@ -56,6 +57,7 @@ pub struct Pool {
     configured: Vec<Backend>,
     dialing: Dialing,
     members: Mutex<Vec<Member>>,
+    discovery: Mutex<Discovery>,
     start: Instant,
 }
 
@@ -79,7 +81,8 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A tier without members; [`Pool::resolve`] finds them.
     pub fn new(configured: Vec<Backend>, dialing: Dialing) -> Self {
-        Self { configured, dialing, members: Mutex::new(vec![]), start: Instant::now() }
+        let (members, discovery) = (Mutex::new(vec![]), Mutex::default());
+        Self { configured, dialing, members, discovery, start: Instant::now() }
     }
 
     /// Looks up every name. An entry whose name cannot be resolved keeps its members.
@@ -104,7 +107,12 @@ impl Pool {
                 }
             }
         }
-        result.pause = Duration::from_millis(if any_serves(&self.lock()) { INTERVAL_MS } else { SOON_MS });
+        let (now_ms, serves) = (self.now_ms(), any_serves(&self.lock()));
+        let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        if !result.came.is_empty() || !result.gone.is_empty() {
+            discovery.on_change(now_ms);
+        }
+        result.pause = Duration::from_millis(discovery.pause_ms(now_ms, serves));
         result
     }
 
