@@ -12,6 +12,7 @@
 //! | [`light`], [`checkpoint`] | a light client over the network: trusts what the voters of its genesis, or of a late header, lead to |
 //! | [`events`] | events of blocks as they are stored and sent |
 //! | [`fields`], [`trace`], [`deadline`] | raw bytes of messages as types; the W3C trace of calls, the time that they have |
+//! | [`unsettled`] | the answer of a node that stops: it may have taken the call |
 //! | [`metrics`] | Prometheus metrics with their descriptions |
 
 #![deny(missing_docs)]
@@ -39,6 +40,7 @@ pub mod roles;
 pub mod tls;
 pub mod trace;
 pub mod transactions;
+pub mod unsettled;
 
 /// The protocol's types and codec: the operator depends on this crate only, and names them through it.
 pub use node_core;

@@ -8,7 +8,7 @@ use loopback::{TestServer, authority, chain, id, identity, pem, store, validator
 use node_api::{
     client::{Client, ClientError, ClientOptions},
     roles::Role,
-    tls::{Expected, RelayDialer, TlsDialer},
+    tls::{Expected, OnceDialer, RelayDialer, TcpDialer, TlsDialer},
     trace::TraceParent,
 };
 use tokio::{
@@ -105,4 +105,35 @@ async fn a_node_is_reached_through_a_relay_on_a_unix_socket() {
     let client = Client::connect(dialer, ClientOptions::default()).await.expect("connects");
     assert_eq!(client.status().await.expect("answers").state_reason, "spiffe://demo/client/user");
     task.abort();
+}
+
+#[tokio::test]
+async fn a_client_that_dials_once_says_when_its_connection_has_ended_and_makes_no_other() {
+    let issuer = authority("demo");
+    let server = TestServer::start(store(&pem(&issuer, &validator("demo", 1)))).await;
+    let address = server.address;
+    let relay = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (dialer, mut ending) = OnceDialer::new(TcpDialer::new(relay.local_addr().expect("an address").to_string()));
+    let through = tokio::spawn(async move {
+        let (mut stream, _) = relay.accept().await.expect("a connection");
+        let mut tcp = TcpStream::connect(address).await.expect("the server");
+        let _ = copy_bidirectional(&mut stream, &mut tcp).await;
+        relay
+    });
+    let user = store(&pem(&issuer, &id("demo", Role::Client, "user")));
+    let dialer = TlsDialer::new(dialer, user, Expected::node(&chain("demo"), &identity(1)));
+    let client = Client::connect(dialer, ClientOptions::default()).await.expect("connects");
+    client.status().await.expect("answers");
+    assert!(!ending.has_come());
+    through.abort();
+    assert!(through.await.is_err_and(|error| error.is_cancelled()), "the relay ends with its connection");
+    ending.come().await;
+    // Those that are sent before the client has seen the end are cut; the others find no connection.
+    let mut last = String::new();
+    for _ in 0..20 {
+        let error = client.status().await.expect_err("there is no other connection");
+        assert!(matches!(&error, ClientError::Unavailable { .. }), "{error}");
+        last = error.to_string();
+    }
+    assert!(last.contains("the connection has ended"), "{last}");
 }

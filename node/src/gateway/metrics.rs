@@ -8,7 +8,10 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 use super::{
     backends::BackendView,
     calls::Tier,
-    rules::breaker::{CallResult, Position},
+    rules::{
+        breaker::{CallResult, Position},
+        probes::Standing,
+    },
 };
 
 /// Every metric of the process.
@@ -29,7 +32,7 @@ pub struct GatewayMetrics {
     pub backend_calls_total: IntCounterVec,
     /// Seconds of calls to backends, by backend.
     pub backend_call_seconds: HistogramVec,
-    /// 1 while the probes of a backend are good.
+    /// 1 while the probes of a backend are good and it is connected.
     pub backend_up: IntGaugeVec,
     /// Position of a backend's breaker: 0 closed, 1 half open, 2 open.
     pub backend_breaker: IntGaugeVec,
@@ -97,7 +100,7 @@ impl GatewayMetrics {
             backend_up: gauges(
                 &mut registrar,
                 "althing_gateway_backend_up",
-                "1 while the probes of a backend are good.",
+                "1 while the probes of a backend are good and it is connected.",
             )?,
             backend_breaker: gauges(
                 &mut registrar,
@@ -157,9 +160,9 @@ impl GatewayMetrics {
 
     /// The backends of a tier as they are now.
     pub fn show_backends(&self, tier: Tier, backends: &[BackendView]) {
-        for BackendView { address, up, breaker } in backends {
+        for BackendView { address, standing, breaker } in backends {
             let labels = [tier.as_str(), &address.to_string()];
-            self.backend_up.with_label_values(&labels).set(i64::from(*up));
+            self.backend_up.with_label_values(&labels).set(i64::from(*standing == Standing::Serves));
             let position = match breaker {
                 Position::Closed => 0,
                 Position::HalfOpen => 1,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     auth::{AuthError, Authenticator, Roles},
-    backends::{Backends, Dialing},
+    backends::{Backends, Dialing, Names},
     bodies::AnswerRoom,
     cache::{AnswerCache, Lifetime, Stored},
     feed::Feed,
@@ -79,7 +79,7 @@ impl Gateway {
     /// As configured. Nothing runs yet.
     pub fn new(config: GatewayConfig, tls: Arc<TlsStore>, stop: CancellationToken) -> Result<Arc<Self>, GatewayError> {
         let metrics = Arc::new(GatewayMetrics::new()?);
-        let dialing = Dialing { tls, chain_id: config.chain_id.clone() };
+        let dialing = Dialing { tls, chain_id: config.chain_id.clone(), names: Names::of_this_machine() };
         let backends = Arc::new(Backends::new(&config.gateway.backends, dialing, Arc::clone(&metrics)));
         let limits = &config.gateway.limits;
         let shared = limits.redis.as_ref();

@@ -7,6 +7,7 @@ use node_api::{
     deadline::{TIMEOUT, timeout_ms},
     fields,
     proto::{self, stream_answer, submit_response::Answer, transactions_server::Transactions},
+    unsettled,
 };
 use node_core::{codec::Decode, mempool::Refusal, types::Transaction};
 use prost::bytes::Bytes;
@@ -57,16 +58,7 @@ impl Transactions for TransactionsService {
         let proto::SubmitRequest { transaction, wait } = request.into_inner();
         let id = Transaction::decode(&transaction).map(|transaction| transaction.id());
         let mut answers = self.run(std::slice::from_ref(&transaction), wait, None).await?;
-        let answer = answers.pop().and_then(|run| run.answer);
-        let answer = match answer {
-            // The gateway takes this code for a call that may have had an effect.
-            None => return Err(Status::aborted("this node stops before it knows what becomes of the transaction")),
-            Some(stream_answer::Answer::Accepted(accepted)) => Answer::Accepted(accepted),
-            Some(stream_answer::Answer::Durable(durable)) => Answer::Durable(durable),
-            Some(stream_answer::Answer::Final(fate)) => Answer::Final(fate),
-            Some(stream_answer::Answer::Expired(expired)) => Answer::Expired(expired),
-            Some(stream_answer::Answer::Refused(refused)) => return Err(refusal(&refused)),
-        };
+        let answer = of_one(answers.pop().and_then(|run| run.answer))?;
         let id = id.map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(Response::new(proto::SubmitResponse { transaction_id: id.as_bytes().to_vec(), answer: Some(answer) }))
     }
@@ -157,6 +149,18 @@ impl TransactionsService {
     }
 }
 
+/// The answer about one transaction. There is none when this node stops before it knows.
+fn of_one(answer: Option<stream_answer::Answer>) -> Result<Answer, Status> {
+    Ok(match answer {
+        None => return Err(unsettled::status("this node stops before it knows what becomes of the transaction")),
+        Some(stream_answer::Answer::Accepted(accepted)) => Answer::Accepted(accepted),
+        Some(stream_answer::Answer::Durable(durable)) => Answer::Durable(durable),
+        Some(stream_answer::Answer::Final(fate)) => Answer::Final(fate),
+        Some(stream_answer::Answer::Expired(expired)) => Answer::Expired(expired),
+        Some(stream_answer::Answer::Refused(refused)) => return Err(refusal(&refused)),
+    })
+}
+
 /// `accepted` for every number below `count` that no run holds.
 fn unanswered(runs: &[proto::StreamAnswer], count: usize) -> Vec<proto::StreamAnswer> {
     let mut known: Vec<(u64, u64)> = runs.iter().map(|run| (run.first, run.first + u64::from(run.count))).collect();
@@ -227,11 +231,24 @@ fn refusal(refused: &proto::Refused) -> Status {
 mod tests {
     use std::time::Duration;
 
-    use node_api::proto;
+    use node_api::{
+        proto::{self, stream_answer::Answer},
+        unsettled,
+    };
     use tokio::time::Instant;
-    use tonic::metadata::MetadataMap;
+    use tonic::{Code, metadata::MetadataMap};
 
-    use super::{TIMEOUT, answer_by, unanswered};
+    use super::{TIMEOUT, answer_by, of_one, unanswered};
+
+    #[test]
+    fn what_this_node_does_not_know_when_it_stops_it_may_have_taken_and_what_it_refuses_it_has_not() {
+        assert!(of_one(None).is_err_and(|status| unsettled::is_said_by(&status)));
+        for code in [Code::Unavailable, Code::ResourceExhausted, Code::InvalidArgument, Code::FailedPrecondition] {
+            let refused = proto::Refused { code: code.into(), reason: String::new(), retry_after_ms: 0 };
+            let status = of_one(Some(Answer::Refused(refused))).expect_err("is refused");
+            assert!(status.code() == code && !unsettled::is_said_by(&status), "{status}");
+        }
+    }
 
     #[test]
     fn whatever_has_no_answer_in_time_is_accepted() {

@@ -20,6 +20,7 @@ use node_api::{
     proto,
     roles::{Role, SpiffeId},
     tls::{AcceptLimits, TlsConnection, TlsPem, TlsStore, incoming},
+    unsettled,
 };
 use prost::Message;
 use tokio::{
@@ -27,8 +28,9 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
-use crate::harness::{authority, write_certificate};
+use crate::harness::{GatewayProcess, authority, until, up, write_certificate};
 
 /// What a node does with calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,22 @@ impl FakeChain {
 
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// A gateway before these, for submits and for reads, that knows all of them.
+    pub async fn gateway(&self, addresses: &[SocketAddr]) -> GatewayProcess {
+        let backends: Vec<String> = addresses.iter().map(|address| format!("{{address: '{address}'}}")).collect();
+        let section = format!(
+            "  backends: {{submit: [{}]}}\n  edge: {{plaintext: true}}\n  authentication: {{anonymousRoles: [writer]}}\n  \
+             limits: {{ipPerMinute: 1000000, burstPercent: 100}}\n",
+            backends.join(", ")
+        );
+        let gateway = GatewayProcess::start(self.path(), &self.gateway, &section).await;
+        gateway.ready().await;
+        for series in addresses.iter().flat_map(|address| ["submit", "read"].map(|tier| up(*address, tier))) {
+            until("the node is up", || async { gateway.metric(&series).await.filter(|up| *up == 1.0) }).await;
+        }
+        gateway
     }
 
     pub async fn node(&self, manner: Manner) -> FakeNode {
@@ -160,11 +178,13 @@ async fn answer(
 ) -> Result<Answer, Infallible> {
     let path = request.uri().path().to_owned();
     if path.ends_with("/GetStatus") {
+        shared.seen.lock().expect("lock").push(Seen { path, time: None });
         let status = proto::GetStatusResponse { state: proto::NodeState::Running.into(), ..Default::default() };
         return Ok(message(&status));
     }
     let time = request.headers().get("grpc-timeout").map(|value| timeout(value.to_str().expect("text")));
     let _ = request.into_body().collect().await;
+    let manner = *shared.manner.lock().expect("lock");
     shared.seen.lock().expect("lock").push(Seen { path: path.clone(), time });
     // What the gateway follows on its own begins and then stays quiet.
     if path.ends_with("/GetBlock") {
@@ -172,18 +192,18 @@ async fn answer(
     }
     if path.ends_with("/StreamBlocks") {
         let silence = futures::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
+        let silence = silence.take_until(shared.stop.clone().cancelled_owned());
         return Ok(grpc(BodyExt::boxed(http_body_util::StreamBody::new(silence))));
     }
-    let manner = *shared.manner.lock().expect("lock");
     match manner {
         Manner::Answers if path.ends_with("/Submit") => {
             let answer = Some(proto::submit_response::Answer::Accepted(proto::Accepted {}));
             Ok(message(&proto::SubmitResponse { transaction_id: vec![7; 32], answer }))
         }
         Manner::Answers => Ok(message(&proto::GetAccountResponse::default())),
-        Manner::Fails => Ok(status("14")),
-        Manner::Refuses => Ok(status("9")),
-        Manner::Stops => Ok(status("10")),
+        Manner::Fails => Ok(status(Code::Unavailable)),
+        Manner::Refuses => Ok(status(Code::FailedPrecondition)),
+        Manner::Stops => Ok(status(unsettled::status("stops").code())),
         Manner::Cuts => {
             cut.cancel();
             std::future::pending().await
@@ -196,9 +216,9 @@ fn grpc(body: BoxBody<Bytes, Infallible>) -> Answer {
     Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
 }
 
-fn status(code: &'static str) -> Answer {
+fn status(code: Code) -> Answer {
     let mut response = grpc(Full::default().boxed());
-    response.headers_mut().insert("grpc-status", HeaderValue::from_static(code));
+    response.headers_mut().insert("grpc-status", HeaderValue::from(i32::from(code)));
     response
 }
 

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{GatewayProcess, Network, STEP_TIME_MAX, until};
+use crate::harness::{GatewayProcess, Network, STEP_TIME_MAX, until, up};
 
 const OPEN: &str = "  edge: {plaintext: true}\n  authentication: {anonymousRoles: [writer]}\n  \
     limits: {ipPerMinute: 1000000, burstPercent: 100}\n";
@@ -246,6 +246,11 @@ async fn leaves_traces(network: &Network, gateway: &GatewayProcess) {
 async fn a_node_killed_under_load_costs_no_read() {
     let mut network = Network::start(4).await;
     let gateway = Arc::new(network.gateway(OPEN).await);
+    // One that knows only the killed has nobody to ask.
+    for node in &network.devnet.plan().nodes {
+        let series = up(node.listen.grpc, "read");
+        until("the node is up", || async { gateway.metric(&series).await.filter(|up| *up == 1.0) }).await;
+    }
     let path = format!("/api/v1/accounts/{}", accounts::account(0));
     let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let readers: Vec<_> = (0..8)

@@ -50,6 +50,21 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl F
     }
 }
 
+/// The metric that is 1 while calls of a tier go to a backend.
+pub fn up(backend: SocketAddr, tier: &str) -> String {
+    format!("althing_gateway_backend_up{{backend=\"{backend}\",tier=\"{tier}\"}}")
+}
+
+/// The metric of a backend's breaker.
+pub fn breaker(backend: SocketAddr, tier: &str) -> String {
+    format!("althing_gateway_backend_breaker{{backend=\"{backend}\",tier=\"{tier}\"}}")
+}
+
+/// The metric that counts the calls of a backend with this result.
+pub fn calls(backend: SocketAddr, result: &str) -> String {
+    format!("althing_gateway_backend_calls_total{{backend=\"{backend}\",result=\"{result}\"}}")
+}
+
 /// An answer that has arrived whole.
 pub struct Answer {
     pub status: StatusCode,

@@ -82,7 +82,7 @@ pub fn is_of(child: &Child, group: &ConsensusGroup) -> bool {
 }
 
 /// The client certificate, if it has to be issued now and an issuer has not yet to answer. `tls.crt` and `tls.key` are for the first chain; a further
-/// chain has `<group>.crt` and `<group>.key`.
+/// chain has entries of its own.
 pub fn client(observed: &Observed, desk: &mut Desk<'_>) -> Result<Option<Secret>, Error> {
     let network = network_context(observed)?;
     let ids = ids(observed, &network, Role::Client, CLIENT)?;
@@ -107,13 +107,23 @@ pub fn client(observed: &Observed, desk: &mut Desk<'_>) -> Result<Option<Secret>
         match secret.as_mut() {
             None => secret = Some(secrets::client(&network, &pem)),
             Some(Secret { data: Some(data), .. }) => {
-                data.insert(format!("{group}.crt"), ByteString(pem.certificate.into_bytes()));
-                data.insert(format!("{group}.key"), ByteString(pem.key.into_bytes()));
+                let (certificate, key) = entries(&group);
+                data.insert(certificate, ByteString(pem.certificate.into_bytes()));
+                data.insert(key, ByteString(pem.key.into_bytes()));
             }
             Some(_) => {}
         }
     }
     Ok(secret)
+}
+
+/// The entries of a further chain: `<group>.crt` and `<group>.key`. Those that the first chain and the authorities have are not
+/// taken by a group of that name; no name of a group has a dot.
+fn entries(group: &str) -> (String, String) {
+    match group {
+        "ca" | "tls" => (format!("{group}.group.crt"), format!("{group}.group.key")),
+        _ => (format!("{group}.crt"), format!("{group}.key")),
+    }
 }
 
 /// One id for each chain, by group.
@@ -139,8 +149,8 @@ fn view(secret: &Secret, number: usize, group: &str) -> Secret {
         return secret.clone();
     }
     let data = secret.data.clone().unwrap_or_default();
-    let pairs =
-        [("tls.crt", format!("{group}.crt")), ("tls.key", format!("{group}.key")), ("ca.crt", "ca.crt".to_string())];
+    let (certificate, key) = entries(group);
+    let pairs = [("tls.crt", certificate), ("tls.key", key), ("ca.crt", "ca.crt".to_string())];
     let picked = pairs.into_iter().filter_map(|(as_key, key)| Some((as_key.to_string(), data.get(&key)?.clone())));
     Secret { data: Some(picked.collect()), ..Secret::default() }
 }

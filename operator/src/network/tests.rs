@@ -1,5 +1,6 @@
 //! Tiers of a network: who owns their numbers, when they are made, and what their state says about the chain.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use althing_crds::conditions::{self, ConditionStatus, ConditionType};
@@ -13,8 +14,9 @@ use node_api::tls::TlsReport;
 use super::observe::{AuthorityRead, Observed};
 use super::status::{self, Progress};
 use super::tiers::{self, Tiers, Workload};
-use super::{desired_tiers, rolling, validate};
+use super::{desired, desired_tiers, rolling, validate};
 use crate::certificates;
+use crate::issuer::Desk;
 use crate::kinds::Kind;
 use crate::parts::{Installation, PeerPlace};
 use crate::pause::PAUSED;
@@ -363,4 +365,36 @@ fn an_authority_that_signs_since_a_moment_is_no_other_one_and_an_older_copy_is()
     assert_eq!(record("old", Stage::Settled), Err("CertificateAuthorityLost"));
     let next = Stage::Trusting { next: Arc::new(authority(1)), hash: "later".to_string() };
     assert_eq!(record("later", next), Err("CertificateAuthorityLost"), "a copy from before the step");
+}
+
+#[test]
+fn a_group_takes_no_entry_of_another_in_the_secret_for_clients_whatever_it_is_called() {
+    let mut observed = observed("");
+    for name in ["side", "ca", "tls"] {
+        let group = serde_yaml::from_str(&format!("{{name: {name}}}")).expect("a group");
+        observed.network.spec.groups.push(group);
+    }
+    let now_s = crate::validator::now_s();
+    let own = Authority::settled(certificates::new_authority("demo", now_s).expect("an authority"));
+    let nothing = BTreeMap::new();
+    let made = |observed: &Observed| desired::client(observed, &mut Desk::new(&own, &nothing, now_s));
+    let secret = made(&observed).expect("no error").expect("it is issued");
+    let data = secret.data.clone().expect("entries");
+    assert_eq!(
+        data.keys().map(String::as_str).collect::<Vec<_>>(),
+        [
+            "ca.crt",
+            "ca.group.crt",
+            "ca.group.key",
+            "side.crt",
+            "side.key",
+            "tls.crt",
+            "tls.group.crt",
+            "tls.group.key",
+            "tls.key"
+        ]
+    );
+    assert_eq!(data.get("ca.crt").map(|bytes| bytes.0.as_slice()), Some(own.trusted.as_bytes()));
+    observed.client = Some(secret);
+    assert!(made(&observed).expect("no error").is_none(), "each chain has its certificate, and none is issued again");
 }

@@ -8,6 +8,7 @@
 mod client;
 mod edge;
 mod material;
+mod once;
 mod report;
 mod server;
 mod store;
@@ -17,6 +18,7 @@ mod watched;
 pub use client::{Dialer, RelayDialer, TcpDialer, TlsDialer, secure};
 pub use edge::{ClientCertificates, EdgeStore};
 pub use material::{TlsError, TlsMaterial, TlsPem};
+pub use once::{Ending, OnceDialer, OnceStream};
 pub use report::TlsReport;
 pub use server::{AcceptLimits, Admitted, PeerInfo, TlsConnection, incoming, incoming_peers};
 pub use store::{Reload, TlsStore};

@@ -9,6 +9,7 @@ use node_api::{
     gateway::Backends as Configured,
     proto::MESSAGE_BYTES_MAX,
     trace::{TRACEPARENT, TraceParent},
+    unsettled,
 };
 use tokio::time::{Instant, timeout_at};
 use tonic::{
@@ -20,6 +21,7 @@ use tonic::{
 
 use super::{
     RawCodec,
+    node::Connection,
     pool::{Dialing, Lease, Pool},
     probe,
 };
@@ -27,7 +29,7 @@ use crate::gateway::{
     calls::{CallRule, Retry, Tier},
     metrics::GatewayMetrics,
     refusal,
-    rules::breaker::CallResult,
+    rules::{breaker::CallResult, probes::Standing},
 };
 
 /// Backends that one call is tried at.
@@ -49,8 +51,37 @@ pub struct CallContext {
 /// One call under way at a backend. It is counted once, also when its caller leaves before the end.
 struct Underway<'a> {
     lease: Lease,
+    connection: Option<Connection>,
     metrics: &'a GatewayMetrics,
     begun: Instant,
+}
+
+impl<'a> Underway<'a> {
+    fn new(lease: Lease, metrics: &'a GatewayMetrics) -> Self {
+        Self { lease, connection: None, metrics, begun: Instant::now() }
+    }
+
+    /// The backend's connection, ready for a call.
+    async fn connect(&mut self) -> Result<Grpc<Channel>, Status> {
+        let connection = self.lease.node().connection().await?;
+        let mut grpc = Grpc::new(connection.client.channel()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        self.connection = Some(connection);
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        Ok(grpc)
+    }
+
+    /// Counts the result. For the breaker what several calls lose with one connection is one failure, and none when a backend
+    /// cannot be reached: that is for its probes to find out.
+    fn settle<T>(&mut self, result: &Result<T, Status>, patience: Patience) {
+        self.lease.settle(blame(result, patience));
+        let known = match &self.connection {
+            Some(connection) => result.as_ref().is_err_and(was_cut) && !connection.is_open() && !connection.blame(),
+            None => true,
+        };
+        if known {
+            self.lease.pardon();
+        }
+    }
 }
 
 impl Drop for Underway<'_> {
@@ -92,7 +123,7 @@ impl Backends {
 
     /// Whether a tier has somebody to ask.
     pub fn serve(&self, tier: Tier) -> bool {
-        self.pool(tier).view().iter().any(|backend| backend.up)
+        self.pool(tier).view().iter().any(|backend| backend.standing != Standing::Out)
     }
 
     /// Shows the backends as they are now.
@@ -102,7 +133,7 @@ impl Backends {
         }
     }
 
-    /// Probes a tier until the future is dropped.
+    /// Finds, connects and probes the backends of a tier until the future is dropped.
     pub fn probe(self: &Arc<Self>, tier: Tier) -> BoxFuture<'static, ()> {
         let backends = Arc::clone(self);
         let pool = Arc::clone(self.pool(tier));
@@ -144,18 +175,16 @@ impl Backends {
     ) -> Result<Streaming<Bytes>, Status> {
         let none = || Status::unavailable("no node can take this call now");
         let lease = self.pool(rule.tier).next(&[]).ok_or_else(none)?;
-        let mut underway = Underway { lease, metrics: &self.metrics, begun: Instant::now() };
+        let mut underway = Underway::new(lease, &self.metrics);
         let mut request = Request::new(requests);
         insert(request.metadata_mut(), TRACEPARENT, &context.trace.child().to_string());
         insert(request.metadata_mut(), "x-request-id", &context.request_id);
-        let channel = underway.lease.node().client.channel();
         let work = async {
-            let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+            let mut grpc = underway.connect().await?;
             grpc.streaming(request, PathAndQuery::from_static(rule.path), RawCodec).await.map(Response::into_inner)
         };
         let result = within(context.deadline, work).await;
-        underway.lease.settle(blame(&result, Patience::Short));
+        underway.settle(&result, Patience::Short);
         result
     }
 
@@ -202,19 +231,14 @@ impl Backends {
             // A caller who waits for finality may wait in vain without a fault of the backend.
             Retry::Always | Retry::Idempotent | Retry::IfUnsent => (context.deadline, Patience::Short),
         };
-        let mut underway = Underway { lease, metrics: &self.metrics, begun: now };
+        let mut underway = Underway::new(lease, &self.metrics);
         let mut request = Request::new(message.clone());
         request.set_timeout(until.saturating_duration_since(now));
         insert(request.metadata_mut(), TRACEPARENT, &context.trace.child().to_string());
         insert(request.metadata_mut(), "x-request-id", &context.request_id);
-        let channel = underway.lease.node().client.channel();
-        let work = async {
-            let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            call(grpc, request).await
-        };
+        let work = async { call(underway.connect().await?, request).await };
         let result = within(until, work).await;
-        underway.lease.settle(blame(&result, patience));
+        underway.settle(&result, patience);
         result
     }
 }
@@ -273,8 +297,7 @@ fn is_fault(status: &Status) -> bool {
 
 /// Whether the node may have done what it was asked for without a word of it.
 fn may_have_acted(status: &Status) -> bool {
-    // A node that stops says this of what it has taken.
-    status.code() == Code::Aborted || (was_cut(status) && !was_not_sent(status))
+    unsettled::is_said_by(status) || (was_cut(status) && !was_not_sent(status))
 }
 
 /// The connection broke under the call.

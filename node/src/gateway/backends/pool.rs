@@ -1,48 +1,35 @@
-//! One tier of backends: resolves their names, keeps a connection to each, and says who is next.
+//! One tier of backends: who they are, how they stand, and who is next.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use node_api::{
-    client::{Client, ClientOptions},
-    gateway::{BACKENDS_MAX, Backend},
-    tls::{Expected, TcpDialer, TlsDialer, TlsStore},
+    gateway::Backend,
+    tls::{Expected, TlsStore},
 };
 use node_core::types::ChainId;
 use tokio::time::Instant;
 
+use super::{names::Names, node::Node};
 use crate::gateway::rules::{
     breaker::{Breaker, CallResult, Position, Ticket},
-    probes::{ProbeResult, Probes},
+    discovery::Discovery,
+    probes::{ProbeResult, Probes, Standing},
     wheel::{self, Slot},
 };
 
-/// Pause before a quiet connection is asked for a sign of life, and longest wait for it: what is in flight to a node whose
-/// machine is gone can be sent again within half of the time that a caller has.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Longest look-up of a name.
-const RESOLVE_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// How this process connects to nodes.
+/// How this process finds nodes and connects to them.
 #[derive(Clone, Debug)]
 pub struct Dialing {
     /// What it shows and trusts.
     pub tls: Arc<TlsStore>,
     /// The chain that a node must be of.
     pub chain_id: ChainId,
-}
-
-/// A node with its connection.
-#[derive(Debug)]
-pub struct Node {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Its calls.
-    pub client: Client,
+    /// Who knows the addresses.
+    pub names: Names,
 }
 
 struct Member {
@@ -59,8 +46,8 @@ struct Member {
 pub struct BackendView {
     /// Where it is.
     pub address: SocketAddr,
-    /// Whether its probes are good.
-    pub up: bool,
+    /// What its probes and its connection say.
+    pub standing: Standing,
     /// Its breaker.
     pub breaker: Position,
 }
@@ -70,7 +57,19 @@ pub struct Pool {
     configured: Vec<Backend>,
     dialing: Dialing,
     members: Mutex<Vec<Member>>,
+    discovery: Mutex<Discovery>,
     start: Instant,
+}
+
+/// What a look at the names has changed.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// New backends.
+    pub came: Vec<Arc<Node>>,
+    /// Addresses that are named no more.
+    pub gone: Vec<SocketAddr>,
+    /// Time until the next look, from the beginning of this one.
+    pub pause: Duration,
 }
 
 impl std::fmt::Debug for Pool {
@@ -82,96 +81,103 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A tier without members; [`Pool::resolve`] finds them.
     pub fn new(configured: Vec<Backend>, dialing: Dialing) -> Self {
-        Self { configured, dialing, members: Mutex::new(vec![]), start: Instant::now() }
+        let (members, discovery) = (Mutex::new(vec![]), Mutex::default());
+        Self { configured, dialing, members, discovery, start: Instant::now() }
     }
 
-    /// Looks up every name, and answers who is gone. An entry whose name cannot be resolved keeps its members.
-    pub async fn resolve(&self) -> Vec<SocketAddr> {
-        let mut gone = Vec::new();
+    /// Looks up every name. An entry whose name cannot be resolved keeps its members.
+    pub async fn resolve(&self) -> Found {
+        let mut result = Found::default();
         for (source, backend) in self.configured.iter().enumerate() {
-            let name = backend.address.as_str();
-            let found = match tokio::time::timeout(RESOLVE_TIME_MAX, tokio::net::lookup_host(name)).await {
-                Ok(Ok(found)) => found.take(BACKENDS_MAX).collect::<BTreeSet<_>>(),
-                Ok(Err(error)) => {
-                    tracing::warn!(name, %error, "failed to resolve a backend");
-                    continue;
-                }
-                Err(_) => {
-                    tracing::warn!(name, "no answer in time from the resolver");
-                    continue;
-                }
-            };
+            let Some(found) = self.dialing.names.addresses(backend.address.as_str()).await else { continue };
             let mut members = self.lock();
             members.retain(|member| {
                 let stays = member.source != source || found.contains(&member.node.address);
                 if !stays {
-                    gone.push(member.node.address);
+                    member.node.leave();
+                    result.gone.push(member.node.address);
                 }
                 stays
             });
             for address in found {
                 if !members.iter().any(|member| member.source == source && member.node.address == address) {
-                    members.push(self.member(source, backend, address));
+                    let member = self.member(source, backend, address);
+                    result.came.push(Arc::clone(&member.node));
+                    members.push(member);
                 }
             }
         }
-        gone
+        let (now_ms, serves) = (self.now_ms(), any_serves(&self.lock()));
+        let mut discovery = self.discovery.lock().unwrap_or_else(PoisonError::into_inner);
+        if !result.came.is_empty() || !result.gone.is_empty() {
+            discovery.on_change(now_ms);
+        }
+        result.pause = Duration::from_millis(discovery.pause_ms(now_ms, serves));
+        result
     }
 
     fn member(&self, source: usize, backend: &Backend, address: SocketAddr) -> Member {
-        let Dialing { tls, chain_id } = &self.dialing;
+        let Dialing { tls, chain_id, names: _ } = &self.dialing;
         let expected = match &backend.identity {
             Some(identity) => Expected::node(chain_id, identity),
             None => Expected::any_node(chain_id),
         };
-        let dialer = TlsDialer::new(TcpDialer::new(address.to_string()), Arc::clone(tls), expected);
-        let options = ClientOptions {
-            connect_timeout: Duration::from_secs(3),
-            deadline: Duration::from_millis(crate::gateway::rules::probes::TIMEOUT_MS),
-            keep_alive: KEEP_ALIVE,
-            trace: None,
-        };
-        let node = Arc::new(Node { address, client: Client::lazy(dialer, options) });
+        let node = Arc::new(Node::new(address, Arc::clone(tls), expected));
         let (slot, probes, breaker) = (Slot::new(backend.weight), Probes::default(), Breaker::default());
         Member { source, node, slot, probes, breaker }
     }
 
-    /// The next backend for a call, without those that were `tried` already.
+    /// The next backend for a call, without those that were `tried` already. One whose connection has ended is chosen only
+    /// when there is no other: then the call waits for it to be connected again.
     pub fn next(self: &Arc<Self>, tried: &[SocketAddr]) -> Option<Lease> {
         let now_ms = self.now_ms();
         let mut members = self.lock();
-        let eligible = |member: &Member| {
-            member.probes.is_up() && member.breaker.would_admit(now_ms) && !tried.contains(&member.node.address)
-        };
-        let index = wheel::next(&mut members, |member| &mut member.slot, eligible)?;
+        let may = |member: &Member| member.breaker.would_admit(now_ms) && !tried.contains(&member.node.address);
+        let serves = |member: &Member| member.probes.standing() == Standing::Serves && member.node.is_connected();
+        let any = |member: &Member| member.probes.standing() != Standing::Out;
+        let index = wheel::next(&mut members, |member| &mut member.slot, |member| may(member) && serves(member))
+            .or_else(|| wheel::next(&mut members, |member| &mut member.slot, |member| may(member) && any(member)))?;
         let member = members.get_mut(index)?;
         let ticket = member.breaker.admit(now_ms)?;
         let (node, pool) = (Arc::clone(&member.node), Arc::clone(self));
-        Some(Lease { pool, node, ticket, result: CallResult::Abandoned })
-    }
-
-    /// The nodes to probe.
-    pub fn nodes(&self) -> Vec<Arc<Node>> {
-        self.lock().iter().map(|member| Arc::clone(&member.node)).collect()
+        Some(Lease { pool, node, ticket, result: CallResult::Abandoned, pardoned: false })
     }
 
     /// Takes in what a probe found.
     pub fn probed(&self, node: &Arc<Node>, result: ProbeResult) {
+        self.change(node, |probes| probes.on_result(result));
+    }
+
+    /// The connection of a backend has ended.
+    pub fn lost(&self, node: &Arc<Node>) {
+        node.forget();
+        self.change(node, Probes::on_loss);
+    }
+
+    fn change(&self, node: &Arc<Node>, change: impl Fn(&mut Probes)) {
         for member in self.lock().iter_mut().filter(|member| Arc::ptr_eq(&member.node, node)) {
-            let before = member.probes.is_up();
-            member.probes.on_result(result);
-            let after = member.probes.is_up();
+            let before = member.probes.standing();
+            change(&mut member.probes);
+            let after = member.probes.standing();
             if before != after {
-                tracing::info!(backend = %node.address, up = after, ?result, "a backend changed");
+                tracing::info!(backend = %node.address, ?before, ?after, "a backend changed");
             }
         }
+    }
+
+    /// Time from the beginning of the last probe of a backend to that of the next.
+    pub fn pause(&self, node: &Arc<Node>) -> Duration {
+        let members = self.lock();
+        let serves = any_serves(&members);
+        let probes = members.iter().find(|member| Arc::ptr_eq(&member.node, node)).map(|member| member.probes);
+        Duration::from_millis(probes.unwrap_or_default().pause_ms(serves))
     }
 
     /// What metrics show.
     pub fn view(&self) -> Vec<BackendView> {
         let view = |member: &Member| BackendView {
             address: member.node.address,
-            up: member.probes.is_up(),
+            standing: member.probes.standing(),
             breaker: member.breaker.position(),
         };
         self.lock().iter().map(view).collect()
@@ -186,6 +192,10 @@ impl Pool {
     }
 }
 
+fn any_serves(members: &[Member]) -> bool {
+    members.iter().any(|member| member.probes.standing() == Standing::Serves)
+}
+
 /// The right to make one call to one backend. Dropped without a result, it counts as abandoned by the caller.
 #[derive(Debug)]
 pub struct Lease {
@@ -193,6 +203,7 @@ pub struct Lease {
     node: Arc<Node>,
     ticket: Ticket,
     result: CallResult,
+    pardoned: bool,
 }
 
 impl Lease {
@@ -210,6 +221,11 @@ impl Lease {
     pub fn settle(&mut self, result: CallResult) {
         self.result = result;
     }
+
+    /// The breaker does not count this call: its failure is known already.
+    pub fn pardon(&mut self) {
+        self.pardoned = true;
+    }
 }
 
 impl Drop for Lease {
@@ -218,7 +234,8 @@ impl Drop for Lease {
         let mut members = self.pool.lock();
         if let Some(member) = members.iter_mut().find(|member| Arc::ptr_eq(&member.node, &self.node)) {
             let before = member.breaker.position();
-            member.breaker.settle(self.ticket, self.result, now_ms);
+            let result = if self.pardoned { CallResult::Abandoned } else { self.result };
+            member.breaker.settle(self.ticket, result, now_ms);
             let after = member.breaker.position();
             if before != after {
                 tracing::warn!(backend = %self.node.address, ?before, ?after, "a breaker changed");

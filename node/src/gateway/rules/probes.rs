@@ -1,7 +1,10 @@
-//! What regular probes say of one backend: three failures in a row take it out, one good answer brings it back.
+//! What regular probes and the end of its connection say of one backend: whether it is called, and when it is probed again.
 
-/// Time between two probes, in milliseconds.
+/// Time between two probes of a backend that serves, in milliseconds.
 pub const INTERVAL_MS: u64 = 5_000;
+/// Time between two probes while nobody serves, and after the first that found a lost backend silent, in milliseconds. It
+/// doubles with each that does, up to [`INTERVAL_MS`].
+pub const SOON_MS: u64 = 1_000;
 /// Longest probe, in milliseconds.
 pub const TIMEOUT_MS: u64 = 3_000;
 /// Failures in a row that take a backend out.
@@ -18,63 +21,156 @@ pub enum ProbeResult {
     Silent,
 }
 
-/// The opinion that the probes add up to.
+/// Whether calls go to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They do.
+    Serves,
+    /// Its connection has ended: only while no other serves, and until its next good probe.
+    Lost,
+    /// They do not.
+    Out,
+}
+
+/// The opinion that probes and losses add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Probes {
     state: State,
+    /// Probes in a row without an answer.
+    silent: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
     Unknown,
-    Up {
-        failures: u32,
-    },
+    Up,
+    Lost,
     Down,
 }
 
 impl Probes {
     /// Takes in one result.
     pub fn on_result(&mut self, result: ProbeResult) {
+        self.silent = match result {
+            ProbeResult::Serving | ProbeResult::NotServing => 0,
+            ProbeResult::Silent => self.silent.saturating_add(1),
+        };
         self.state = match (self.state, result) {
-            (_, ProbeResult::Serving) => State::Up { failures: 0 },
-            (State::Up { failures }, ProbeResult::Silent) if failures + 1 < FAILURES_MAX => {
-                State::Up { failures: failures + 1 }
-            }
+            (_, ProbeResult::Serving) => State::Up,
+            (State::Up | State::Lost, ProbeResult::Silent) if self.silent < FAILURES_MAX => self.state,
             // A backend that never answered is not called: there is nothing to take it out of.
-            (State::Up { .. } | State::Unknown | State::Down, ProbeResult::Silent) | (_, ProbeResult::NotServing) => {
-                State::Down
-            }
+            (State::Up | State::Lost | State::Unknown | State::Down, ProbeResult::Silent)
+            | (_, ProbeResult::NotServing) => State::Down,
         };
     }
 
-    /// Whether calls may go there.
-    pub const fn is_up(&self) -> bool {
-        matches!(self.state, State::Up { .. })
+    /// Its connection has ended.
+    pub fn on_loss(&mut self) {
+        self.state = match self.state {
+            State::Up | State::Lost => State::Lost,
+            // Nobody who is asked is lost.
+            State::Unknown => State::Unknown,
+            State::Down => State::Down,
+        };
+    }
+
+    /// Whether calls go there.
+    pub const fn standing(&self) -> Standing {
+        match self.state {
+            State::Up => Standing::Serves,
+            State::Lost => Standing::Lost,
+            State::Unknown | State::Down => Standing::Out,
+        }
+    }
+
+    /// Time from the beginning of the last probe to that of the next.
+    pub fn pause_ms(&self, tier_serves: bool) -> u64 {
+        if !tier_serves {
+            return SOON_MS;
+        }
+        match self.state {
+            // Its connection stands, so it is slow; or it says itself that it does not serve.
+            State::Up => INTERVAL_MS,
+            State::Down if self.silent == 0 => INTERVAL_MS,
+            State::Unknown | State::Lost | State::Down => {
+                let doublings = self.silent.saturating_sub(1).min(INTERVAL_MS.ilog2());
+                SOON_MS.saturating_mul(1 << doublings).min(INTERVAL_MS)
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ProbeResult, Probes};
+    use super::{ProbeResult, Probes, Standing};
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Event {
+        Probe(ProbeResult),
+        Loss,
+    }
+
+    const SERVING: Event = Event::Probe(ProbeResult::Serving);
+    const NOT_SERVING: Event = Event::Probe(ProbeResult::NotServing);
+    const SILENT: Event = Event::Probe(ProbeResult::Silent);
+
+    fn after(events: &[Event]) -> Probes {
+        let mut probes = Probes::default();
+        for event in events {
+            match event {
+                Event::Probe(result) => probes.on_result(*result),
+                Event::Loss => probes.on_loss(),
+            }
+        }
+        probes
+    }
 
     #[test]
-    fn every_sequence_of_eight_probes_has_the_state_that_its_end_says() {
-        use ProbeResult::{NotServing, Serving, Silent};
-        let results = [Serving, NotServing, Silent];
-        for number in 0..3_u32.pow(8) {
-            let sequence: Vec<ProbeResult> =
-                (0..8).map(|place| results[(number / 3_u32.pow(place) % 3) as usize]).collect();
-            let mut probes = Probes::default();
-            assert!(!probes.is_up(), "nobody is called before the first answer");
-            for result in &sequence {
-                probes.on_result(*result);
-            }
-            // Up = the last answer was good, and at most two silences followed.
-            let silences = sequence.iter().rev().take_while(|result| **result == Silent).count();
-            let last_answer = sequence.iter().rev().find(|result| **result != Silent);
-            assert_eq!(probes.is_up(), last_answer == Some(&Serving) && silences < 3, "{sequence:?}");
+    fn every_sequence_of_eight_events_has_the_standing_that_its_end_says() {
+        assert_eq!(Probes::default().standing(), Standing::Out, "nobody is called before the first answer");
+        let events = [SERVING, NOT_SERVING, SILENT, Event::Loss];
+        for number in 0..4_u32.pow(8) {
+            let sequence: Vec<Event> = (0..8).map(|place| events[(number / 4_u32.pow(place) % 4) as usize]).collect();
+            // Called = the last answer was good, and at most two silences followed; lost = a loss followed too.
+            let answer = sequence.iter().rposition(|event| *event == SERVING || *event == NOT_SERVING);
+            let expected = match answer {
+                Some(place) if sequence[place] == SERVING => {
+                    let since = &sequence[place..];
+                    let silences = since.iter().filter(|event| **event == SILENT).count();
+                    match (silences < 3, since.contains(&Event::Loss)) {
+                        (true, false) => Standing::Serves,
+                        (true, true) => Standing::Lost,
+                        (false, _) => Standing::Out,
+                    }
+                }
+                Some(_) | None => Standing::Out,
+            };
+            assert_eq!(after(&sequence).standing(), expected, "{sequence:?}");
         }
+    }
+
+    #[test]
+    fn who_is_lost_is_probed_soon_and_then_less_and_less_often() {
+        let pauses: Vec<u64> = (0..7)
+            .map(|silences| {
+                let mut events = vec![SERVING, Event::Loss];
+                events.extend(vec![SILENT; silences]);
+                after(&events).pause_ms(true)
+            })
+            .collect();
+        assert_eq!(pauses, [1_000, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000]);
+        for (events, pause_ms) in [
+            (vec![SERVING], 5_000),
+            (vec![NOT_SERVING], 5_000),
+            // Slow, with a connection that stands.
+            (vec![SERVING, SILENT], 5_000),
+            (vec![SILENT], 1_000),
+            (vec![SERVING, Event::Loss, SERVING], 5_000),
+        ] {
+            assert_eq!(after(&events).pause_ms(true), pause_ms, "{events:?}");
+            assert_eq!(after(&events).pause_ms(false), 1_000, "{events:?} while nobody serves");
+        }
+        assert_eq!(after(&[SILENT; 100]).pause_ms(true), 5_000);
     }
 }
