@@ -1,12 +1,15 @@
 //! A second member of a chain: a group in a namespace of its own, under a certificate authority of its own.
 
+use std::collections::BTreeMap;
+
+use althing_crds::names;
 use althing_e2e::dial::Access;
 use althing_e2e::network::{Network, condition, eventually};
 use althing_e2e::watch::{Watch, client_of};
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::Api;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, Patch, PatchParams};
 use node_api::governance::{TransactionDocument, with_signature};
 use node_api::node_core::crypto::KeyPair;
 use node_api::node_core::types::{Genesis, Transaction};
@@ -14,12 +17,17 @@ use node_api::proto::Wait;
 use node_api::{genesis, keys};
 use serde_json::{Value, json};
 
+use super::upgrades::{have, set_image};
 use super::{alpha, manifest};
 use crate::Scene;
 
-/// A group joins the chain of another namespace: first with a wrong genesis, which writes nothing, then with the right
-/// one. It follows without a vote until the governance of the chain votes it in, signs, and leaves by the governance again. Both
-/// sides say what is.
+/// The addresses that the load balancer gives: documentation's own, RFC 5737.
+const BALANCER: &str = "198.51.100";
+
+/// A group joins the chain of another namespace by the addresses that its nodes have outside of the cluster: first with a wrong
+/// genesis, which writes nothing, then with the right one. It follows without a vote until the governance of the chain votes it
+/// in, and signs. Both sides change their image at one time and share the chain's budget. Then it leaves by the governance
+/// again. Both sides say what is.
 pub async fn a_group_in_another_namespace_joins_a_chain(scene: &Scene) -> Result<()> {
     let (home, guest) = (alpha(scene), guest(scene));
     // What the two tell each other, first of all their authorities.
@@ -30,12 +38,13 @@ pub async fn a_group_in_another_namespace_joins_a_chain(scene: &Scene) -> Result
     home.apply(&open_to(&manifest(scene, "alpha", 4), &guest)).await?;
     home.wait_all_signing(4, 120).await?;
     let watch = Watch::start(&home).await?;
+    let addresses = balance(&home).await.context("the home nodes have addresses outside")?;
     let (document, genesis) = kept_genesis(&home).await?;
     exchange(&guest, "home-ca", "ca.crt", &authority(&home).await?).await?;
     exchange(&guest, "home-genesis", "genesis.json", &document).await?;
     nothing_is_made_of_another_genesis(&guest).await?;
 
-    let peers = peers(&home).await?;
+    let peers = peers(&home, &addresses).await?;
     let right = group("main", &genesis.hash().to_string(), &peers)?;
     let manifest = joining(scene, &guest, &home, &[right])?;
     guest.apply(&manifest).await?;
@@ -57,8 +66,9 @@ pub async fn a_group_in_another_namespace_joins_a_chain(scene: &Scene) -> Result
     })
     .await?;
     seen.report(1).await.context("what the guest's volume and streams show")?;
+    both_change_their_image(scene, &home, &guest).await.context("both members change their image")?;
 
-    leaves(&guest, &manifest).await?;
+    leaves(&guest, &manifest.replace(&scene.images.node, &scene.node_next)).await?;
     let document = waits_for_governance(&guest).await.context("the guest wants to leave")?;
     ensure!(document.contains(&format!("remove voter {identity}")), "{document}");
     submit(&home, TransactionDocument::read(&document)?).await?;
@@ -101,7 +111,7 @@ fn joining(scene: &Scene, guest: &Network, home: &Network, groups: &[Value]) -> 
 
 fn open_to(manifest: &str, guest: &Network) -> String {
     let p2p = format!(
-        "      p2p: {{trustedAuthorities: [{{configMap: guest-ca}}], allowedNamespaces: [{}]}}\n",
+        "      p2p: {{trustedAuthorities: [{{configMap: guest-ca}}], allowedNamespaces: [{}], expose: {{}}}}\n",
         guest.namespace
     );
     manifest.replace("      replicas: 4\n", &format!("      replicas: 4\n{p2p}"))
@@ -127,12 +137,50 @@ async fn kept_genesis(home: &Network) -> Result<(String, Genesis)> {
     Ok((document, genesis))
 }
 
-/// Identities and addresses of the home voters.
-async fn peers(home: &Network) -> Result<String> {
-    let address = |node: &str| format!("{node}-p2p.{}.svc:7100", home.namespace);
-    let voters = home.voters().await?;
-    let peers: Vec<Value> =
-        voters.iter().map(|voter| json!({"identity": voter.identity, "address": address(&voter.node)})).collect();
+/// Plays the load balancer, which the local cluster lacks: gives the Service of each home node an address, and waits until its
+/// node tells it and all sign again, each restarted once. kube-proxy leads such addresses to the pods.
+async fn balance(home: &Network) -> Result<BTreeMap<String, String>> {
+    let services: Api<Service> = Api::namespaced(home.client.clone(), &home.namespace);
+    let mut addresses = BTreeMap::new();
+    for (number, voter) in home.voters().await?.iter().enumerate() {
+        let (name, ip) = (names::p2p_external_service(&voter.node), format!("{BALANCER}.{}", number + 1));
+        eventually(&format!("Service {name} is made"), 30, || async { Ok(services.get(&name).await?) }).await?;
+        let patch = json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}});
+        services.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        addresses.insert(voter.node.clone(), format!("{ip}:{}", names::PORT_P2P));
+    }
+    eventually("each node has its address and tells it", 120, || async {
+        for (node, address) in &addresses {
+            let said = home.object("ValidatorNode", node).await?;
+            let known = said.data.pointer("/status/p2pAddress").and_then(Value::as_str).map(str::to_string);
+            ensure!(known.as_ref() == Some(address), "{node}: {known:?}");
+        }
+        let group = home.object("ConsensusGroup", &home.group).await?;
+        let (ready, updated) = (condition(&group, "Ready"), group.data.pointer("/status/updatedReplicas"));
+        ensure!(ready.status == "True" && updated.and_then(Value::as_u64) == Some(4), "{ready:?}, {updated:?} of 4");
+        Ok(())
+    })
+    .await?;
+    Ok(addresses)
+}
+
+/// No operator sees the pods of the other member: that only one voter of the chain is away is up to what its voters see. The
+/// watch of the caller says whether it was so.
+async fn both_change_their_image(scene: &Scene, home: &Network, guest: &Network) -> Result<()> {
+    let image = scene.node_next.as_str();
+    tokio::try_join!(set_image(home, image), set_image(guest, image))?;
+    tokio::try_join!(have(home, "image", image, 240), have(guest, "image", image, 240))?;
+    tokio::try_join!(home.wait_all_signing(5, 60), guest.wait_all_signing(5, 60))?;
+    Ok(())
+}
+
+/// Identities and addresses of the home voters, as their operator gives them to the other member.
+async fn peers(home: &Network, addresses: &BTreeMap<String, String>) -> Result<String> {
+    let mut peers = Vec::new();
+    for voter in home.voters().await? {
+        let address = addresses.get(&voter.node).with_context(|| format!("{} has no address", voter.node))?;
+        peers.push(json!({"identity": voter.identity, "address": address}));
+    }
     Ok(Value::from(peers).to_string())
 }
 
