@@ -1,9 +1,10 @@
-//! Faults between the operator and the API server: every case must end in the state of a run without a fault, with as
-//! many creations and deletions, and then be quiet. Leaves of specs: set, changed and unset on a running object, each
+//! Faults between the operator and the API server, while a network is made, its voters are restarted one after the other,
+//! or its certificate authority is replaced: every case must end in the state of a run without a fault, with as many
+//! creations and deletions, and then be quiet. Leaves of specs: set, changed and unset on a running object, each
 //! must end in the state of an object that was made so, and then be quiet.
 //!
 //! `cargo test -p althing-e2e --test faults` runs a stop after every write of the create scenario and a sample of the
-//! other faults and of the leaves; ALTHING_FAULTS_SEED repeats a sample, ALTHING_FAULTS_CASE runs the cases whose name
+//! other scenarios, of the other faults and of the leaves; ALTHING_FAULTS_SEED repeats a sample, ALTHING_FAULTS_CASE runs the cases whose name
 //! contains it, ALTHING_CAMPAIGN=1 runs all and goes on where it was interrupted (target/campaign.json). Trials mostly
 //! wait: ALTHING_FAULTS_PARALLEL says how many run at the same time.
 
@@ -18,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use althing_e2e::environment::{Environment, Profile};
 use althing_e2e::leaves::Shall;
-use althing_e2e::stand_in::{Options, StandIn};
-use althing_e2e::trial::{Outcome, Stage};
-use althing_operator::faults::Plan;
+use althing_e2e::stand_in::{Options, StandIn, Witness};
+use althing_e2e::trial::{Change, Outcome, Stage, Trial};
+use althing_operator::faults::{EventFault, EventFaultKind, Plan};
 use anyhow::{Context, Result, bail, ensure};
-use cases::{Case, Work};
+use cases::{Case, Extent, Scenario, Work};
 use futures::StreamExt;
 use progress::Progress;
 use tokio::sync::Mutex;
@@ -33,6 +34,10 @@ const VOTERS: u32 = 4;
 const PARALLEL: usize = 6;
 /// Cases beside the stops, outside the campaign.
 const SAMPLE: usize = 18;
+/// Outside the campaign each stop during a change of a running network has its turn once in so many days.
+const STOPS_DAYS: u64 = 7;
+/// Other faults during each change, outside the campaign.
+const SAMPLE_CHANGES: usize = 5;
 /// Leaves that children follow, outside the campaign.
 const SAMPLE_LEAVES: usize = 6;
 /// Where leaves are tried that nobody may change.
@@ -73,24 +78,25 @@ async fn run_all(environment: &Environment) -> Result<()> {
     let stage = Stage::new(environment.clone()).await?;
     let options = Options { block_interval: Duration::from_millis(200) };
     let stand_in = StandIn::start(&stage.client, options);
-    let (reference, writes) = reference(&stage).await?;
-    stage.make_namespace(REFUSALS).await?;
-    the_checkers_are_proved(&stage, &reference).await?;
-    let selected = select(writes.len() as u64)?;
-    let progress = Progress::read(&stage.environment.root)?;
+    let trials = Trials { stage, witness: stand_in.witness().clone() };
+    trials.stage.make_namespace(REFUSALS).await?;
+    let references = references(&trials).await?;
+    the_checkers_are_proved(&trials, references.of(Scenario::Create)?).await?;
+    let selected = select(&references)?;
+    let progress = Progress::read(&trials.stage.environment.root)?;
     let selected: Vec<Case> = selected.into_iter().filter(|case| !progress.has_passed(&case.name)).collect();
     let parallel = parallel()?;
     println!("running {} cases, {parallel} at a time", selected.len());
     let progress = Arc::new(Mutex::new(progress));
     let failed: Vec<Option<String>> = futures::stream::iter(selected.into_iter().enumerate())
         .map(|(number, case)| {
-            let (stage, reference, progress) = (&stage, &reference, Arc::clone(&progress));
+            let (trials, references, progress) = (&trials, &references, Arc::clone(&progress));
             async move {
                 if case.may_be_left_out && begin.elapsed() > SAMPLE_TIME_MAX {
                     println!("case {} ... left out, the time is over", case.name);
                     return None;
                 }
-                let judged = judge(stage, reference, &case, number).await;
+                let judged = judge(trials, references, &case, number).await;
                 let outcome = match &judged {
                     Ok(passed) => format!("ok ({:.0} s{})", passed.took.as_secs_f64(), unfired(passed)),
                     Err(error) => format!("FAILED\n{error:#}\nrepeat: make faults CASE='{}'", case.name),
@@ -131,20 +137,62 @@ fn unfired(passed: &Passed) -> &'static str {
     if passed.has_fired { "" } else { ", the fault did not come to pass" }
 }
 
+/// Where trials are made, and who looks on.
+struct Trials {
+    stage: Stage,
+    witness: Witness,
+}
+
+impl Trials {
+    async fn run(&self, scenario: Scenario, namespace: &str, plan: &Plan) -> Result<Trial> {
+        match scenario {
+            Scenario::Create => self.stage.create(namespace, VOTERS, plan).await,
+            Scenario::Change(change) => self.stage.change(change, namespace, plan, &self.witness).await,
+        }
+    }
+}
+
+/// What comes of a scenario without a fault, and how much of it there is.
+struct Reference {
+    extent: Extent,
+    outcome: Outcome,
+}
+
+/// Of every scenario.
+struct References(Vec<Reference>);
+
+impl References {
+    fn of(&self, scenario: Scenario) -> Result<&Reference> {
+        let found = self.0.iter().find(|reference| reference.extent.scenario == scenario);
+        found.with_context(|| format!("there is no run of {} without a fault", scenario.word()))
+    }
+}
+
+async fn references(trials: &Trials) -> Result<References> {
+    let [roll, rollover] = Change::ALL.map(|change| reference(trials, Scenario::Change(change)));
+    let (create, roll, rollover) = tokio::try_join!(reference(trials, Scenario::Create), roll, rollover)?;
+    Ok(References(vec![create, roll, rollover]))
+}
+
 /// Two runs without a fault are equal, or no difference would mean anything.
-async fn reference(stage: &Stage) -> Result<(Outcome, Vec<String>)> {
-    let plan = Plan::default();
-    let (first, second) =
-        tokio::try_join!(stage.create("reference-1", VOTERS, &plan), stage.create("reference-2", VOTERS, &plan))?;
+async fn reference(trials: &Trials, scenario: Scenario) -> Result<Reference> {
+    // Events are counted where one could be changed; none is the last one.
+    let events = Some(EventFault { at: u64::MAX, kind: EventFaultKind::Drop });
+    let plan = Plan { events, ..Plan::default() };
+    let [one, another] = [1, 2].map(|number| format!("reference-{}-{number}", scenario.word()));
+    let (first, second) = tokio::try_join!(trials.run(scenario, &one, &plan), trials.run(scenario, &another, &plan))?;
     let differences = second.outcome.differences(&first.outcome);
     ensure!(differences.is_empty(), "two runs without a fault differ:\n{}", differences.join("\n"));
+    let extent = Extent { scenario, writes: first.writes.len() as u64, events: first.events };
     println!(
-        "without a fault: {} writes, {} objects, {:.0} s",
-        first.writes.len(),
+        "without a fault: {} with {} writes, {} events, {} objects, {:.0} s",
+        scenario.word(),
+        extent.writes,
+        extent.events,
         first.outcome.state.len(),
         first.took.as_secs_f64()
     );
-    Ok((first.outcome, first.writes))
+    Ok(Reference { extent, outcome: first.outcome })
 }
 
 /// A faulty operator that must be caught at a leaf of networks.
@@ -157,7 +205,10 @@ struct Proof {
 }
 
 /// Faulty operators are caught, or nothing that passes would mean anything.
-async fn the_checkers_are_proved(stage: &Stage, reference: &Outcome) -> Result<()> {
+async fn the_checkers_are_proved(trials: &Trials, create: &Reference) -> Result<()> {
+    let stage = &trials.stage;
+    let another = Plan { evicts_another: true, ..Plan::default() };
+    let early = Plan { signs_at_once: true, ..Plan::default() };
     let never_deletes = Proof {
         namespace: "proof-keeps",
         leaf: "BlockchainNetwork/networkPolicy.mode",
@@ -170,8 +221,27 @@ async fn the_checkers_are_proved(stage: &Stage, reference: &Outcome) -> Result<(
         plan: Plan { omits: Some("/spec/template/spec/priorityClassName".to_string()), ..Plan::default() },
         words: "the leaf changes nothing anywhere",
     };
-    tokio::try_join!(remaking_is_caught(stage, reference), is_caught(stage, &never_deletes), is_caught(stage, &omits))?;
+    tokio::try_join!(
+        remaking_is_caught(stage, &create.outcome),
+        is_caught(stage, &never_deletes),
+        is_caught(stage, &omits),
+        is_seen(trials, Change::Roll, &another, &["the pods of voters", "2 voters do not sign"]),
+        is_seen(trials, Change::Rollover, &early, &["trust the operator", "trust the client", "trust alpha-main-"]),
+    )?;
     Ok(())
+}
+
+/// The witness sees, in these words, what an operator with this plan does during a change.
+async fn is_seen(trials: &Trials, change: Change, plan: &Plan, words: &[&str]) -> Result<()> {
+    let namespace = format!("proof-{}", change.word());
+    match trials.run(Scenario::Change(change), &namespace, plan).await {
+        Err(error) if words.iter().all(|word| format!("{error:#}").contains(word)) => {
+            println!("a faulty operator is caught: {} {error:#}", change.word());
+            Ok(())
+        }
+        Err(error) => Err(error.context(format!("not caught in these words: {words:?}"))),
+        Ok(_) => bail!("a faulty operator was not caught during {}", change.word()),
+    }
 }
 
 /// An operator that makes anew what exists already is caught when it stops between a creation and its record.
@@ -201,10 +271,13 @@ async fn is_caught(stage: &Stage, proof: &Proof) -> Result<()> {
     }
 }
 
-async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -> Result<Passed> {
-    let (begin, namespace) = (Instant::now(), format!("trial-{number}"));
+async fn judge(trials: &Trials, references: &References, case: &Case, number: usize) -> Result<Passed> {
+    let (begin, namespace, stage) = (Instant::now(), format!("trial-{number}"), &trials.stage);
     let judged = match &case.work {
-        Work::Create(plan) => create(stage, reference, plan, &namespace).await,
+        Work::Scenario(scenario, plan) => {
+            let reference = references.of(*scenario)?;
+            compared(trials, reference, plan, &namespace).await
+        }
         Work::Pause => stage.pause(&namespace).await.map(|()| true),
         Work::Upgrade => stage.upgrade(&namespace).await.map(|()| true),
         Work::Rename => stage.rename(&namespace).await.map(|()| true),
@@ -219,41 +292,56 @@ async fn judge(stage: &Stage, reference: &Outcome, case: &Case, number: usize) -
 }
 
 /// Whether the fault came to pass.
-async fn create(stage: &Stage, reference: &Outcome, plan: &Plan, namespace: &str) -> Result<bool> {
-    let trial = stage.create(namespace, VOTERS, plan).await;
+async fn compared(trials: &Trials, reference: &Reference, plan: &Plan, namespace: &str) -> Result<bool> {
+    let trial = trials.run(reference.extent.scenario, namespace, plan).await;
     let trial = trial.with_context(|| format!("plan {}", serde_json::to_string(plan).unwrap_or_default()))?;
-    let differences = trial.outcome.differences(reference);
+    let differences = trial.outcome.differences(&reference.outcome);
     ensure!(differences.is_empty(), "{}", differences.join("\n"));
     Ok(trial.has_fired)
 }
 
 /// The cases of this run.
-fn select(writes: u64) -> Result<Vec<Case>> {
-    let stops = cases::stops(writes);
-    let others = cases::others(writes);
+fn select(references: &References) -> Result<Vec<Case>> {
+    let create = &references.of(Scenario::Create)?.extent;
+    let (stops, others) = (cases::stops(create), cases::others(create));
+    let changes: Vec<(Vec<Case>, Vec<Case>)> = Change::ALL
+        .into_iter()
+        .map(|change| {
+            let extent = &references.of(Scenario::Change(change))?.extent;
+            Ok((cases::stops(extent), cases::others(extent)))
+        })
+        .collect::<Result<_>>()?;
     let (followed, kept) = cases::leaves()?;
+    let all = || {
+        let changes = changes.iter().flat_map(|(stops, others)| stops.iter().chain(others));
+        let all = stops.iter().chain(&others).chain(changes).chain(&followed).chain(&kept).cloned();
+        all.chain(cases::scenes())
+    };
     if let Ok(wanted) = std::env::var("ALTHING_FAULTS_CASE") {
-        let all = stops.into_iter().chain(others).chain(followed).chain(kept).chain(cases::scenes());
-        let selected: Vec<Case> = all.filter(|case| case.name.contains(&wanted)).collect();
+        let selected: Vec<Case> = all().filter(|case| case.name.contains(&wanted)).collect();
         ensure!(!selected.is_empty(), "no case has {wanted} in its name");
         return Ok(selected);
     }
     if std::env::var_os("ALTHING_CAMPAIGN").is_some() {
-        return Ok(stops.into_iter().chain(others).chain(followed).chain(kept).chain(cases::scenes()).collect());
+        return Ok(all().collect());
     }
     let seed = match std::env::var("ALTHING_FAULTS_SEED") {
         Ok(text) => text.parse().context("ALTHING_FAULTS_SEED is a number")?,
         Err(_) => cases::seed_of_today(),
     };
     println!(
-        "sample of {SAMPLE} of {} other faults and {SAMPLE_LEAVES} of {} leaves, seed {seed} (ALTHING_FAULTS_SEED={seed} \
-         repeats it)",
+        "sample of {SAMPLE} of {} other faults, {SAMPLE_LEAVES} of {} leaves, one in {STOPS_DAYS} stops and \
+         {SAMPLE_CHANGES} other faults of each change, seed {seed} (ALTHING_FAULTS_SEED={seed} repeats it)",
         others.len(),
         followed.len()
     );
     // The longest first.
     let mut selected = cases::sample(followed, SAMPLE_LEAVES, seed);
     selected.extend(cases::scenes());
+    for (stops, others) in changes {
+        selected.extend(cases::in_turn(stops, STOPS_DAYS, seed));
+        selected.extend(cases::sample(others, SAMPLE_CHANGES, seed));
+    }
     selected.extend(stops);
     selected.extend(cases::sample(others, SAMPLE, seed));
     selected.extend(kept);

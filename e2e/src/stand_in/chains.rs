@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use node_core::types::{Genesis, Hash, Identity, VoterSet};
 
+use super::witness::Witness;
+
 /// Newest heights over which precommits are counted, as real nodes do.
 const WINDOW: usize = 10;
 
@@ -35,12 +37,17 @@ pub struct View {
 }
 
 /// All chains.
-#[derive(Default)]
 pub struct Chains {
+    witness: Witness,
     chains: Mutex<BTreeMap<Key, Chain>>,
 }
 
 impl Chains {
+    /// None yet; the witness is told who stops and who signs.
+    pub fn new(witness: Witness) -> Self {
+        Self { witness, chains: Mutex::default() }
+    }
+
     fn locked(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Chain>> {
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,7 +70,9 @@ impl Chains {
     /// A voter does not run any more.
     pub fn stop(&self, namespace: &str, identity: Identity) {
         for (_, chain) in self.locked().iter_mut().filter(|((place, _), _)| place == namespace) {
-            chain.running.remove(&identity);
+            if chain.running.remove(&identity) {
+                self.witness.stopped(namespace, identity);
+            }
         }
     }
 
@@ -86,7 +95,7 @@ impl Chains {
 
     /// One more block wherever a quorum runs.
     pub fn tick(&self) {
-        for chain in self.locked().values_mut() {
+        for ((namespace, _), chain) in self.locked().iter_mut() {
             let signers: BTreeSet<Identity> = chain.running.clone();
             let power: u64 = signers.iter().filter_map(|id| chain.voters.get(id)).map(|entry| entry.power.get()).sum();
             if power < chain.voters.quorum().get() {
@@ -97,6 +106,7 @@ impl Chains {
             for signer in &signers {
                 chain.last_precommits.insert(*signer, chain.height);
             }
+            self.witness.signed(namespace, &signers);
             chain.signed.push_back(signers);
             if chain.signed.len() > WINDOW {
                 chain.signed.pop_front();

@@ -9,7 +9,7 @@ use anyhow::Result;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -23,8 +23,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::chains::Chains;
+use super::files::{Files, Mounts};
 use super::kubelet::{self, Kubelet};
 use super::tiers;
+use super::witness::{Party, Witness};
+use crate::attendance::Presence;
 
 /// Calls to the API server at the same time.
 const CALLS_MAX: usize = 48;
@@ -40,19 +43,24 @@ pub struct Options {
 pub struct StandIn {
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    witness: Witness,
 }
 
 impl StandIn {
     /// Plays everything in all namespaces until it is stopped.
     pub fn start(client: &Client, options: Options) -> Self {
         let stop = CancellationToken::new();
-        let chains = Arc::new(Chains::default());
-        let kubelet = Arc::new(Kubelet::new(client.clone(), Arc::clone(&chains)));
+        let witness = Witness::default();
+        let chains = Arc::new(Chains::new(witness.clone()));
+        let mounts = Arc::new(Mounts::new(witness.clone()));
+        let kubelet = Arc::new(Kubelet::new(client.clone(), Arc::clone(&chains), Arc::clone(&mounts)));
         let mut tasks = JoinSet::new();
         tasks.spawn(until(stop.clone(), blocks(chains, options.block_interval)));
         let world = World {
             client: client.clone(),
             kubelet,
+            mounts,
+            witness: witness.clone(),
             sets: HashMap::new(),
             pods: HashMap::new(),
             budgets: HashMap::new(),
@@ -61,7 +69,12 @@ impl StandIn {
             begun: JoinSet::new(),
         };
         tasks.spawn(until(stop.clone(), world.run()));
-        Self { stop, tasks }
+        Self { stop, tasks, witness }
+    }
+
+    /// Who sees what must never be.
+    pub const fn witness(&self) -> &Witness {
+        &self.witness
     }
 
     /// Ends every process that it plays.
@@ -93,11 +106,14 @@ enum Seen {
     Budget(watcher::Event<PodDisruptionBudget>),
     Claim(watcher::Event<PersistentVolumeClaim>),
     Deployment(watcher::Event<Deployment>),
+    Secret(watcher::Event<Secret>),
 }
 
 struct World {
     client: Client,
     kubelet: Arc<Kubelet>,
+    mounts: Arc<Mounts>,
+    witness: Witness,
     sets: HashMap<Key, StatefulSet>,
     pods: HashMap<Key, Pod>,
     budgets: HashMap<Key, PodDisruptionBudget>,
@@ -121,6 +137,7 @@ impl World {
             watcher(Api::all(client.clone()), pods).default_backoff().filter_map(some(Seen::Pod)).boxed(),
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Budget)).boxed(),
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Claim)).boxed(),
+            watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Secret)).boxed(),
             watcher(Api::all(client), ours).default_backoff().filter_map(some(Seen::Deployment)).boxed(),
         ];
         let mut seen = futures::stream::select_all(seen);
@@ -155,6 +172,7 @@ impl World {
             Seen::Pod(Delete(pod)) => {
                 self.kubelet.forget(&pod.uid().unwrap_or_default());
                 self.pods.remove(&key(&pod));
+                self.shows(&pod, None);
                 self.dirty.insert(pod.namespace().unwrap_or_default());
                 let (namespace, name) = key(&pod);
                 // Exactly one suffix: the first voter's pod is called `<group>-0-0`.
@@ -169,9 +187,10 @@ impl World {
             Seen::Deployment(Apply(deployment) | InitApply(deployment)) => {
                 self.begin(tiers::serve_deployment(self.client.clone(), deployment));
             }
-            Seen::Claim(Delete(_)) | Seen::Deployment(Delete(_)) => {}
+            Seen::Secret(Apply(secret) | InitApply(secret)) => self.secret(&secret),
+            Seen::Claim(Delete(_)) | Seen::Deployment(Delete(_)) | Seen::Secret(Delete(_)) => {}
             Seen::Set(Init | InitDone) | Seen::Pod(Init | InitDone) | Seen::Budget(Init | InitDone) => {}
-            Seen::Claim(Init | InitDone) | Seen::Deployment(Init | InitDone) => {}
+            Seen::Claim(Init | InitDone) | Seen::Deployment(Init | InitDone) | Seen::Secret(Init | InitDone) => {}
         }
     }
 
@@ -209,6 +228,7 @@ impl World {
         let kubelet = Arc::clone(&self.kubelet);
         self.dirty.insert(pod.namespace().unwrap_or_default());
         self.pods.insert(key(&pod), pod.clone());
+        self.shows(&pod, Some(presence(&pod)));
         if kubelet::is_silent(&pod) {
             kubelet.forget(&pod.uid().unwrap_or_default());
         }
@@ -216,6 +236,32 @@ impl World {
             self.begin(async move { kubelet.finish(&pod).await });
         } else if phase.as_deref() != Some("Running") {
             self.begin(async move { kubelet.start(&pod).await });
+        }
+    }
+
+    /// Tells the witness of the pod of a node that has a number.
+    fn shows(&self, pod: &Pod, presence: Option<Presence>) {
+        let node = pod.labels().get(names::LABEL_NODE);
+        let number = node.and_then(|node| node.rsplit_once('-')?.1.parse().ok());
+        if let Some(number) = number {
+            self.witness.pod(&pod.namespace().unwrap_or_default(), number, presence);
+        }
+    }
+
+    /// A node gets the files of its changed Secret; the others are looked at alone.
+    fn secret(&mut self, secret: &Secret) {
+        let (Ok(files), Some(network)) = (Files::of(secret), secret.labels().get(names::LABEL_NETWORK)) else { return };
+        let at = key(secret);
+        if at.1 == names::ca_secret(network) {
+            self.witness.presents(&at.0, Party::Operator, files.papers());
+        } else if at.1 == names::client_secret(network) {
+            self.witness.presents(&at.0, Party::Client, files.papers());
+        } else {
+            let (mounts, later) = (Arc::clone(&self.mounts), self.mounts.change(&at, files));
+            self.begin(async move {
+                tokio::time::sleep(later).await;
+                mounts.bring(&at)
+            });
         }
     }
 
@@ -313,16 +359,22 @@ fn pod_of(set: &StatefulSet, pod_name: &str) -> Option<Pod> {
     })
 }
 
+fn presence(pod: &Pod) -> Presence {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let is_ready = conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
+    match (pod.metadata.deletion_timestamp.is_some(), is_ready) {
+        (true, _) => Presence::Stopping,
+        (false, true) => Presence::Ready,
+        (false, false) => Presence::NotReady,
+    }
+}
+
 fn counted<'a>(budget: &PodDisruptionBudget, pods: impl Iterator<Item = &'a Pod>) -> PodDisruptionBudgetStatus {
     let wanted = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let wanted = wanted.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
     let selected: Vec<&Pod> =
         pods.filter(|pod| wanted.iter().all(|(label, value)| pod.labels().get(label) == Some(value))).collect();
-    let is_ready = |pod: &&&Pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        pod.metadata.deletion_timestamp.is_none()
-            && conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
-    };
+    let is_ready = |pod: &&&Pod| presence(pod) == Presence::Ready;
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let healthy = number(selected.iter().filter(is_ready).count());
     let desired = match budget.spec.as_ref().and_then(|spec| spec.min_available.as_ref()) {

@@ -11,14 +11,14 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use node_api::tls::TlsPem;
+use node_api::tls::TlsStore;
 use node_core::types::{ChainId, Identity};
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use super::chains::Chains;
+use super::files::{Files, Mounts, Reader};
 use super::node::{Process, Volume, serve};
 
 /// How long a pod waits for its Secrets and its volume, and for its chain to start.
@@ -38,6 +38,7 @@ pub fn is_silent(pod: &Pod) -> bool {
 pub struct Kubelet {
     client: Client,
     chains: Arc<Chains>,
+    mounts: Arc<Mounts>,
     volumes: Mutex<HashMap<String, Arc<Mutex<Volume>>>>,
     running: Mutex<HashMap<String, CancellationToken>>,
     addresses: AtomicU32,
@@ -45,8 +46,9 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// No pod yet.
-    pub fn new(client: Client, chains: Arc<Chains>) -> Self {
-        Self { client, chains, volumes: Mutex::default(), running: Mutex::default(), addresses: AtomicU32::new(0) }
+    pub fn new(client: Client, chains: Arc<Chains>, mounts: Arc<Mounts>) -> Self {
+        let (volumes, running) = (Mutex::default(), Mutex::default());
+        Self { client, chains, mounts, volumes, running, addresses: AtomicU32::new(0) }
     }
 
     /// Starts a pod, unless this was done before.
@@ -95,28 +97,24 @@ impl Kubelet {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &namespace);
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
         let (node_name, tls_name) = (node.as_str(), names::tls_secret(&node));
-        let (tls, identity_name, claim_name) = (&tls_name, names::identity_secret(&node), names::claim(&node));
+        let (tls, identity_name, claim_name) = (tls_name.as_str(), names::identity_secret(&node), names::claim(&node));
         let (object, tls, identity, claim) = tokio::try_join!(
             nodes.get(node_name),
             secrets.get(tls),
             secrets.get(&identity_name),
             claims.get(&claim_name)
         )?;
-        let entry = |secret: &Secret, key: &str| {
-            let data = secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
-            data.with_context(|| format!("Secret {} has no entry {key}", secret.name_any()))
-        };
-        let identity = node_api::keys::from_pem(&String::from_utf8(entry(&identity, names::FILE_IDENTITY)?)?)?;
-        let pem = TlsPem {
-            certificate: entry(&tls, "tls.crt")?,
-            key: Zeroizing::new(entry(&tls, "tls.key")?),
-            authorities: entry(&tls, "ca.crt")?,
-            members: Vec::new(),
-        };
+        let identity = identity.data.as_ref().and_then(|data| data.get(names::FILE_IDENTITY));
+        let identity =
+            identity.with_context(|| format!("Secret {identity_name} has no entry {}", names::FILE_IDENTITY))?;
+        let identity = node_api::keys::from_pem(&String::from_utf8(identity.0.clone())?)?;
+        let files = Files::of(&tls)?;
+        let store = TlsStore::from_pem(files.pem())?;
         let volume = self.volume(&claim.uid().context("a claim has a UID")?)?;
+        let pod_uid = pod.uid().unwrap_or_default();
         let process = Process {
-            namespace,
-            pod_uid: pod.uid().unwrap_or_default(),
+            namespace: namespace.clone(),
+            pod_uid: pod_uid.clone(),
             chain_id: ChainId::new(object.spec.chain_id.clone())?,
             identity: Identity::new(identity.public()),
             version: image(pod).rsplit(':').next().unwrap_or("unknown").to_string(),
@@ -124,7 +122,13 @@ impl Kubelet {
             chains: Arc::clone(&self.chains),
         };
         let address = self.address();
-        serve(process, SocketAddr::new(address, names::PORT_GRPC), &pem, stop.clone()).await?;
+        serve(process, SocketAddr::new(address, names::PORT_GRPC), Arc::clone(&store), stop.clone()).await?;
+        let reader = Reader { uid: pod_uid.clone(), pod: pod.name_any(), secret: (namespace, tls_name), store };
+        self.mounts.starts(reader, &files)?;
+        // The pod may have gone meanwhile.
+        if stop.is_cancelled() {
+            self.mounts.ends(&pod_uid);
+        }
         Ok((address, volume))
     }
 
@@ -167,6 +171,7 @@ impl Kubelet {
         if let Some(stop) = stop {
             stop.cancel();
         }
+        self.mounts.ends(uid);
     }
 
     async fn say(&self, pod: &Pod, status: Value) -> Result<()> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use futures::StreamExt;
 use node_api::authorize::AuthorizeLayer;
 use node_api::proto::{self, lifecycle_server, node_server, validators_server};
-use node_api::tls::{AcceptLimits, TlsPem, TlsStore, incoming};
+use node_api::tls::{AcceptLimits, TlsStore, incoming};
 use node_core::codec::{Decode, Encode};
 use node_core::crypto::{KeyPair, SigningBytes};
 use node_core::types::{CeremonyNonce, ChainId, Epoch, Genesis, Identity, SessionKey};
@@ -57,13 +57,12 @@ pub struct Process {
     pub chains: Arc<Chains>,
 }
 
-/// Serves until `stop`.
+/// Serves until `stop` with the certificate that is in the store.
 ///
 /// # Errors
-/// When the address or the certificate cannot be used.
-pub async fn serve(process: Process, address: SocketAddr, pem: &TlsPem, stop: CancellationToken) -> Result<()> {
+/// When the address cannot be used.
+pub async fn serve(process: Process, address: SocketAddr, tls: Arc<TlsStore>, stop: CancellationToken) -> Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("failed to listen on {address}"))?;
-    let tls = TlsStore::from_pem(pem)?;
     process.resume();
     let limits = AcceptLimits { connections_max: 16, ..AcceptLimits::default() };
     let connections = incoming(listener, tls, limits).boxed();

@@ -1,6 +1,7 @@
 //! Trials of the real operator against a real API server and the stand-in: one namespace and one operator process for
 //! each, with or without a fault; what it left behind and how often it made and deleted things is the result.
 
+mod change;
 mod follow;
 mod keep;
 mod ledger;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::environment::Environment;
 use crate::network::{condition, kind_api};
 
+pub use change::Change;
 pub use ledger::{Counts, Ledger};
 pub use operator::{Operator, Start};
 pub use snapshot::snapshot;
@@ -68,6 +70,8 @@ pub struct Trial {
     pub outcome: Outcome,
     /// Writes of the first process, as the fault layer counts them.
     pub writes: Vec<String>,
+    /// Events of watches of the first process; none where the plan changes none of them.
+    pub events: u64,
     /// The planned fault came to pass.
     pub has_fired: bool,
     /// How long it took.
@@ -120,31 +124,47 @@ impl Stage {
         let manifest = manifest("alpha", voters);
         let apply = ["apply", "--namespace", namespace, "-f", "-"];
         self.environment.kubectl_call(&apply).input(manifest).stdout().await?;
-        let (mut has_stopped, next) = (false, plan.of_the_next());
         // The fault may come to pass only after the goal was reached.
         let settled = async {
             self.goal(namespace, "alpha-main", voters).await?;
             self.quiet(namespace).await
         };
-        tokio::pin!(settled);
-        let state = loop {
+        let state = self.while_operated(&mut operator, &start, settled).await?;
+        operator.stop().await?;
+        self.result(namespace, begin, state)
+    }
+
+    /// What comes of the work while an operator does its own; one that its plan ends is followed by one without it.
+    async fn while_operated<T>(
+        &self,
+        operator: &mut Operator,
+        start: &Start<'_>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let (mut has_stopped, next) = (false, start.plan.map(Plan::of_the_next));
+        tokio::pin!(work);
+        loop {
             tokio::select! {
-                settled = &mut settled => break settled?,
+                done = &mut work => return done,
                 code = operator.ended() => {
                     let code = code?;
                     ensure!(code == Some(STOPPED) && !has_stopped, "the operator ended with {code:?}");
                     has_stopped = true;
-                    self.free_lease(namespace).await?;
-                    let second = Start { plan: Some(&next), ..start };
-                    operator = Operator::start(&self.environment, &second).await?;
+                    self.free_lease(start.namespace).await?;
+                    *operator = Operator::start(&self.environment, &Start { plan: next.as_ref(), ..*start }).await?;
                 }
             }
-        };
-        operator.stop().await?;
+        }
+    }
+
+    /// What came of a trial that ended in this state.
+    fn result(&self, namespace: &str, begin: Instant, state: BTreeMap<String, serde_json::Value>) -> Result<Trial> {
+        let log = self.log(namespace);
         let text = std::fs::read_to_string(&log).with_context(|| format!("failed to read {}", log.display()))?;
         Ok(Trial {
             outcome: Outcome { state, counts: self.ledger.counts(namespace) },
             writes: operator::writes(&text),
+            events: operator::events(&text),
             has_fired: text.contains("fault injected"),
             took: begin.elapsed(),
         })

@@ -1,5 +1,6 @@
 //! One operator process of a trial.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -138,17 +139,43 @@ impl Operator {
     }
 }
 
-/// The writes that the fault layer of the first process counted, in order.
+/// The writes that the fault layer counted, in order.
 pub fn writes(log: &str) -> Vec<String> {
-    let mut found = Vec::new();
+    let what = |entry: &Value| entry.get("what").and_then(Value::as_str).unwrap_or_default().to_string();
+    counted(log, "write").values().map(what).collect()
+}
+
+/// How many events of watches it counted.
+pub fn events(log: &str) -> u64 {
+    counted(log, "event").len() as u64
+}
+
+/// By number, each as the first process has counted it; what was counted at the same time is not logged in order.
+fn counted(log: &str, message: &str) -> BTreeMap<u64, Value> {
+    let mut found = BTreeMap::new();
     for line in log.lines() {
         let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
-        let is_write = entry.get("message").and_then(Value::as_str) == Some("write");
-        let number = entry.get("number").and_then(Value::as_u64);
-        // The second process counts from one again.
-        if is_write && number.is_some_and(|number| number == found.len() as u64 + 1) {
-            found.push(entry.get("what").and_then(Value::as_str).unwrap_or_default().to_string());
+        let is_one = entry.get("message").and_then(Value::as_str) == Some(message);
+        if let Some(number) = entry.get("number").and_then(Value::as_u64).filter(|_| is_one) {
+            found.entry(number).or_insert(entry);
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_at_the_same_time_is_put_in_order() {
+        let line = |message: &str, number: u64, what: &str| {
+            format!(r#"{{"message":"{message}","number":{number},"what":"{what}"}}"#)
+        };
+        let lines =
+            [line("write", 2, "b"), line("event", 1, ""), line("write", 1, "a"), line("write", 1, "of the next")];
+        let log = lines.join("\n");
+        assert_eq!(writes(&log), ["a", "b"]);
+        assert_eq!(events(&log), 1);
+    }
 }

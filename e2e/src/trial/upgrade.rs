@@ -64,7 +64,7 @@ impl Stage {
     }
 
     /// Until an operator leads, nothing that it would do wrong can be seen.
-    async fn is_held(&self, namespace: &str) -> Result<()> {
+    pub(super) async fn is_held(&self, namespace: &str) -> Result<()> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         eventually("the newer operator leads", SECONDS_MAX, || async {
             let lease = leases.get(LEASE).await?;

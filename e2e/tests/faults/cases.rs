@@ -3,13 +3,12 @@
 use std::time::SystemTime;
 
 use althing_e2e::leaves::{LeafCase, Shall};
+use althing_e2e::trial::Change;
 use althing_operator::faults::{EventFault, EventFaultKind, FirstLists, FirstListsKind, Plan, WriteFault};
 use anyhow::Result;
 
-/// Events of watches that may be touched: more than one run receives.
-const EVENTS_MAX: u64 = 240;
-/// Lists that may be old.
-const LISTS_MAX: u64 = 24;
+/// Old lists of one scenario.
+const LISTS: u64 = 24;
 /// Writes of one storm.
 const STORM: u64 = 5;
 
@@ -46,8 +45,8 @@ pub struct Case {
 /// What is done in a case.
 #[derive(Clone, Debug)]
 pub enum Work {
-    /// A network is made while this goes wrong.
-    Create(Plan),
+    /// A scenario comes to pass while this goes wrong.
+    Scenario(Scenario, Plan),
     /// A leaf of a spec is set, changed and unset.
     Leaf(Box<LeafCase>),
     /// A group is paused while one of its voters falls silent.
@@ -56,6 +55,36 @@ pub enum Work {
     Upgrade,
     /// A group gets another name and keeps its chain id.
     Rename,
+}
+
+/// What the operator does while something goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// A network is made.
+    Create,
+    /// A network that runs is changed.
+    Change(Change),
+}
+
+impl Scenario {
+    /// In one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Change(change) => change.word(),
+        }
+    }
+}
+
+/// How much of it there is where a fault can be.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// What is done.
+    pub scenario: Scenario,
+    /// Writes of a run without a fault.
+    pub writes: u64,
+    /// Events of watches that it receives.
+    pub events: u64,
 }
 
 /// What is no single fault and no single leaf.
@@ -69,20 +98,23 @@ pub fn scenes() -> [Case; 3] {
 }
 
 /// The process ends after each of the writes.
-pub fn stops(writes: u64) -> Vec<Case> {
+pub fn stops(extent: &Extent) -> Vec<Case> {
+    let Extent { scenario, writes, events: _ } = *extent;
     let stop = |write: u64| Case {
-        name: format!("create/stop@{write}"),
-        work: Work::Create(Plan { stop_after_write: Some(write), ..Plan::default() }),
+        name: format!("{}/stop@{write}", scenario.word()),
+        work: Work::Scenario(scenario, Plan { stop_after_write: Some(write), ..Plan::default() }),
         may_be_left_out: false,
     };
     (1..=writes).map(stop).collect()
 }
 
 /// Everything else.
-pub fn others(writes: u64) -> Vec<Case> {
+pub fn others(extent: &Extent) -> Vec<Case> {
+    let Extent { scenario, writes, events } = *extent;
     let mut cases = Vec::new();
     let mut add = |name: String, plan: Plan| {
-        cases.push(Case { name, work: Work::Create(plan), may_be_left_out: false });
+        let name = format!("{}/{name}", scenario.word());
+        cases.push(Case { name, work: Work::Scenario(scenario, plan), may_be_left_out: false });
     };
     for from in 1..=writes {
         for (status, count, is_executed) in
@@ -90,31 +122,29 @@ pub fn others(writes: u64) -> Vec<Case> {
         {
             let fault = WriteFault { from, count, status, is_executed };
             let word = if is_executed { "-answer-lost" } else { "" };
-            add(format!("create/{status}x{count}{word}@{from}"), Plan { writes: Some(fault), ..Plan::default() });
+            add(format!("{status}x{count}{word}@{from}"), Plan { writes: Some(fault), ..Plan::default() });
         }
     }
-    for at in 1..=EVENTS_MAX {
+    for at in 1..=events {
         for (word, kind) in
             [("drop", EventFaultKind::Drop), ("duplicate", EventFaultKind::Duplicate), ("delay", EventFaultKind::Delay)]
         {
             let fault = EventFault { at, kind };
-            add(format!("create/{word}@{at}"), Plan { events: Some(fault), ..Plan::default() });
+            add(format!("{word}@{at}"), Plan { events: Some(fault), ..Plan::default() });
         }
     }
-    for at in 1..=LISTS_MAX {
+    for number in 1..=LISTS {
         // Nothing is listed a second time unless a watch is lost.
-        let lost = EventFault { at: 10 + at * 5, kind: EventFaultKind::Drop };
-        add(
-            format!("create/old-list@{at}"),
-            Plan { old_list: Some(12 + at % 4), events: Some(lost), ..Plan::default() },
-        );
+        let at = (number * events / (LISTS + 1)).max(1);
+        let lost = EventFault { at, kind: EventFaultKind::Drop };
+        add(format!("old-list@{number}"), Plan { old_list: Some(1), events: Some(lost), ..Plan::default() });
     }
     // The process that knows nothing yet is once the first one, and once the one that finds half of everything there.
     for resource in WATCHED {
         for (word, kind) in [("late", FirstListsKind::Late), ("refused", FirstListsKind::Refused)] {
             let first_lists = Some(FirstLists { resource: resource.to_string(), kind });
             let stop_after_write = Some(writes / 2);
-            add(format!("create/{word}-list@{resource}"), Plan { first_lists, stop_after_write, ..Plan::default() });
+            add(format!("{word}-list@{resource}"), Plan { first_lists, stop_after_write, ..Plan::default() });
         }
     }
     cases
@@ -129,13 +159,19 @@ pub fn leaves() -> Result<(Vec<Case>, Vec<Case>)> {
     });
     Ok(all.partition(|case| match &case.work {
         Work::Leaf(case) => matches!(case.shall, Shall::BeFollowed { .. }),
-        Work::Create(_) | Work::Pause | Work::Upgrade | Work::Rename => false,
+        Work::Scenario(..) | Work::Pause | Work::Upgrade | Work::Rename => false,
     }))
 }
 
 /// Another seed every day.
 pub fn seed_of_today() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)
+}
+
+/// Every n-th case; with each seed it is the turn of the next ones.
+pub fn in_turn(cases: Vec<Case>, every: u64, seed: u64) -> impl Iterator<Item = Case> {
+    let turns = (0..every).cycle().skip(usize::try_from(seed % every).expect("an index"));
+    cases.into_iter().zip(turns).filter(|(_, turn)| *turn == 0).map(|(case, _)| Case { may_be_left_out: true, ..case })
 }
 
 /// So many cases, drawn by the seed.

@@ -88,6 +88,7 @@ impl Lines {
 
     async fn take(&mut self, line: Bytes) {
         let number = next(&self.counts.events);
+        tracing::debug!(number, "event");
         let kind = self.fault.as_ref().filter(|fault| fault.at == number).map(|fault| fault.kind);
         if let Some(kind) = kind {
             tracing::warn!(number, ?kind, "fault injected: event");

@@ -79,7 +79,7 @@ where
     let bytes = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await?;
     let mut answers = counts.answers.lock().unwrap_or_else(PoisonError::into_inner);
     let chosen = match answers.get(&key) {
-        Some(old) if number == from => {
+        Some(old) if number >= from && next(&counts.old_lists) == 1 => {
             tracing::warn!(number, list = %key, "fault injected: old list");
             old.clone()
         }
@@ -92,7 +92,29 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_first_list_that_is_asked_for_again_is_once_as_it_was() {
+        let number = AtomicU64::new(0);
+        let server = tower::service_fn(move |_: Request<Body>| {
+            let answer = number.fetch_add(1, Ordering::SeqCst).to_string();
+            std::future::ready(Ok::<_, BoxError>(Response::new(AnswerBody::from(answer))))
+        });
+        let (inner, counts) = (Inner(Arc::new(tokio::sync::Mutex::new(server))), Counts::default());
+        let plan = Plan { old_list: Some(1), ..Plan::default() };
+        let mut answers = Vec::new();
+        for path in ["/pods", "/services", "/pods", "/services", "/pods"] {
+            let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+            let answer = list(&inner, &plan, &counts, request).await.expect("an answer");
+            let bytes = axum::body::to_bytes(answer.into_body(), 100).await.expect("a body");
+            answers.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        assert_eq!(answers, ["0", "1", "0", "3", "4"]);
+    }
 
     #[test]
     fn a_resource_is_known_by_the_end_of_its_path() {

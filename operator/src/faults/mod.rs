@@ -6,6 +6,7 @@
 
 mod events;
 mod lists;
+mod wrong;
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -44,7 +45,7 @@ pub struct Plan {
     /// An event of a watch that does not arrive as it was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<EventFault>,
-    /// From this list on, an answer that was given before for the same list is given once more.
+    /// The first list from this one on that was asked for before is answered once as it was at first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_list: Option<u64>,
     /// The first lists of one resource come late or not at all.
@@ -59,6 +60,12 @@ pub struct Plan {
     /// A faulty operator: this part (JSON pointer) is missing in all that is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub omits: Option<String>,
+    /// A faulty operator: with each pod that it evicts it deletes that of another voter.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub evicts_another: bool,
+    /// A faulty operator: the next authority of a network signs before anybody was told to trust it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signs_at_once: bool,
 }
 
 impl Plan {
@@ -70,6 +77,8 @@ impl Plan {
             remakes: self.remakes,
             never_deletes: self.never_deletes,
             omits: self.omits.clone(),
+            evicts_another: self.evicts_another,
+            signs_at_once: self.signs_at_once,
             ..Self::default()
         }
     }
@@ -113,6 +122,7 @@ pub struct Counts {
     writes: AtomicU64,
     events: AtomicU64,
     lists: AtomicU64,
+    old_lists: AtomicU64,
     first_lists: AtomicU64,
     answers: Mutex<HashMap<String, Bytes>>,
 }
@@ -260,7 +270,12 @@ where
         Some(pointer) => without(request, pointer).await?,
         None => request,
     };
+    let request = if plan.signs_at_once { wrong::signing_at_once(inner, request).await? } else { request };
+    let another = if plan.evicts_another { wrong::another(&request) } else { None };
     let answer = if plan.remakes { remade(inner, request).await? } else { inner.send(request).await? };
+    if let Some(path) = another.filter(|_| answer.status().is_success()) {
+        wrong::delete(inner, &path).await?;
+    }
     let is_last = plan.stop_after.as_ref().is_some_and(|end| what.ends_with(end.as_str()));
     if plan.stop_after_write == Some(number) || is_last {
         tracing::warn!(number, %what, status = answer.status().as_u16(), "fault injected: stop");

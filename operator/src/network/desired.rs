@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::issuer::Desk;
 use crate::kinds::Child;
 use crate::parts::{NetworkContext, networkpolicies, secrets};
+use crate::rollover::{Authority, Behind};
 
 /// Name that a client certificate carries.
 const CLIENT: &str = "client";
@@ -81,18 +82,12 @@ pub fn is_of(child: &Child, group: &ConsensusGroup) -> bool {
     serde_json::from_value::<ConsensusGroup>(wanted).is_ok_and(|wanted| wanted.spec == group.spec)
 }
 
-/// The client certificate, if it has to be issued now and an issuer has not yet to answer. `tls.crt` and `tls.key` are for the first chain; a further
-/// chain has entries of its own.
+/// The client certificate, if it has to be issued now and an issuer has not yet to answer. `tls.crt` and `tls.key` are for the
+/// first chain; a further chain has entries of its own.
 pub fn client(observed: &Observed, desk: &mut Desk<'_>) -> Result<Option<Secret>, Error> {
     let network = network_context(observed)?;
     let ids = ids(observed, &network, Role::Client, CLIENT)?;
-    let is_current = |present: &Secret| {
-        ids.iter().enumerate().all(|(number, (group, id))| {
-            let view = view(present, number, group);
-            certificates::is_current(&view, id, desk.authority(), desk.now_s())
-        })
-    };
-    if observed.client.as_ref().is_some_and(is_current) {
+    if is_client_current(observed, &ids, desk.authority(), desk.now_s()) {
         return Ok(None);
     }
     let (mut secret, mut issued) = (None, Vec::new());
@@ -124,6 +119,24 @@ fn entries(group: &str) -> (String, String) {
         "ca" | "tls" => (format!("{group}.group.crt"), format!("{group}.group.key")),
         _ => (format!("{group}.crt"), format!("{group}.key")),
     }
+}
+
+/// The client certificate while it is not what the stage of the authority means: the next step would cut off who mounts it.
+pub fn client_behind(observed: &Observed, authority: &Authority, now_s: u64) -> Result<Option<Behind>, Error> {
+    let network = network_context(observed)?;
+    let ids = ids(observed, &network, Role::Client, CLIENT)?;
+    let is_behind = !ids.is_empty() && !is_client_current(observed, &ids, authority, now_s);
+    let who = format!("Secret {}", names::client_secret(&network.name));
+    Ok(is_behind.then_some(Behind { who, why: "is not issued anew yet" }))
+}
+
+fn is_client_current(observed: &Observed, ids: &[(String, SpiffeId)], authority: &Authority, now_s: u64) -> bool {
+    let is_current = |present: &Secret| {
+        ids.iter()
+            .enumerate()
+            .all(|(number, (group, id))| certificates::is_current(&view(present, number, group), id, authority, now_s))
+    };
+    observed.client.as_ref().is_some_and(is_current)
 }
 
 /// One id for each chain, by group.

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::desired;
 use super::desired_tiers::Contexts;
 use super::observe::{AuthorityRead, Observed};
 use super::tiers;
@@ -179,7 +180,8 @@ async fn behind(
         Ok::<_, Error>(why.map(|why| Behind { who, why }))
     });
     let answers: Vec<Result<Option<Behind>, Error>> = answers.buffered(ASKED_MAX).collect().await;
-    let mut behind = Vec::new();
+    // After a reconcile that failed it may be older than what the nodes have taken up meanwhile.
+    let mut behind: Vec<Behind> = desired::client_behind(observed, authority, now_s())?.into_iter().collect();
     for answer in answers {
         behind.extend(answer?);
     }

@@ -18,7 +18,7 @@ use super::{desired, desired_tiers, rolling, validate};
 use crate::certificates;
 use crate::issuer::Desk;
 use crate::kinds::Kind;
-use crate::parts::{Installation, PeerPlace};
+use crate::parts::{Installation, PeerPlace, secrets};
 use crate::pause::PAUSED;
 use crate::rollover::{Authority, Stage, Step};
 
@@ -295,6 +295,35 @@ fn an_authority_gives_way_late_in_its_life_or_when_a_person_asks_anew() {
     assert_eq!(step(Some("a"), Some("a"), NOW_S), Step::Rest, "a wish is met once");
     assert_eq!(step(Some("a"), Some("b"), NOW_S), Step::Begin);
     assert_eq!(step(Some("a"), None, NOW_S), Step::Rest);
+}
+
+#[test]
+fn a_stage_does_not_end_while_the_client_certificate_is_of_the_former_one() {
+    let (old, new) = (authority(0), Arc::new(authority(1)));
+    let both = format!("{}{}", old.certificate_pem(), new.certificate_pem());
+    let settled = Authority::settled(old);
+    let stage = Stage::Trusting { next: Arc::clone(&new), hash: "new".to_string() };
+    let trusting = Authority { stage, trusted: both.clone(), ..settled.clone() };
+    let new = CertificateAuthority::from_pem(new.certificate_pem(), new.key_pem()).expect("an authority");
+    let stage = Stage::Signing { hash: settled.hash.clone() };
+    let signing = Authority { stage, trusted: both, ..Authority::settled(new) };
+
+    let chain = node_api::node_core::types::ChainId::new("demo-main").expect("a chain id");
+    let id = SpiffeId::new(&chain, Role::Client, "client").expect("an id");
+    let behind = |issued_by: Option<&Authority>, stage: &Authority| {
+        let mut observed = rolled(stage.clone());
+        let network = desired::network_context(&observed).expect("a context");
+        let issue = |by| certificates::issue(by, &id, NOW_S, certificates::CLIENT_S).expect("a certificate");
+        observed.client = issued_by.map(|by| secrets::client(&network, &issue(by)));
+        let behind = desired::client_behind(&observed, stage, NOW_S).expect("ids");
+        behind.map(|behind| behind.who)
+    };
+    let client = Some("Secret demo-client".to_string());
+    assert_eq!(behind(Some(&settled), &trusting), client, "it does not trust the next one");
+    assert_eq!(behind(Some(&trusting), &trusting), None);
+    assert_eq!(behind(Some(&trusting), &signing), client, "it is of the one that goes");
+    assert_eq!(behind(Some(&signing), &signing), None);
+    assert_eq!(behind(None, &signing), client);
 }
 
 #[test]

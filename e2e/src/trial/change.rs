@@ -1,0 +1,179 @@
+//! Changes of a running network while something goes wrong with the operator: a rolling restart of its voters, and the
+//! replacement of its certificate authority. All the time a witness looks that no second voter is away and that everybody
+//! trusts everybody.
+
+use std::collections::BTreeMap;
+
+use althing_crds::{BlockchainNetwork, names};
+use althing_operator::faults::Plan;
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::operator::{Operator, Start};
+use super::{GOAL_MAX, PAUSES_PERCENT, Stage, Trial, manifest};
+use crate::network::eventually;
+use crate::stand_in::Witness;
+
+const NETWORK: &str = "alpha";
+const GROUP: &str = "alpha-main";
+const VOTERS: u32 = 4;
+/// The image that is asked for.
+const IMAGE: &str = "docker.io/althing/node:two";
+
+/// What is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The image of the voters.
+    Roll,
+    /// The certificate authority.
+    Rollover,
+}
+
+/// What was there before a change.
+struct Before {
+    /// UIDs of the voters' pods.
+    pods: BTreeMap<String, String>,
+    /// The certificate of the authority.
+    authority: String,
+}
+
+impl Change {
+    /// Every change.
+    pub const ALL: [Self; 2] = [Self::Roll, Self::Rollover];
+
+    /// In one word, as cases are named.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Roll => "roll",
+            Self::Rollover => "rollover",
+        }
+    }
+
+    /// How often each voter's pod was made and deleted at the end.
+    const fn made_and_deleted(self) -> (usize, usize) {
+        match self {
+            Self::Roll => (2, 1),
+            Self::Rollover => (1, 0),
+        }
+    }
+}
+
+impl Stage {
+    /// Brings a network of four voters up, ends its operator, and lets one with this plan carry the change out.
+    ///
+    /// # Errors
+    /// When the change is not finished, it does not become quiet, a pod is made anew too often, or the witness saw what must
+    /// never be.
+    pub async fn change(&self, change: Change, namespace: &str, plan: &Plan, witness: &Witness) -> Result<Trial> {
+        let begin = Instant::now();
+        self.run_one(namespace).await.context("before the change")?;
+        let before = Before { pods: self.pods(namespace).await?, authority: self.authority(namespace).await?.signs };
+        witness.watch(namespace);
+        let log = self.log(namespace);
+        let start = Start::trial(namespace, plan, &log, PAUSES_PERCENT);
+        let mut operator = Operator::start(&self.environment, &start).await?;
+        let changed = async {
+            // Its watches are there before the change is: their events are those of the change.
+            self.is_held(namespace).await?;
+            self.ask_for(change, namespace).await?;
+            self.is_carried_out(change, namespace, &before, witness).await?;
+            self.goal(namespace, GROUP, VOTERS).await?;
+            self.quiet(namespace).await
+        };
+        let state = tokio::select! {
+            state = self.while_operated(&mut operator, &start, changed) => state?,
+            violation = witness.violated(namespace) => bail!("{violation}"),
+        };
+        operator.stop().await?;
+        let seen = witness.violations(namespace);
+        ensure!(seen.is_empty(), "{}", seen.join("; "));
+        let trial = self.result(namespace, begin, state)?;
+        let expected = change.made_and_deleted();
+        for pod in before.pods.keys().map(|pod| format!("Pod/{pod}")) {
+            let counts = &trial.outcome.counts;
+            let count = |of: &BTreeMap<String, usize>| of.get(&pod).copied().unwrap_or(0);
+            let found = (count(&counts.made), count(&counts.deleted));
+            ensure!(found == expected, "{pod} was made and deleted {found:?} times instead of {expected:?}");
+        }
+        Ok(trial)
+    }
+
+    /// A network of four voters that all sign; its operator is gone again.
+    async fn run_one(&self, namespace: &str) -> Result<()> {
+        self.make_namespace(namespace).await?;
+        let (log, plan) = (self.log(&format!("{namespace}-before")), Plan::default());
+        let mut operator =
+            Operator::start(&self.environment, &Start::trial(namespace, &plan, &log, PAUSES_PERCENT)).await?;
+        let apply = ["apply", "--namespace", namespace, "-f", "-"];
+        self.environment.kubectl_call(&apply).input(manifest(NETWORK, VOTERS)).stdout().await?;
+        let settled = async {
+            self.goal(namespace, GROUP, VOTERS).await?;
+            self.quiet(namespace).await
+        };
+        tokio::select! {
+            settled = settled => drop(settled?),
+            code = operator.ended() => bail!("the operator ended with {:?}, see {}", code?, log.display()),
+        }
+        operator.stop().await?;
+        self.free_lease(namespace).await
+    }
+
+    async fn ask_for(&self, change: Change, namespace: &str) -> Result<()> {
+        match change {
+            Change::Roll => self.ask(namespace, json!({ "node": { "image": IMAGE } })).await,
+            Change::Rollover => {
+                let patch = json!({ "metadata": { "annotations": { names::ANNOTATION_ROLL: "once" } } });
+                let networks: Api<BlockchainNetwork> = Api::namespaced(self.client.clone(), namespace);
+                networks.patch(NETWORK, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn is_carried_out(&self, change: Change, namespace: &str, before: &Before, witness: &Witness) -> Result<()> {
+        let what = format!("{} is carried out", change.word());
+        eventually(&what, GOAL_MAX.as_secs(), || async {
+            match change {
+                Change::Roll => self.are_all_new(namespace, before).await,
+                Change::Rollover => self.is_replaced(namespace, before, witness).await,
+            }
+        })
+        .await
+    }
+
+    /// Every pod is another one.
+    async fn are_all_new(&self, namespace: &str, before: &Before) -> Result<()> {
+        let now = self.pods(namespace).await?;
+        let same = before.pods.iter().filter(|(pod, uid)| now.get(*pod) == Some(uid)).count();
+        ensure!(now.len() == before.pods.len() && same == 0, "{same} of {} pods are as before", now.len());
+        Ok(())
+    }
+
+    /// There is one authority, another one than before, and every process has a certificate of it and trusts it alone.
+    async fn is_replaced(&self, namespace: &str, before: &Before, witness: &Witness) -> Result<()> {
+        let now = self.authority(namespace).await?;
+        ensure!(now.signs != before.authority, "the former authority signs");
+        ensure!(now.entries == ["ca.crt", "tls.crt", "tls.key"], "the Secret has {:?}", now.entries);
+        let processes = witness.processes(namespace);
+        ensure!(processes.len() == before.pods.len(), "{} processes run", processes.len());
+        let others = processes.iter().filter(|papers| papers.authorities.trim() != now.signs.trim()).count();
+        ensure!(others == 0, "{others} processes trust somebody else");
+        Ok(())
+    }
+
+    async fn authority(&self, namespace: &str) -> Result<AuthoritySecret> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let data = secrets.get(&names::ca_secret(NETWORK)).await?.data.unwrap_or_default();
+        let signs = data.get("tls.crt").context("nobody signs")?;
+        Ok(AuthoritySecret { signs: String::from_utf8(signs.0.clone())?, entries: data.keys().cloned().collect() })
+    }
+}
+
+struct AuthoritySecret {
+    signs: String,
+    entries: Vec<String>,
+}
