@@ -225,10 +225,24 @@ async fn the_checkers_are_proved(trials: &Trials, create: &Reference) -> Result<
         remaking_is_caught(stage, &create.outcome),
         is_caught(stage, &never_deletes),
         is_caught(stage, &omits),
+        taking_over_is_caught(stage),
         is_seen(trials, Change::Roll, &another, &["the pods of voters", "2 voters do not sign"]),
         is_seen(trials, Change::Rollover, &early, &["trust the operator", "trust the client", "trust alpha-main-"]),
     )?;
     Ok(())
+}
+
+/// An operator that applies whatever has the name of a child is caught at objects of somebody else.
+async fn taking_over_is_caught(stage: &Stage) -> Result<()> {
+    let plan = Plan { omits: Some("/metadata/resourceVersion".to_string()), ..Plan::default() };
+    match stage.taken("proof-takes", &plan).await {
+        Err(error) if format!("{error:#}").contains("is somebody else's and was changed") => {
+            println!("a faulty operator is caught: {error:#}");
+            Ok(())
+        }
+        Err(error) => Err(error.context("not caught as one that takes over")),
+        Ok(()) => bail!("an operator that takes over what is somebody else's was not caught"),
+    }
 }
 
 /// The witness sees, in these words, what an operator with this plan does during a change.
@@ -281,6 +295,8 @@ async fn judge(trials: &Trials, references: &References, case: &Case, number: us
         Work::Pause => stage.pause(&namespace).await.map(|()| true),
         Work::Upgrade => stage.upgrade(&namespace).await.map(|()| true),
         Work::Rename => stage.rename(&namespace).await.map(|()| true),
+        Work::Taken => stage.taken(&namespace, &Plan::default()).await.map(|()| true),
+        Work::Installations => stage.installations(&namespace, &trials.witness).await.map(|()| true),
         Work::Leaf(leaf) => match leaf.shall {
             Shall::BeFollowed { .. } => stage.follow(&namespace, leaf, &Plan::default()).await.map(|()| true),
             Shall::BeKept(_) | Shall::BeRefused(_) => stage.keep(REFUSALS, &namespace, leaf).await.map(|()| true),

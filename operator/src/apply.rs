@@ -11,17 +11,19 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::kinds::{Child, Kind, Owner, Standing, standing};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
+use crate::prints::{Record, all_hash, digest, fingerprint, hashed};
 
 /// Children of one owner and one kind that are written at the same time.
 const WRITES_MAX: usize = 4;
@@ -76,8 +78,6 @@ struct Applied {
 }
 
 type Key = (Kind, String, String);
-/// A child, the hash of what is wanted of it and the hash of what is there.
-type Record<'a> = (&'a Child, [u8; 32], [u8; 32]);
 
 /// Writes to the API server.
 pub struct Writer {
@@ -340,12 +340,10 @@ impl Writer {
     /// Evicts a pod by these preconditions. What a disruption budget forbids is a write that failed with 429.
     pub async fn evict(&self, namespace: &str, name: &str, preconditions: Preconditions) -> Result<(), Error> {
         let what = format!("Pod {namespace}/{name}");
-        let params = EvictParams {
-            delete_options: Some(DeleteParams::default().preconditions(preconditions)),
-            ..EvictParams::default()
-        };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        self.write("Pod", "evict", &what, api.evict(name, &params)).await?;
+        let (params, eviction) = (PostParams::default(), eviction(name, preconditions));
+        let request = api.create_subresource::<_, serde_json::Value>("eviction", name, &params, &eviction);
+        self.write("Pod", "evict", &what, request).await?;
         Ok(())
     }
 
@@ -368,114 +366,35 @@ impl Writer {
     }
 }
 
+/// `Api::evict` of kube 5.0 is of no use: it sends `delete_options`, which the API server does not know and drops, and with
+/// them the preconditions.
+fn eviction(name: &str, preconditions: Preconditions) -> Eviction {
+    let Preconditions { uid, resource_version } = preconditions;
+    let preconditions = Some(meta::v1::Preconditions { uid, resource_version });
+    Eviction {
+        metadata: ObjectMeta { name: Some(name.to_string()), ..ObjectMeta::default() },
+        delete_options: Some(meta::v1::DeleteOptions { preconditions, ..meta::v1::DeleteOptions::default() }),
+    }
+}
+
 fn key(owner: &Owner, child: &Child) -> Key {
     (child.kind, owner.namespace.clone(), child.name.clone())
 }
 
-/// Secrets are no part of the hash: what is wanted of a certificate is another one with each issue. Kinds that a cluster may
-/// lack are none either: nobody waits until it is known what there is of them.
-fn hashed(children: &[Child]) -> impl Iterator<Item = &Child> {
-    children.iter().filter(|child| child.kind != Kind::Secret && !Kind::OPTIONAL.contains(&child.kind))
-}
-
-/// One hash over what is wanted and what is there of every child; none when one is not known.
-fn all_hash<'a>(records: impl Iterator<Item = Option<Record<'a>>>) -> Option<String> {
-    let mut hasher = Sha256::new();
-    for record in records {
-        let (child, wanted, found) = record?;
-        for part in [child.kind.as_str(), &child.name] {
-            hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            hasher.update(part);
-        }
-        hasher.update(wanted);
-        hasher.update(found);
-    }
-    Some(hex::encode(hasher.finalize()))
-}
-
-/// What changes when somebody changes a child. Kinds without a generation change with every write; of the others, a
-/// write to the status alone is no change. An autoscaler has none and writes its status all the time: of it counts who wrote
-/// the rest, and when.
-fn fingerprint(kind: Kind, meta: &ObjectMeta) -> [u8; 32] {
-    let version = match (meta.generation, kind) {
-        (Some(generation), _) => generation.to_string(),
-        (None, Kind::HorizontalPodAutoscaler) => writers(meta),
-        (None, _) => meta.resource_version.clone().unwrap_or_default(),
-    };
-    digest(&serde_json::json!([
-        meta.uid,
-        version,
-        meta.labels,
-        meta.annotations,
-        meta.owner_references,
-        meta.deletion_timestamp
-    ]))
-}
-
-/// Who wrote an object apart from its status, and when.
-fn writers(meta: &ObjectMeta) -> String {
-    let entries = meta.managed_fields.iter().flatten().filter(|entry| entry.subresource.is_none());
-    let mut writers: Vec<String> = entries
-        .map(|entry| format!("{:?} {:?} {:?}", entry.manager, entry.operation, entry.time.as_ref().map(|time| time.0)))
-        .collect();
-    writers.sort();
-    writers.join(", ")
-}
-
-fn digest(body: &serde_json::Value) -> [u8; 32] {
-    Sha256::digest(body.to_string().as_bytes()).into()
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
-    use k8s_openapi::jiff::Timestamp;
-
     use super::*;
 
     #[test]
-    fn a_status_is_no_change_of_a_child_and_an_annotation_is() {
-        let meta = |version: &str, generation: Option<i64>| ObjectMeta {
-            uid: Some("u".to_string()),
-            resource_version: Some(version.to_string()),
-            generation,
-            ..ObjectMeta::default()
-        };
-        let fingerprint = |meta: &ObjectMeta| super::fingerprint(Kind::Service, meta);
-        assert_eq!(fingerprint(&meta("1", Some(1))), fingerprint(&meta("2", Some(1))));
-        assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&meta("2", Some(2))));
-        assert_ne!(fingerprint(&meta("1", None)), fingerprint(&meta("2", None)));
-        let mut edited = meta("2", Some(1));
-        edited.annotations = Some([("a".to_string(), "b".to_string())].into());
-        assert_ne!(fingerprint(&meta("1", Some(1))), fingerprint(&edited));
-    }
-
-    #[test]
-    fn of_an_autoscaler_counts_who_wrote_it_and_not_its_status() {
-        let entry = |manager: &str, second: i64, subresource: Option<&str>| ManagedFieldsEntry {
-            manager: Some(manager.to_string()),
-            time: Some(Time(Timestamp::from_second(second).expect("a time"))),
-            subresource: subresource.map(str::to_string),
-            ..ManagedFieldsEntry::default()
-        };
-        let of = |version: &str, entries: Vec<ManagedFieldsEntry>| {
-            let resource_version = Some(version.to_string());
-            let meta = ObjectMeta { resource_version, managed_fields: Some(entries), ..ObjectMeta::default() };
-            fingerprint(Kind::HorizontalPodAutoscaler, &meta)
-        };
-        let before = of("1", vec![entry("althing-network", 5, None)]);
-        let scaled = vec![entry("controller", 9, Some("status")), entry("althing-network", 5, None)];
-        assert_eq!(before, of("2", scaled));
-        assert_ne!(before, of("2", vec![entry("althing-network", 5, None), entry("kubectl-edit", 9, None)]));
-    }
-
-    #[test]
-    fn the_hash_of_children_is_another_one_when_a_wish_or_an_object_changes() {
-        let child = Child { kind: Kind::Service, name: "a".to_string(), body: serde_json::json!({}) };
-        let hash = |wanted: u8, found: u8| all_hash([Some((&child, [wanted; 32], [found; 32]))].into_iter());
-        assert_eq!(hash(1, 2), hash(1, 2));
-        assert_ne!(hash(1, 2), hash(2, 2));
-        assert_ne!(hash(1, 2), hash(1, 1));
-        assert_eq!(all_hash([None].into_iter()), None, "a child that is not known may be anything");
+    fn an_eviction_says_which_pod_is_meant_in_the_words_of_the_api() {
+        let preconditions = Preconditions { uid: Some("u".to_string()), resource_version: Some("7".to_string()) };
+        let sent = serde_json::to_value(eviction("a-0", preconditions)).expect("JSON");
+        assert_eq!(
+            sent,
+            serde_json::json!({
+                "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "a-0" },
+                "deleteOptions": { "preconditions": { "uid": "u", "resourceVersion": "7" } },
+            })
+        );
     }
 }

@@ -36,6 +36,7 @@ pub mod metrics;
 pub mod network;
 pub mod parts;
 pub mod pause;
+pub mod prints;
 pub mod readings;
 pub mod reconcile;
 pub mod references;

@@ -10,7 +10,7 @@ use althing_crds::names;
 use althing_e2e::environment::{Environment, Profile};
 use althing_e2e::network::{condition, eventually, kind_api};
 use althing_e2e::stand_in::{Options, StandIn};
-use althing_e2e::trial::{Operator, Stage, Start, manifest};
+use althing_e2e::trial::{LEASE, Operator, Stage, Start, manifest};
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -122,6 +122,7 @@ impl Bench {
             plan: None,
             log: &log,
             pauses_percent: 100,
+            lease_name: LEASE,
             lease_seconds: None,
             http_address,
             node_image: None,
@@ -298,7 +299,7 @@ impl Bench {
     async fn free_lease(&self) -> Result<()> {
         let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
             Api::namespaced(self.stage.client.clone(), NAMESPACE);
-        leases.delete("trial-operator", &DeleteParams::default()).await?;
+        leases.delete(LEASE, &DeleteParams::default()).await?;
         Ok(())
     }
 

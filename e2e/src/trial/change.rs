@@ -13,16 +13,16 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::operator::{Operator, Start};
+use super::operator::{LEASE, Operator, Start};
 use super::{GOAL_MAX, PAUSES_PERCENT, Stage, Trial, manifest};
 use crate::network::eventually;
 use crate::stand_in::Witness;
 
 const NETWORK: &str = "alpha";
-const GROUP: &str = "alpha-main";
-const VOTERS: u32 = 4;
+pub(super) const GROUP: &str = "alpha-main";
+pub(super) const VOTERS: u32 = 4;
 /// The image that is asked for.
-const IMAGE: &str = "docker.io/althing/node:two";
+pub(super) const IMAGE: &str = "docker.io/althing/node:two";
 
 /// What is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl Stage {
         let mut operator = Operator::start(&self.environment, &start).await?;
         let changed = async {
             // Its watches are there before the change is: their events are those of the change.
-            self.is_held(namespace).await?;
+            self.is_held(namespace, LEASE).await?;
             self.ask_for(change, namespace).await?;
             self.is_carried_out(change, namespace, &before, witness).await?;
             self.goal(namespace, GROUP, VOTERS).await?;
@@ -103,7 +103,7 @@ impl Stage {
     }
 
     /// A network of four voters that all sign; its operator is gone again.
-    async fn run_one(&self, namespace: &str) -> Result<()> {
+    pub(super) async fn run_one(&self, namespace: &str) -> Result<()> {
         self.make_namespace(namespace).await?;
         let (log, plan) = (self.log(&format!("{namespace}-before")), Plan::default());
         let mut operator =

@@ -3,12 +3,14 @@
 
 mod change;
 mod follow;
+mod installations;
 mod keep;
 mod ledger;
 mod operator;
 mod pause;
 mod rename;
 mod snapshot;
+mod taken;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,7 @@ use crate::network::{condition, kind_api};
 
 pub use change::Change;
 pub use ledger::{Counts, Ledger};
-pub use operator::{Operator, Start};
+pub use operator::{LEASE, Operator, Start};
 pub use snapshot::snapshot;
 
 /// The kind of routes that a cluster has only with the Gateway API, for those that need one: as much of it as is written.

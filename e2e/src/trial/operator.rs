@@ -30,6 +30,8 @@ pub struct Start<'a> {
     pub log: &'a Path,
     /// Its pauses in percent.
     pub pauses_percent: u32,
+    /// Name of its lease.
+    pub lease_name: &'a str,
     /// How long its lease holds, in seconds; as in production when absent.
     pub lease_seconds: Option<u64>,
     /// Where it shows its metrics.
@@ -50,6 +52,7 @@ impl<'a> Start<'a> {
             plan: Some(plan),
             log,
             pauses_percent,
+            lease_name: LEASE,
             lease_seconds: Some(LEASE_SECONDS),
             http_address: "127.0.0.1:0",
             node_image: None,
@@ -76,6 +79,7 @@ impl Operator {
             plan,
             log,
             pauses_percent,
+            lease_name,
             lease_seconds,
             http_address,
             node_image,
@@ -89,7 +93,7 @@ impl Operator {
         let program = environment.program("althing-operator");
         let mut command = Command::new(&program);
         command
-            .args(["--watch-namespaces", namespace, "--namespace", namespace, "--lease-name", LEASE])
+            .args(["--watch-namespaces", namespace, "--namespace", namespace, "--lease-name", lease_name])
             .args(["--pod-name", "trial", "--http-address", http_address])
             .args(["--log-level", log_level])
             .args(["--pauses-percent", &pauses_percent.to_string()])

@@ -45,7 +45,7 @@ impl Stage {
         self.free_lease(namespace).await?;
 
         let operator = Operator::start(&self.environment, &Start { node_image: Some(NEWER), ..start }).await?;
-        self.is_held(namespace).await?;
+        self.is_held(namespace, LEASE).await?;
         self.quiet(namespace).await?;
         ensure!(self.pods(namespace).await? == pods, "a pod was made anew by the upgrade");
         self.goal(namespace, GROUP, 4).await?;
@@ -64,12 +64,12 @@ impl Stage {
     }
 
     /// Until an operator leads, nothing that it would do wrong can be seen.
-    pub(super) async fn is_held(&self, namespace: &str) -> Result<()> {
+    pub(super) async fn is_held(&self, namespace: &str, lease: &str) -> Result<()> {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         eventually("the newer operator leads", SECONDS_MAX, || async {
-            let lease = leases.get(LEASE).await?;
+            let found = leases.get(lease).await?;
             ensure!(
-                lease.spec.and_then(|spec| spec.holder_identity).is_some_and(|holder| !holder.is_empty()),
+                found.spec.and_then(|spec| spec.holder_identity).is_some_and(|holder| !holder.is_empty()),
                 "nobody"
             );
             Ok(())

@@ -55,6 +55,10 @@ pub enum Work {
     Upgrade,
     /// A group gets another name and keeps its chain id.
     Rename,
+    /// Objects of somebody else have the names of children.
+    Taken,
+    /// Two installations carry out one change.
+    Installations,
 }
 
 /// What the operator does while something goes wrong.
@@ -88,11 +92,13 @@ pub struct Extent {
 }
 
 /// What is no single fault and no single leaf.
-pub fn scenes() -> [Case; 3] {
+pub fn scenes() -> [Case; 5] {
     [
         ("pause/budget-follows-who-signs", Work::Pause),
         ("upgrade/a-newer-operator-restarts-no-node", Work::Upgrade),
         ("rename/the-new-group-waits-for-the-former-one", Work::Rename),
+        ("taken/what-is-somebody-elses-is-left-alone", Work::Taken),
+        ("installations/two-share-one-disruption", Work::Installations),
     ]
     .map(|(name, work)| Case { name: name.to_string(), work, may_be_left_out: false })
 }
@@ -159,7 +165,7 @@ pub fn leaves() -> Result<(Vec<Case>, Vec<Case>)> {
     });
     Ok(all.partition(|case| match &case.work {
         Work::Leaf(case) => matches!(case.shall, Shall::BeFollowed { .. }),
-        Work::Scenario(..) | Work::Pause | Work::Upgrade | Work::Rename => false,
+        Work::Scenario(..) | Work::Pause | Work::Upgrade | Work::Rename | Work::Taken | Work::Installations => false,
     }))
 }
 

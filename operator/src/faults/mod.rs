@@ -57,7 +57,7 @@ pub struct Plan {
     /// A faulty operator: nothing is ever deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub never_deletes: bool,
-    /// A faulty operator: this part (JSON pointer) is missing in all that is written.
+    /// A faulty operator: this part (JSON pointer) is missing in all that is applied.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub omits: Option<String>,
     /// A faulty operator: with each pod that it evicts it deletes that of another voter.
@@ -267,8 +267,8 @@ where
         return Ok(Response::new(AnswerBody::from(r#"{"kind":"Status","apiVersion":"v1","status":"Success"}"#)));
     }
     let request = match &plan.omits {
-        Some(pointer) => without(request, pointer).await?,
-        None => request,
+        Some(pointer) if is_apply(&request) => without(request, pointer).await?,
+        Some(_) | None => request,
     };
     let request = if plan.signs_at_once { wrong::signing_at_once(inner, request).await? } else { request };
     let another = if plan.evicts_another { wrong::another(&request) } else { None };
@@ -282,6 +282,11 @@ where
         std::process::exit(STOPPED);
     }
     Ok(answer)
+}
+
+fn is_apply(request: &Request<Body>) -> bool {
+    let kind = request.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    request.method() == Method::PATCH && kind.is_some_and(|kind| kind.starts_with("application/apply-patch"))
 }
 
 /// The same request without this part of its body.
