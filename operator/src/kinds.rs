@@ -6,7 +6,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use kube::{Resource, ResourceExt};
@@ -197,10 +197,14 @@ pub enum Standing {
     Foreign,
 }
 
+/// What controls the object with this metadata.
+pub fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|reference| reference.controller == Some(true))
+}
+
 /// The object with this metadata is controlled by the one with this UID.
 pub fn is_controlled(meta: &ObjectMeta, uid: &str) -> bool {
-    let mut references = meta.owner_references.iter().flatten();
-    references.any(|reference| reference.controller == Some(true) && reference.uid == uid)
+    controller(meta).is_some_and(|reference| reference.uid == uid)
 }
 
 /// Orders objects by who was there first.
@@ -210,8 +214,7 @@ pub fn age_key<K: ResourceExt>(object: &K) -> (Option<String>, String) {
 
 /// Whose the object with this metadata is.
 pub fn standing(meta: &ObjectMeta, owner: &Owner) -> Standing {
-    let controller = meta.owner_references.iter().flatten().find(|reference| reference.controller == Some(true));
-    match controller {
+    match controller(meta) {
         Some(reference) if reference.uid == owner.uid => Standing::Ours,
         Some(reference) if reference.kind == owner.kind && reference.name == owner.name => Standing::Former,
         Some(_) => Standing::Foreign,
@@ -226,8 +229,6 @@ pub fn standing(meta: &ObjectMeta, owner: &Owner) -> Standing {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
     use super::*;
 
     fn owner() -> Owner {

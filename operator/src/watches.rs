@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::context::Wakers;
-use crate::kinds::{Kind, is_controlled};
+use crate::kinds::{Kind, controller};
 
 /// An object that may not be decodable; one bad object does not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -51,7 +51,7 @@ impl Children {
 }
 
 /// The metadata of one kind, as the text that it was: most of it are strings, which decoded take three times the room. There
-/// are eight such objects for each node.
+/// are seven such objects for each node.
 #[derive(Default)]
 struct Shelf {
     kept: RwLock<Metas>,
@@ -60,7 +60,14 @@ struct Shelf {
 }
 
 /// By namespace and name.
-type Metas = HashMap<(String, String), Box<str>>;
+type Metas = HashMap<(String, String), Text>;
+
+/// The metadata of one object.
+struct Text {
+    /// UID of the object that controls it: to look through a thousand texts for it costs more than all else at rest.
+    owner: Box<str>,
+    json: Box<str>,
+}
 
 impl Shelf {
     /// Follows the watch.
@@ -69,9 +76,11 @@ impl Shelf {
         let kept = || self.kept.write().unwrap_or_else(PoisonError::into_inner);
         match event {
             Ok(watcher::Event::Init) => listed.clear(),
-            Ok(watcher::Event::InitApply(child)) => drop(listed.insert(key(&child.metadata), text(&child.metadata))),
+            Ok(watcher::Event::InitApply(child)) => {
+                drop(listed.insert(key(&child.metadata), Text::of(&child.metadata)))
+            }
             Ok(watcher::Event::InitDone) => *kept() = std::mem::take(&mut listed),
-            Ok(watcher::Event::Apply(child)) => drop(kept().insert(key(&child.metadata), text(&child.metadata))),
+            Ok(watcher::Event::Apply(child)) => drop(kept().insert(key(&child.metadata), Text::of(&child.metadata))),
             Ok(watcher::Event::Delete(child)) => drop(kept().remove(&key(&child.metadata))),
             Err(_) => {}
         }
@@ -79,14 +88,12 @@ impl Shelf {
 
     fn get(&self, namespace: &str, name: &str) -> Option<ObjectMeta> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        kept.get(&(namespace.to_string(), name.to_string())).and_then(|text| meta(text))
+        kept.get(&(namespace.to_string(), name.to_string())).and_then(Text::meta)
     }
 
     fn owned_by(&self, uid: &str) -> Vec<ObjectMeta> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        // To look for the text is much cheaper than to decode a thousand of them.
-        let named = kept.values().filter(|text| text.contains(uid));
-        named.filter_map(|text| meta(text)).filter(|meta| is_controlled(meta, uid)).collect()
+        kept.values().filter(|text| &*text.owner == uid).filter_map(Text::meta).collect()
     }
 }
 
@@ -94,13 +101,17 @@ fn key(meta: &ObjectMeta) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-/// Decodes again to the same: it came as such text.
-fn text(meta: &ObjectMeta) -> Box<str> {
-    serde_json::to_string(meta).unwrap_or_default().into_boxed_str()
-}
+impl Text {
+    fn of(meta: &ObjectMeta) -> Self {
+        let owner = controller(meta).map(|reference| reference.uid.as_str()).unwrap_or_default();
+        let json = serde_json::to_string(meta).unwrap_or_default();
+        Self { owner: owner.into(), json: json.into_boxed_str() }
+    }
 
-fn meta(text: &str) -> Option<ObjectMeta> {
-    serde_json::from_str(text).ok()
+    /// The same again: it came as such text.
+    fn meta(&self) -> Option<ObjectMeta> {
+        serde_json::from_str(&self.json).ok()
+    }
 }
 
 /// Api of a kind in one namespace or in all.
