@@ -17,7 +17,6 @@ use node_api::proto::Wait;
 use node_api::{genesis, keys};
 use serde_json::{Value, json};
 
-use super::upgrades::{have, set_image};
 use super::{alpha, manifest};
 use crate::Scene;
 
@@ -26,8 +25,7 @@ const BALANCER: &str = "198.51.100";
 
 /// A group joins the chain of another namespace by the addresses that its nodes have outside of the cluster: first with a wrong
 /// genesis, which writes nothing, then with the right one. It follows without a vote until the governance of the chain votes it
-/// in, and signs. Both sides change their image at one time and share the chain's budget. Then it leaves by the governance
-/// again. Both sides say what is.
+/// in, signs, and leaves by the governance again. Both sides say what is.
 pub async fn a_group_in_another_namespace_joins_a_chain(scene: &Scene) -> Result<()> {
     let (home, guest) = (alpha(scene), guest(scene));
     // What the two tell each other, first of all their authorities.
@@ -66,9 +64,8 @@ pub async fn a_group_in_another_namespace_joins_a_chain(scene: &Scene) -> Result
     })
     .await?;
     seen.report(1).await.context("what the guest's volume and streams show")?;
-    both_change_their_image(scene, &home, &guest).await.context("both members change their image")?;
 
-    leaves(&guest, &manifest.replace(&scene.images.node, &scene.node_next)).await?;
+    leaves(&guest, &manifest).await?;
     let document = waits_for_governance(&guest).await.context("the guest wants to leave")?;
     ensure!(document.contains(&format!("remove voter {identity}")), "{document}");
     submit(&home, TransactionDocument::read(&document)?).await?;
@@ -162,16 +159,6 @@ async fn balance(home: &Network) -> Result<BTreeMap<String, String>> {
     })
     .await?;
     Ok(addresses)
-}
-
-/// No operator sees the pods of the other member: that only one voter of the chain is away is up to what its voters see. The
-/// watch of the caller says whether it was so.
-async fn both_change_their_image(scene: &Scene, home: &Network, guest: &Network) -> Result<()> {
-    let image = scene.node_next.as_str();
-    tokio::try_join!(set_image(home, image), set_image(guest, image))?;
-    tokio::try_join!(have(home, "image", image, 240), have(guest, "image", image, 240))?;
-    tokio::try_join!(home.wait_all_signing(5, 60), guest.wait_all_signing(5, 60))?;
-    Ok(())
 }
 
 /// Identities and addresses of the home voters, as their operator gives them to the other member.

@@ -16,6 +16,10 @@ pub async fn volumes_grow_without_a_restart(scene: &Scene) -> Result<()> {
     let text = manifest(scene, "alpha", 4);
     network.apply(&text).await?;
     network.wait_all_signing(4, 120).await?;
+    // Votes are seen before the kubelet has looked.
+    for voter in network.voters().await? {
+        network.wait_condition("ValidatorNode", &voter.node, "Ready=True", 30).await?;
+    }
     let (watch, load) = watched_load(&network, 10).await?;
     let pods = uids(&network, "pods").await?;
     let claims = uids(&network, "pvc").await?;

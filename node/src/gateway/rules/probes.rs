@@ -15,7 +15,7 @@ pub const FAILURES_MAX: u32 = 3;
 pub enum ProbeResult {
     /// It answers and serves.
     Serving,
-    /// It answers and says that it does not serve yet: it is taken out at once.
+    /// It answers and says that it does not serve now: it gives way at once, and is taken out when it says so again.
     NotServing,
     /// No answer in time.
     Silent,
@@ -26,7 +26,8 @@ pub enum ProbeResult {
 pub enum Standing {
     /// They do.
     Serves,
-    /// Its connection has ended: only while no other serves, and until its next good probe.
+    /// Its connection has ended, or it has just said that it does not serve: only while no other serves, and until its next
+    /// good probe. A node that opens its connections anew is behind for a moment, and may be the only one.
     Lost,
     /// They do not.
     Out,
@@ -59,6 +60,7 @@ impl Probes {
         self.state = match (self.state, result) {
             (_, ProbeResult::Serving) => State::Up,
             (State::Up | State::Lost, ProbeResult::Silent) if self.silent < FAILURES_MAX => self.state,
+            (State::Up, ProbeResult::NotServing) => State::Lost,
             // A backend that never answered is not called: there is nothing to take it out of.
             (State::Up | State::Lost | State::Unknown | State::Down, ProbeResult::Silent)
             | (_, ProbeResult::NotServing) => State::Down,
@@ -126,27 +128,27 @@ mod tests {
         probes
     }
 
+    /// Called = the last answer was good, and at most two silences followed; lost = a loss followed too, or the last answer was
+    /// the first bad one of a backend that was called.
+    fn expected(sequence: &[Event]) -> Standing {
+        let answer = sequence.iter().rposition(|event| *event == SERVING || *event == NOT_SERVING);
+        let Some((before, since)) = answer.map(|place| sequence.split_at(place)) else { return Standing::Out };
+        let silences = since.iter().filter(|event| **event == SILENT).count();
+        match (silences < 3, since[0] == SERVING, since.contains(&Event::Loss)) {
+            (true, true, false) => Standing::Serves,
+            (true, true, true) => Standing::Lost,
+            (true, false, _) if expected(before) == Standing::Serves => Standing::Lost,
+            _ => Standing::Out,
+        }
+    }
+
     #[test]
     fn every_sequence_of_eight_events_has_the_standing_that_its_end_says() {
         assert_eq!(Probes::default().standing(), Standing::Out, "nobody is called before the first answer");
         let events = [SERVING, NOT_SERVING, SILENT, Event::Loss];
         for number in 0..4_u32.pow(8) {
             let sequence: Vec<Event> = (0..8).map(|place| events[(number / 4_u32.pow(place) % 4) as usize]).collect();
-            // Called = the last answer was good, and at most two silences followed; lost = a loss followed too.
-            let answer = sequence.iter().rposition(|event| *event == SERVING || *event == NOT_SERVING);
-            let expected = match answer {
-                Some(place) if sequence[place] == SERVING => {
-                    let since = &sequence[place..];
-                    let silences = since.iter().filter(|event| **event == SILENT).count();
-                    match (silences < 3, since.contains(&Event::Loss)) {
-                        (true, false) => Standing::Serves,
-                        (true, true) => Standing::Lost,
-                        (false, _) => Standing::Out,
-                    }
-                }
-                Some(_) | None => Standing::Out,
-            };
-            assert_eq!(after(&sequence).standing(), expected, "{sequence:?}");
+            assert_eq!(after(&sequence).standing(), expected(&sequence), "{sequence:?}");
         }
     }
 
@@ -166,6 +168,8 @@ mod tests {
             // Slow, with a connection that stands.
             (vec![SERVING, SILENT], 5_000),
             (vec![SILENT], 1_000),
+            (vec![SERVING, NOT_SERVING], 1_000),
+            (vec![SERVING, NOT_SERVING, NOT_SERVING], 5_000),
             (vec![SERVING, Event::Loss, SERVING], 5_000),
         ] {
             assert_eq!(after(&events).pause_ms(true), pause_ms, "{events:?}");
