@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::Pod;
+
 /// What the pod of a node shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
@@ -11,6 +13,19 @@ pub enum Presence {
     NotReady,
     /// It has a deletionTimestamp, ready or not.
     Stopping,
+}
+
+impl Presence {
+    /// What this pod shows.
+    pub fn of(pod: &Pod) -> Self {
+        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let is_ready = conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True");
+        match (&pod.metadata.deletion_timestamp, is_ready) {
+            (Some(_), _) => Self::Stopping,
+            (None, true) => Self::Ready,
+            (None, false) => Self::NotReady,
+        }
+    }
 }
 
 /// The pods of a group as the API server tells of them, event by event.

@@ -95,14 +95,7 @@ impl Roll {
 /// The number of the node that this pod belongs to, if it is one of the group, and what it shows.
 fn presence(network: &Network, pod: &Pod) -> Option<(u32, Presence)> {
     let number = names::node_number(&network.group, pod.labels().get(names::LABEL_NODE)?)?;
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is_ready = conditions.into_iter().flatten().any(|found| found.type_ == "Ready" && found.status == "True");
-    let presence = match (&pod.metadata.deletion_timestamp, is_ready) {
-        (Some(_), _) => Presence::Stopping,
-        (None, true) => Presence::Ready,
-        (None, false) => Presence::NotReady,
-    };
-    Some((number, presence))
+    Some((number, Presence::of(pod)))
 }
 
 /// The attendance as it is now.

@@ -228,7 +228,7 @@ impl World {
         let kubelet = Arc::clone(&self.kubelet);
         self.dirty.insert(pod.namespace().unwrap_or_default());
         self.pods.insert(key(&pod), pod.clone());
-        self.shows(&pod, Some(presence(&pod)));
+        self.shows(&pod, Some(Presence::of(&pod)));
         if kubelet::is_silent(&pod) {
             kubelet.forget(&pod.uid().unwrap_or_default());
         }
@@ -359,22 +359,12 @@ fn pod_of(set: &StatefulSet, pod_name: &str) -> Option<Pod> {
     })
 }
 
-fn presence(pod: &Pod) -> Presence {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let is_ready = conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
-    match (pod.metadata.deletion_timestamp.is_some(), is_ready) {
-        (true, _) => Presence::Stopping,
-        (false, true) => Presence::Ready,
-        (false, false) => Presence::NotReady,
-    }
-}
-
 fn counted<'a>(budget: &PodDisruptionBudget, pods: impl Iterator<Item = &'a Pod>) -> PodDisruptionBudgetStatus {
     let wanted = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let wanted = wanted.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
     let selected: Vec<&Pod> =
         pods.filter(|pod| wanted.iter().all(|(label, value)| pod.labels().get(label) == Some(value))).collect();
-    let is_ready = |pod: &&&Pod| presence(pod) == Presence::Ready;
+    let is_ready = |pod: &&&Pod| Presence::of(pod) == Presence::Ready;
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let healthy = number(selected.iter().filter(is_ready).count());
     let desired = match budget.spec.as_ref().and_then(|spec| spec.min_available.as_ref()) {

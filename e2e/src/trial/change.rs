@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::operator::{LEASE, Operator, Start};
-use super::{GOAL_MAX, PAUSES_PERCENT, Stage, Trial, manifest};
+use super::{Counts, GOAL_MAX, PAUSES_PERCENT, Stage, Trial, manifest};
 use crate::network::eventually;
 use crate::stand_in::Witness;
 
@@ -92,13 +92,7 @@ impl Stage {
         let seen = witness.violations(namespace);
         ensure!(seen.is_empty(), "{}", seen.join("; "));
         let trial = self.result(namespace, begin, state)?;
-        let expected = change.made_and_deleted();
-        for pod in before.pods.keys().map(|pod| format!("Pod/{pod}")) {
-            let counts = &trial.outcome.counts;
-            let count = |of: &BTreeMap<String, usize>| of.get(&pod).copied().unwrap_or(0);
-            let found = (count(&counts.made), count(&counts.deleted));
-            ensure!(found == expected, "{pod} was made and deleted {found:?} times instead of {expected:?}");
-        }
+        were_made_and_deleted(&before.pods, &trial.outcome.counts, change.made_and_deleted())?;
         Ok(trial)
     }
 
@@ -138,7 +132,7 @@ impl Stage {
         let what = format!("{} is carried out", change.word());
         eventually(&what, GOAL_MAX.as_secs(), || async {
             match change {
-                Change::Roll => self.are_all_new(namespace, before).await,
+                Change::Roll => self.are_all_new(namespace, &before.pods).await,
                 Change::Rollover => self.is_replaced(namespace, before, witness).await,
             }
         })
@@ -146,10 +140,10 @@ impl Stage {
     }
 
     /// Every pod is another one.
-    async fn are_all_new(&self, namespace: &str, before: &Before) -> Result<()> {
+    pub(super) async fn are_all_new(&self, namespace: &str, before: &BTreeMap<String, String>) -> Result<()> {
         let now = self.pods(namespace).await?;
-        let same = before.pods.iter().filter(|(pod, uid)| now.get(*pod) == Some(uid)).count();
-        ensure!(now.len() == before.pods.len() && same == 0, "{same} of {} pods are as before", now.len());
+        let same = before.iter().filter(|(pod, uid)| now.get(*pod) == Some(uid)).count();
+        ensure!(now.len() == before.len() && same == 0, "{same} of {} pods are as before", now.len());
         Ok(())
     }
 
@@ -171,6 +165,20 @@ impl Stage {
         let signs = data.get("tls.crt").context("nobody signs")?;
         Ok(AuthoritySecret { signs: String::from_utf8(signs.0.clone())?, entries: data.keys().cloned().collect() })
     }
+}
+
+/// How often each of these pods was made and deleted.
+pub(super) fn were_made_and_deleted(
+    pods: &BTreeMap<String, String>,
+    counts: &Counts,
+    expected: (usize, usize),
+) -> Result<()> {
+    for pod in pods.keys().map(|pod| format!("Pod/{pod}")) {
+        let count = |of: &BTreeMap<String, usize>| of.get(&pod).copied().unwrap_or(0);
+        let found = (count(&counts.made), count(&counts.deleted));
+        ensure!(found == expected, "{pod} was made and deleted {found:?} times instead of {expected:?}");
+    }
+    Ok(())
 }
 
 struct AuthoritySecret {

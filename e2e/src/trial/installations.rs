@@ -1,12 +1,10 @@
 //! Two installations of the operator work in one namespace, each under a lease of its own: they share one disruption.
 
-use std::collections::BTreeMap;
-
 use althing_operator::faults::Plan;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::change::{GROUP, IMAGE, VOTERS};
+use super::change::{GROUP, IMAGE, VOTERS, were_made_and_deleted};
 use super::operator::{LEASE, Operator, Start, writes};
 use super::{GOAL_MAX, PAUSES_PERCENT, Stage};
 use crate::network::eventually;
@@ -34,13 +32,8 @@ impl Stage {
             self.is_held(namespace, LEASE).await?;
             self.is_held(namespace, LEASE_OTHER).await?;
             self.ask(namespace, json!({ "node": { "image": IMAGE } })).await?;
-            eventually("every pod is another one", GOAL_MAX.as_secs(), || async {
-                let now = self.pods(namespace).await?;
-                let same = before.iter().filter(|(pod, uid)| now.get(*pod) == Some(uid)).count();
-                ensure!(now.len() == before.len() && same == 0, "{same} of {} pods are as before", now.len());
-                Ok(())
-            })
-            .await?;
+            let are_all_new = || self.are_all_new(namespace, &before);
+            eventually("every pod is another one", GOAL_MAX.as_secs(), are_all_new).await?;
             self.goal(namespace, GROUP, VOTERS).await?;
             self.quiet(namespace).await
         };
@@ -57,12 +50,6 @@ impl Stage {
             let text = std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
             ensure!(!writes(&text).is_empty(), "an installation did nothing, see {}", log.display());
         }
-        let counts = self.ledger.counts(namespace);
-        for pod in before.keys().map(|pod| format!("Pod/{pod}")) {
-            let count = |of: &BTreeMap<String, usize>| of.get(&pod).copied().unwrap_or(0);
-            let found = (count(&counts.made), count(&counts.deleted));
-            ensure!(found == (2, 1), "{pod} was made and deleted {found:?} times instead of (2, 1)");
-        }
-        Ok(())
+        were_made_and_deleted(&before, &self.ledger.counts(namespace), (2, 1))
     }
 }
