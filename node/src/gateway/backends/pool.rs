@@ -145,7 +145,8 @@ impl Pool {
 
     /// Takes in what a probe found.
     pub fn probed(&self, node: &Arc<Node>, result: ProbeResult) {
-        self.change(node, |probes| probes.on_result(result));
+        let now_ms = self.now_ms();
+        self.change(node, |probes| probes.on_result(result, now_ms));
     }
 
     /// The connection of a backend has ended.

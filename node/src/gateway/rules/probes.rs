@@ -9,13 +9,16 @@ pub const SOON_MS: u64 = 1_000;
 pub const TIMEOUT_MS: u64 = 3_000;
 /// Failures in a row that take a backend out.
 pub const FAILURES_MAX: u32 = 3;
+/// Longest time since its last good probe in which a backend that says that it does not serve is called when no other serves,
+/// in milliseconds. It is the bound on how old an answer of a node that is behind can get.
+pub const BEHIND_MS_MAX: u64 = 15_000;
 
 /// What one probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
     /// It answers and serves.
     Serving,
-    /// It answers and says that it does not serve now: it gives way at once, and is taken out when it says so again.
+    /// It answers and says that it does not serve now: it gives way at once, and is taken out after [`BEHIND_MS_MAX`].
     NotServing,
     /// No answer in time.
     Silent,
@@ -26,19 +29,21 @@ pub enum ProbeResult {
 pub enum Standing {
     /// They do.
     Serves,
-    /// Its connection has ended, or it has just said that it does not serve: only while no other serves, and until its next
-    /// good probe. A node that opens its connections anew is behind for a moment, and may be the only one.
+    /// Its connection has ended, or it has said for a short time that it does not serve: only while no other serves, and until
+    /// its next good probe. A node is behind for moments under load, and when it opens its connections anew; it may be the only one.
     Lost,
     /// They do not.
     Out,
 }
 
-/// The opinion that probes and losses add up to.
+/// The opinion that probes and losses add up to. Times count from any start, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Probes {
     state: State,
     /// Probes in a row without an answer.
     silent: u32,
+    /// The last good probe.
+    good_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +57,10 @@ enum State {
 
 impl Probes {
     /// Takes in one result.
-    pub fn on_result(&mut self, result: ProbeResult) {
+    pub fn on_result(&mut self, result: ProbeResult, now_ms: u64) {
+        if result == ProbeResult::Serving {
+            self.good_ms = now_ms;
+        }
         self.silent = match result {
             ProbeResult::Serving | ProbeResult::NotServing => 0,
             ProbeResult::Silent => self.silent.saturating_add(1),
@@ -60,7 +68,11 @@ impl Probes {
         self.state = match (self.state, result) {
             (_, ProbeResult::Serving) => State::Up,
             (State::Up | State::Lost, ProbeResult::Silent) if self.silent < FAILURES_MAX => self.state,
-            (State::Up, ProbeResult::NotServing) => State::Lost,
+            (State::Up | State::Lost, ProbeResult::NotServing)
+                if now_ms.saturating_sub(self.good_ms) <= BEHIND_MS_MAX =>
+            {
+                State::Lost
+            }
             // A backend that never answered is not called: there is nothing to take it out of.
             (State::Up | State::Lost | State::Unknown | State::Down, ProbeResult::Silent)
             | (_, ProbeResult::NotServing) => State::Down,
@@ -105,7 +117,7 @@ impl Probes {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProbeResult, Probes, Standing};
+    use super::{BEHIND_MS_MAX, ProbeResult, Probes, Standing};
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Event {
@@ -117,11 +129,14 @@ mod tests {
     const NOT_SERVING: Event = Event::Probe(ProbeResult::NotServing);
     const SILENT: Event = Event::Probe(ProbeResult::Silent);
 
+    /// Time between two events: the third after a good probe is the last in which a bad one only loses.
+    const STEP_MS: u64 = BEHIND_MS_MAX / 3;
+
     fn after(events: &[Event]) -> Probes {
         let mut probes = Probes::default();
-        for event in events {
+        for (now_ms, event) in (0_u64..).map(|place| place * STEP_MS).zip(events) {
             match event {
-                Event::Probe(result) => probes.on_result(*result),
+                Event::Probe(result) => probes.on_result(*result, now_ms),
                 Event::Loss => probes.on_loss(),
             }
         }
@@ -129,7 +144,7 @@ mod tests {
     }
 
     /// Called = the last answer was good, and at most two silences followed; lost = a loss followed too, or the last answer was
-    /// the first bad one of a backend that was called.
+    /// a bad one of a backend that was not out, not long after a good one.
     fn expected(sequence: &[Event]) -> Standing {
         let answer = sequence.iter().rposition(|event| *event == SERVING || *event == NOT_SERVING);
         let Some((before, since)) = answer.map(|place| sequence.split_at(place)) else { return Standing::Out };
@@ -137,7 +152,10 @@ mod tests {
         match (silences < 3, since[0] == SERVING, since.contains(&Event::Loss)) {
             (true, true, false) => Standing::Serves,
             (true, true, true) => Standing::Lost,
-            (true, false, _) if expected(before) == Standing::Serves => Standing::Lost,
+            (true, false, _) if expected(before) != Standing::Out => {
+                let good = before.iter().rposition(|event| *event == SERVING).expect("it was not out");
+                if before.len() - good <= 3 { Standing::Lost } else { Standing::Out }
+            }
             _ => Standing::Out,
         }
     }
@@ -169,7 +187,8 @@ mod tests {
             (vec![SERVING, SILENT], 5_000),
             (vec![SILENT], 1_000),
             (vec![SERVING, NOT_SERVING], 1_000),
-            (vec![SERVING, NOT_SERVING, NOT_SERVING], 5_000),
+            (vec![SERVING, NOT_SERVING, NOT_SERVING, NOT_SERVING], 1_000),
+            (vec![SERVING, NOT_SERVING, NOT_SERVING, NOT_SERVING, NOT_SERVING], 5_000),
             (vec![SERVING, Event::Loss, SERVING], 5_000),
         ] {
             assert_eq!(after(&events).pause_ms(true), pause_ms, "{events:?}");
