@@ -1,11 +1,14 @@
 //! Nodes that only pretend: each notes what reaches it and with how much time, and answers, fails, cuts or keeps silent as
-//! it is told. Their probes are always good.
+//! it is told. Their probes are good unless they are told to be behind.
 
 use std::{
     convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,7 @@ pub struct Seen {
 
 struct Shared {
     manner: Mutex<Manner>,
+    behind: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     stop: CancellationToken,
 }
@@ -113,8 +117,12 @@ impl FakeChain {
         let tls = TlsStore::from_pem(&TlsPem::from_issued(&issued, self.authority.certificate_pem())).expect("is good");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let address = listener.local_addr().expect("an address");
-        let shared = Shared { manner: Mutex::new(manner), seen: Mutex::default(), stop: CancellationToken::new() };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            manner: Mutex::new(manner),
+            behind: AtomicBool::default(),
+            seen: Mutex::default(),
+            stop: CancellationToken::new(),
+        });
         let serving = tokio::spawn(serve(listener, tls, Arc::clone(&shared)));
         FakeNode { address, shared, serving }
     }
@@ -123,6 +131,11 @@ impl FakeChain {
 impl FakeNode {
     pub fn turn(&self, manner: Manner) {
         *self.shared.manner.lock().expect("lock") = manner;
+    }
+
+    /// Says from now on that it does not have the latest blocks; it answers calls as before.
+    pub fn fall_behind(&self) {
+        self.shared.behind.store(true, Ordering::Relaxed);
     }
 
     /// The calls to this method that arrived.
@@ -179,7 +192,9 @@ async fn answer(
     let path = request.uri().path().to_owned();
     if path.ends_with("/GetStatus") {
         shared.seen.lock().expect("lock").push(Seen { path, time: None });
-        let status = proto::GetStatusResponse { state: proto::NodeState::Running.into(), ..Default::default() };
+        let behind = shared.behind.load(Ordering::Relaxed);
+        let state = if behind { proto::NodeState::Syncing } else { proto::NodeState::Running };
+        let status = proto::GetStatusResponse { state: state.into(), synced: !behind, ..Default::default() };
         return Ok(message(&status));
     }
     let time = request.headers().get("grpc-timeout").map(|value| timeout(value.to_str().expect("text")));

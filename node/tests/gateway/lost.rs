@@ -1,4 +1,4 @@
-//! What a node costs its callers whose machine is gone, and who is asked meanwhile.
+//! What a node costs its callers that is gone or behind, and who is asked meanwhile.
 
 use std::{sync::Arc, time::Duration};
 
@@ -173,4 +173,38 @@ async fn the_only_backend_is_asked_also_when_it_is_lost() {
     way.open();
     let answer = waiting.await.expect("no panic");
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_is_behind_is_asked_for_a_time_when_no_other_serves() {
+    let chain = FakeChain::new();
+    let nodes = [chain.node(Manner::Answers).await, chain.node(Manner::Answers).await];
+    let gateway = chain.gateway(&nodes.each_ref().map(|node| node.address)).await;
+    let falls_behind = async |node: &FakeNode| {
+        node.fall_behind();
+        until("it is found behind", || async {
+            gateway.metric(&up(node.address, "submit")).await.filter(|up| *up == 0.0)
+        })
+        .await;
+    };
+    falls_behind(&nodes[0]).await;
+    let before = nodes[0].seen("/Submit").len();
+    for _ in 0..20 {
+        assert_eq!(submit(&gateway).await.status, StatusCode::OK);
+    }
+    assert_eq!(nodes[0].seen("/Submit").len(), before, "another one serves");
+
+    falls_behind(&nodes[1]).await;
+    // Several probes find the same.
+    let probes = nodes[1].seen("/GetStatus").len();
+    until("it is found behind again", || async {
+        assert_eq!(submit(&gateway).await.status, StatusCode::OK);
+        (nodes[1].seen("/GetStatus").len() > probes + 6).then_some(())
+    })
+    .await;
+    assert!(nodes[0].seen("/Submit").len() > before, "both are asked");
+    until("they are out", || async {
+        (submit(&gateway).await.status == StatusCode::SERVICE_UNAVAILABLE).then_some(())
+    })
+    .await;
 }
