@@ -183,6 +183,10 @@ pub struct Members {
     /// The one change that is going on, written before it begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<MemberChange>,
+    /// The height that the chain had when this was written: what voters say of earlier ones may be from before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub height: Option<i64>,
 }
 
 /// A voter that joins or leaves the chain.

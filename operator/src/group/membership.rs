@@ -69,6 +69,7 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         change: change.as_ref(),
         newcomer_lacks: newcomer_lacks.as_deref(),
         facts: observed.facts.as_ref(),
+        written_at: written_at(observed),
     };
     match members::decide(&view) {
         Move::Nothing => Ok(Progress::Settled),
@@ -127,6 +128,12 @@ fn change(observed: &Observed) -> Option<Change> {
         replaces: change.replaces.and_then(|number| u32::try_from(number).ok()),
         proposed_until: change.proposed_until.and_then(|height| u64::try_from(height).ok()),
     })
+}
+
+/// The height that the chain had when the numbers and the change were written down.
+fn written_at(observed: &Observed) -> u64 {
+    let members = observed.status().and_then(|status| status.members.as_ref());
+    members.and_then(|members| u64::try_from(members.height?).ok()).unwrap_or(0)
 }
 
 fn written(change: &Change) -> MemberChange {
@@ -369,7 +376,9 @@ async fn write(
     change: Option<MemberChange>,
 ) -> Result<(), Error> {
     let numbers = numbers.into_iter().filter_map(|number| i32::try_from(number).ok()).collect();
-    ceremony::save(context, observed, |status| status.members = Some(Members { numbers, change })).await
+    let seen = observed.facts.as_ref().map_or(0, |facts| facts.height);
+    let height = i64::try_from(seen.max(written_at(observed))).ok();
+    ceremony::save(context, observed, |status| status.members = Some(Members { numbers, change, height })).await
 }
 
 async fn tell(context: &Context, observed: &Observed, reason: &str, note: String) {

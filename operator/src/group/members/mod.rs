@@ -13,6 +13,8 @@ use crate::chain::agreement::{Facts, VoterFact};
 
 pub mod governance;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 /// Power of a voter that this operator votes in: that of every voter in genesis.
@@ -59,6 +61,8 @@ pub struct View<'a> {
     pub newcomer_lacks: Option<&'a str>,
     /// What f+1 voters report.
     pub facts: Option<&'a Facts>,
+    /// The height that the chain had when numbers and change were written down.
+    pub written_at: u64,
 }
 
 /// What to do next.
@@ -85,11 +89,14 @@ pub enum Move {
 /// after its execution, and reports may be that much behind.
 const EFFECT_BLOCKS: u64 = 6;
 
-/// The next move.
+/// The next move. Voters that answer now may be behind those that answered before: what they say of earlier heights than
+/// that of the last step does not count, or a voter that has just gone would be taken for one that has come.
 pub fn decide(view: &View<'_>) -> Move {
+    let facts = view.facts.filter(|facts| facts.height >= view.written_at);
+    let view = View { facts, ..view.clone() };
     match view.change {
-        None => begin(view),
-        Some(change) => go_on(view, change),
+        None => begin(&view),
+        Some(change) => go_on(&view, change),
     }
 }
 

@@ -43,6 +43,7 @@ impl Chain {
             change,
             newcomer_lacks: None,
             facts: Some(&self.facts),
+            written_at: 0,
         })
     }
 }
@@ -187,6 +188,7 @@ fn without_facts_or_a_synced_newcomer_nothing_happens() {
     let seen = chain(4, &[]);
     let joins = change(4, Direction::Join, None);
     let view = |change, newcomer_lacks, facts| View {
+        written_at: 0,
         replicas: 5,
         retired: &seen.retired,
         is_external: false,
@@ -243,6 +245,7 @@ fn the_first_node_of_a_group_starts_before_the_chain_is_known_and_nothing_is_pro
     let seen = elsewhere(&[]);
     let begun = change(0, Direction::Join, None);
     let blind = |change| View {
+        written_at: 0,
         replicas: 1,
         retired: &seen.retired,
         is_external: true,
