@@ -1,39 +1,28 @@
-//! Chains that only move: a block with every tick while a quorum of the voters runs.
+//! All chains: a block with every tick wherever a quorum of the voters signs; the witness is told what comes of it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use node_core::types::{Genesis, Hash, Identity, VoterSet};
+use anyhow::{Context, Result};
+use node_core::crypto::VerifiedTransaction;
+use node_core::mempool::Refusal;
+use node_core::types::{Epoch, Genesis, Hash, Identity, SessionKey};
 
+use super::chain::{Chain, GovernanceView, Meets, View};
 use super::witness::Witness;
-
-/// Newest heights over which precommits are counted, as real nodes do.
-const WINDOW: usize = 10;
 
 /// Namespace and genesis: a chain id may be used again.
 type Key = (String, Hash);
 
-struct Chain {
-    voters: VoterSet,
-    running: BTreeSet<Identity>,
-    height: u64,
-    last_block: Instant,
-    signed: VecDeque<BTreeSet<Identity>>,
-    last_precommits: BTreeMap<Identity, u64>,
-}
-
-/// What a node knows of its chain.
+/// A node of a chain.
 #[derive(Clone, Debug)]
-pub struct View {
-    /// Newest height.
-    pub height: u64,
-    /// Age of that block.
-    pub block_age: Duration,
-    /// Heights that are counted.
-    pub window: u32,
-    /// The voters: entry, heights of the window with a precommit, newest height with one.
-    pub voters: Vec<(node_core::types::VoterEntry, u32, u64)>,
+pub struct Member {
+    /// Namespace of its pod.
+    pub namespace: String,
+    /// Number of the node in its group.
+    pub number: Option<u32>,
+    /// Who it is.
+    pub identity: Identity,
 }
 
 /// All chains.
@@ -43,7 +32,7 @@ pub struct Chains {
 }
 
 impl Chains {
-    /// None yet; the witness is told who stops and who signs.
+    /// None yet; the witness is told who votes, who stops and who signs.
     pub fn new(witness: Witness) -> Self {
         Self { witness, chains: Mutex::default() }
     }
@@ -52,64 +41,75 @@ impl Chains {
         self.chains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A voter runs from now on.
-    pub fn run(&self, namespace: &str, genesis: &Genesis, identity: Identity) {
-        let key = (namespace.to_string(), genesis.hash());
+    /// A node runs from now on, with this session key.
+    pub fn run(&self, member: &Member, genesis: &Genesis, session_key: SessionKey) -> Result<()> {
+        let Member { namespace, number, identity } = member;
         let mut chains = self.locked();
-        let chain = chains.entry(key).or_insert_with(|| Chain {
-            voters: genesis.voter_set().clone(),
-            running: BTreeSet::new(),
-            height: 0,
-            last_block: Instant::now(),
-            signed: VecDeque::new(),
-            last_precommits: BTreeMap::new(),
-        });
-        chain.running.insert(identity);
+        let chain = match chains.entry((namespace.clone(), genesis.hash())) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Chain::new(genesis)?),
+        };
+        if let Some(number) = number {
+            self.witness.is_called(namespace, *number, *identity);
+        }
+        chain.run(*identity, session_key);
+        Ok(())
     }
 
-    /// A voter does not run any more.
+    /// A node does not run any more.
     pub fn stop(&self, namespace: &str, identity: Identity) {
         for (_, chain) in self.locked().iter_mut().filter(|((place, _), _)| place == namespace) {
-            if chain.running.remove(&identity) {
+            if chain.stop(&identity) {
                 self.witness.stopped(namespace, identity);
             }
         }
     }
 
-    /// What is known of a chain that has started.
-    pub fn view(&self, namespace: &str, genesis: &Genesis) -> Option<View> {
-        let chains = self.locked();
-        let chain = chains.get(&(namespace.to_string(), genesis.hash()))?;
-        let voters = chain.voters.entries().iter().map(|entry| {
-            let heights = chain.signed.iter().filter(|signers| signers.contains(&entry.identity)).count();
-            let last = chain.last_precommits.get(&entry.identity).copied().unwrap_or(0);
-            (*entry, u32::try_from(heights).unwrap_or(0), last)
-        });
-        Some(View {
-            height: chain.height,
-            block_age: chain.last_block.elapsed(),
-            window: u32::try_from(chain.signed.len()).unwrap_or(0),
-            voters: voters.collect(),
+    /// What a node knows of a chain that has started.
+    pub fn view(&self, member: &Member, genesis: &Genesis) -> Option<View> {
+        self.locked().get(&(member.namespace.clone(), genesis.hash()))?.view(&member.identity)
+    }
+
+    /// Who may change a chain, as its newest state says.
+    pub fn governance(&self, namespace: &str, genesis: &Genesis) -> Result<GovernanceView> {
+        self.with(namespace, genesis, |chain| chain.governance())
+    }
+
+    /// The epoch with which a node can be voted in; none of one that is a voter, or will be.
+    pub fn next_epoch(&self, member: &Member, genesis: &Genesis) -> Result<Option<Epoch>> {
+        self.with(&member.namespace, genesis, |chain| chain.next_epoch(&member.identity))
+    }
+
+    /// Hands a transaction to a chain.
+    pub fn submit(
+        &self,
+        namespace: &str,
+        genesis: &Genesis,
+        transaction: VerifiedTransaction,
+    ) -> Result<Result<(), Refusal>> {
+        self.with(namespace, genesis, |chain| {
+            let (taken, meets) = chain.submit(transaction);
+            match meets {
+                Meets::Nothing => {}
+                Meets::AnotherChange => self.witness.changes_meet(namespace),
+            }
+            Ok(taken)
         })
     }
 
-    /// One more block wherever a quorum runs.
+    fn with<T>(&self, namespace: &str, genesis: &Genesis, ask: impl FnOnce(&mut Chain) -> Result<T>) -> Result<T> {
+        let mut chains = self.locked();
+        let chain = chains.get_mut(&(namespace.to_string(), genesis.hash()));
+        ask(chain.context("the chain has not started")?)
+    }
+
+    /// One more block wherever a quorum signs.
     pub fn tick(&self) {
         for ((namespace, _), chain) in self.locked().iter_mut() {
-            let signers: BTreeSet<Identity> = chain.running.clone();
-            let power: u64 = signers.iter().filter_map(|id| chain.voters.get(id)).map(|entry| entry.power.get()).sum();
-            if power < chain.voters.quorum().get() {
-                continue;
-            }
-            chain.height += 1;
-            chain.last_block = Instant::now();
-            for signer in &signers {
-                chain.last_precommits.insert(*signer, chain.height);
-            }
-            self.witness.signed(namespace, &signers);
-            chain.signed.push_back(signers);
-            if chain.signed.len() > WINDOW {
-                chain.signed.pop_front();
+            match chain.tick() {
+                Ok(Some(moved)) => self.witness.moved(namespace, moved),
+                Ok(None) => {}
+                Err(error) => eprintln!("stand-in: chain of {namespace}: {error:#}"),
             }
         }
     }

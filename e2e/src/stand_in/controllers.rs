@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use althing_crds::names;
+use althing_crds::{ValidatorNode, names};
 use anyhow::Result;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chains::Chains;
 use super::files::{Files, Mounts};
+use super::garbage;
 use super::kubelet::{self, Kubelet};
 use super::tiers;
 use super::witness::{Party, Witness};
@@ -107,6 +108,7 @@ enum Seen {
     Claim(watcher::Event<PersistentVolumeClaim>),
     Deployment(watcher::Event<Deployment>),
     Secret(watcher::Event<Secret>),
+    Node(watcher::Event<ValidatorNode>),
 }
 
 struct World {
@@ -138,6 +140,7 @@ impl World {
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Budget)).boxed(),
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Claim)).boxed(),
             watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Secret)).boxed(),
+            watcher(Api::all(client.clone()), ours.clone()).default_backoff().filter_map(some(Seen::Node)).boxed(),
             watcher(Api::all(client), ours).default_backoff().filter_map(some(Seen::Deployment)).boxed(),
         ];
         let mut seen = futures::stream::select_all(seen);
@@ -167,7 +170,15 @@ impl World {
                 self.make_pod(&at);
                 self.begin(tiers::see_set(self.client.clone(), set));
             }
-            Seen::Set(Delete(set)) => drop(self.sets.remove(&key(&set))),
+            Seen::Set(Delete(set)) => {
+                self.sets.remove(&key(&set));
+                // Only now: the next pod would be made of a set that is gone.
+                self.begin(garbage::collect_pod(self.client.clone(), set));
+            }
+            Seen::Node(Delete(node)) => {
+                let (namespace, uid) = (node.namespace().unwrap_or_default(), node.uid().unwrap_or_default());
+                self.begin(garbage::collect(self.client.clone(), namespace, uid));
+            }
             Seen::Pod(Apply(pod) | InitApply(pod)) => self.pod(pod),
             Seen::Pod(Delete(pod)) => {
                 self.kubelet.forget(&pod.uid().unwrap_or_default());
@@ -191,6 +202,7 @@ impl World {
             Seen::Claim(Delete(_)) | Seen::Deployment(Delete(_)) | Seen::Secret(Delete(_)) => {}
             Seen::Set(Init | InitDone) | Seen::Pod(Init | InitDone) | Seen::Budget(Init | InitDone) => {}
             Seen::Claim(Init | InitDone) | Seen::Deployment(Init | InitDone) | Seen::Secret(Init | InitDone) => {}
+            Seen::Node(Apply(_) | Init | InitApply(_) | InitDone) => {}
         }
     }
 

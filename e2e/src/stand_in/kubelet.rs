@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::chains::Chains;
+use super::chains::{Chains, Member};
 use super::files::{Files, Mounts, Reader};
 use super::node::{Process, Volume, serve};
 
@@ -68,7 +68,7 @@ impl Kubelet {
         let end = Instant::now() + START_MAX;
         let mut pace = interval(Duration::from_millis(150));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (address, volume) = loop {
+        let (address, process) = loop {
             tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => return Ok(()) }
             match self.launch(pod, &stop).await {
                 Ok(launched) => break launched,
@@ -76,13 +76,12 @@ impl Kubelet {
                 Err(_) => {}
             }
         };
-        let is_ready = || volume.lock().unwrap_or_else(PoisonError::into_inner).has_started();
-        if !is_ready() {
+        if !process.is_ready() {
             self.say(pod, running(pod, address, false)).await?;
         }
-        while !is_ready() {
+        while !process.is_ready() {
             if Instant::now() >= end {
-                bail!("the chain of {} did not start", pod.name_any());
+                bail!("{} has not come to the end of its chain", pod.name_any());
             }
             tokio::select! { _ = pace.tick() => {}, () = stop.cancelled() => return Ok(()) }
         }
@@ -90,7 +89,7 @@ impl Kubelet {
     }
 
     /// Starts the process as soon as everything that the pod mounts is there.
-    async fn launch(&self, pod: &Pod, stop: &CancellationToken) -> Result<(IpAddr, Arc<Mutex<Volume>>)> {
+    async fn launch(&self, pod: &Pod, stop: &CancellationToken) -> Result<(IpAddr, Process)> {
         let namespace = pod.namespace().context("a pod has a namespace")?;
         let node = pod.labels().get(names::LABEL_NODE).context("the pod names its node")?.clone();
         let nodes: Api<ValidatorNode> = Api::namespaced(self.client.clone(), &namespace);
@@ -113,23 +112,26 @@ impl Kubelet {
         let volume = self.volume(&claim.uid().context("a claim has a UID")?)?;
         let pod_uid = pod.uid().unwrap_or_default();
         let process = Process {
-            namespace: namespace.clone(),
+            member: Member {
+                namespace: namespace.clone(),
+                number: node.rsplit_once('-').and_then(|(_, number)| number.parse().ok()),
+                identity: Identity::new(identity.public()),
+            },
             pod_uid: pod_uid.clone(),
             chain_id: ChainId::new(object.spec.chain_id.clone())?,
-            identity: Identity::new(identity.public()),
             version: image(pod).rsplit(':').next().unwrap_or("unknown").to_string(),
-            volume: Arc::clone(&volume),
+            volume,
             chains: Arc::clone(&self.chains),
         };
         let address = self.address();
-        serve(process, SocketAddr::new(address, names::PORT_GRPC), Arc::clone(&store), stop.clone()).await?;
+        serve(process.clone(), SocketAddr::new(address, names::PORT_GRPC), Arc::clone(&store), stop.clone()).await?;
         let reader = Reader { uid: pod_uid.clone(), pod: pod.name_any(), secret: (namespace, tls_name), store };
         self.mounts.starts(reader, &files)?;
         // The pod may have gone meanwhile.
         if stop.is_cancelled() {
             self.mounts.ends(&pod_uid);
         }
-        Ok((address, volume))
+        Ok((address, process))
     }
 
     /// The volume of a claim; another claim is another, empty volume.

@@ -1,21 +1,23 @@
-//! Sees at every moment what must never be: two voters away at once, and somebody whose certificate another one does not
-//! trust.
+//! Sees at every moment what must never be: more voters away at once than the chain can bear, two changes of its voters at
+//! once, a voter that comes without the chain's last blocks, and somebody whose certificate another one does not trust.
 //!
 //! It looks only at namespaces where it is asked to, with one network of one group in each. A voter is away from the deletion
-//! of its pod until the next one is ready, and from the end of its process until it has signed a block again.
+//! of its pod until the next one is ready, and silent from the end of its process, or from when it votes and would not sign,
+//! until it has signed a block. Who votes is what the chain says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use node_api::pki;
-use node_core::types::Identity;
+use node_core::types::{Identity, VoterSet};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::chain::Moved;
 use crate::attendance::{Attendance, Presence};
 
-/// Most voters that may be away at once.
-const AWAY_MAX: usize = 1;
+/// Most voters that may be away at once before the chain says who votes.
+const AWAY_MAX: u64 = 1;
 /// How often somebody who waits for a violation looks.
 const LOOK: Duration = Duration::from_millis(100);
 /// What follows the first violation within this time is told with it.
@@ -50,6 +52,9 @@ pub enum Party {
 struct Place {
     is_watched: bool,
     pods: Attendance,
+    /// The voters of the next height.
+    voters: Option<VoterSet>,
+    numbers: BTreeMap<Identity, u32>,
     silent: BTreeSet<Identity>,
     parties: Vec<(Party, Papers)>,
     violations: BTreeSet<String>,
@@ -95,6 +100,18 @@ impl Witness {
         processes.map(|(_, papers)| papers.clone()).collect()
     }
 
+    /// The numbers of the chain's voters.
+    pub fn voters(&self, namespace: &str) -> BTreeSet<u32> {
+        self.locked().get(namespace).and_then(Place::voting).unwrap_or_default()
+    }
+
+    /// The node of this number has this identity.
+    pub(super) fn is_called(&self, namespace: &str, number: u32, identity: Identity) {
+        self.change(namespace, |place| {
+            place.numbers.insert(identity, number);
+        });
+    }
+
     /// The pod of the voter of this number shows this; nothing when it is gone.
     pub(super) fn pod(&self, namespace: &str, number: u32, presence: Option<Presence>) {
         self.change(namespace, |place| {
@@ -114,9 +131,24 @@ impl Witness {
         });
     }
 
-    /// These voters have signed a block.
-    pub(super) fn signed(&self, namespace: &str, signers: &BTreeSet<Identity>) {
-        self.change(namespace, |place| place.silent.retain(|identity| !signers.contains(identity)));
+    /// A chain has one more block.
+    pub(super) fn moved(&self, namespace: &str, moved: Moved) {
+        let Moved { voters, signers, absent, hasty } = moved;
+        self.change(namespace, |place| {
+            place.silent.retain(|identity| !signers.contains(identity));
+            place.silent.extend(absent);
+            place.voters = Some(voters);
+            place.look_at_voters();
+            for identity in hasty {
+                let name = place.name(&identity);
+                place.see(format!("{name} was voted in before it had the last blocks"));
+            }
+        });
+    }
+
+    /// A change of a chain's voters was handed in while another one had not begun to count.
+    pub(super) fn changes_meet(&self, namespace: &str) {
+        self.change(namespace, |place| place.see("two changes of voters are under way at once".to_string()));
     }
 
     /// Somebody has these papers from now on.
@@ -146,15 +178,38 @@ impl Witness {
 
 impl Place {
     fn look_at_voters(&mut self) {
-        if !self.is_watched {
-            return;
+        let away = self.pods.away(self.voting().as_ref());
+        let (budget, silent) = match &self.voters {
+            Some(voters) => {
+                let power = |identity: &Identity| voters.get(identity).map(|entry| entry.power.get());
+                (voters.fault_budget().get(), self.silent.iter().filter_map(power).collect())
+            }
+            None => (AWAY_MAX, vec![1; self.silent.len()]),
+        };
+        if away.len() as u64 > budget {
+            self.see(format!("the pods of voters {away:?} are away at once"));
         }
-        let away = self.pods.away(None);
-        if away.len() > AWAY_MAX {
-            self.violations.insert(format!("the pods of voters {away:?} are away at once"));
+        if silent.iter().sum::<u64>() > budget {
+            self.see(format!("{} voters do not sign at once", silent.len()));
         }
-        if self.silent.len() > AWAY_MAX {
-            self.violations.insert(format!("{} voters do not sign at once", self.silent.len()));
+    }
+
+    fn see(&mut self, what: String) {
+        if self.is_watched {
+            self.violations.insert(what);
+        }
+    }
+
+    /// The numbers of the voters, when the chain says who votes and all of them are known.
+    fn voting(&self) -> Option<BTreeSet<u32>> {
+        let entries = self.voters.as_ref()?.entries().iter();
+        entries.map(|entry| self.numbers.get(&entry.identity).copied()).collect()
+    }
+
+    fn name(&self, identity: &Identity) -> String {
+        match self.numbers.get(identity) {
+            Some(number) => format!("voter {number}"),
+            None => format!("voter {identity}"),
         }
     }
 
@@ -194,12 +249,29 @@ impl Party {
 mod tests {
     use node_api::pki::{CertificateAuthority, Validity};
     use node_api::roles::{NodeRole, SpiffeId};
-    use node_core::types::ChainId;
+    use node_core::types::{ChainId, Epoch, Power, SessionKey, VoterEntry};
 
     use super::*;
 
     fn identity(number: u8) -> Identity {
         Identity::new([number; 32])
+    }
+
+    /// Voters of these numbers, each of power 1.
+    fn voters(numbers: impl IntoIterator<Item = u8>) -> VoterSet {
+        let entry = |number: u8| VoterEntry {
+            identity: identity(number),
+            power: Power::new(1),
+            session_key: SessionKey::new([number; 32]),
+            epoch: Epoch::FIRST,
+        };
+        VoterSet::new(numbers.into_iter().map(entry).collect()).expect("a set")
+    }
+
+    /// A block that these voters have signed, before these vote.
+    fn block(signers: &[u8], next: VoterSet) -> Moved {
+        let signers = signers.iter().copied().map(identity).collect();
+        Moved { voters: next, signers, absent: BTreeSet::new(), hasty: BTreeSet::new() }
     }
 
     fn watched() -> Witness {
@@ -226,10 +298,10 @@ mod tests {
     fn a_voter_is_away_until_it_has_signed_again() {
         let witness = watched();
         witness.stopped("a", identity(3));
-        witness.signed("a", &[0, 1, 2, 3].map(identity).into());
+        witness.moved("a", block(&[0, 1, 2, 3], voters(0..4)));
         witness.stopped("a", identity(2));
         assert_eq!(witness.violations("a"), Vec::<String>::new());
-        witness.signed("a", &[0, 1, 3].map(identity).into());
+        witness.moved("a", block(&[0, 1, 3], voters(0..4)));
         witness.stopped("a", identity(1));
         assert_eq!(witness.violations("a"), ["2 voters do not sign at once"]);
     }
@@ -241,6 +313,48 @@ mod tests {
         assert_eq!(witness.violations("a"), Vec::<String>::new());
         witness.watch("a");
         assert_eq!(witness.violations("a"), ["4 voters do not sign at once"]);
+    }
+
+    #[test]
+    fn the_budget_is_that_of_who_votes_now() {
+        let witness = watched();
+        (0..8).for_each(|number| witness.is_called("a", u32::from(number), identity(number)));
+        (4..8).for_each(|number| witness.pod("a", number, Some(Presence::Ready)));
+        witness.moved("a", block(&[0, 1, 2, 3, 4, 5, 6], voters(0..7)));
+        assert_eq!(witness.voters("a"), (0..7).collect());
+        // Of seven two may be away; one that has no vote never counts.
+        for number in [5, 6, 7] {
+            witness.pod("a", u32::from(number), None);
+            witness.stopped("a", identity(number));
+        }
+        assert_eq!(witness.violations("a"), Vec::<String>::new());
+        witness.moved("a", block(&[0, 1, 2, 3, 4], voters(0..6)));
+        assert_eq!(witness.violations("a"), Vec::<String>::new(), "who has left may be gone");
+        witness.pod("a", 4, Some(Presence::Stopping));
+        witness.stopped("a", identity(4));
+        let seen = ["2 voters do not sign at once", "the pods of voters {4, 5} are away at once"];
+        assert_eq!(witness.violations("a"), seen, "of six only one may be away");
+    }
+
+    #[test]
+    fn a_newcomer_that_would_not_sign_is_silent_like_one_that_stopped() {
+        let witness = watched();
+        witness.moved("a", block(&[0, 1, 2, 3], voters(0..4)));
+        witness.moved("a", Moved { absent: [identity(4)].into(), ..block(&[0, 1, 2, 3], voters(0..5)) });
+        assert_eq!(witness.violations("a"), Vec::<String>::new());
+        witness.stopped("a", identity(0));
+        assert_eq!(witness.violations("a"), ["2 voters do not sign at once"]);
+    }
+
+    #[test]
+    fn changes_that_meet_and_a_newcomer_without_blocks_are_seen() {
+        let witness = watched();
+        witness.is_called("a", 4, identity(4));
+        witness.moved("a", Moved { hasty: [identity(4)].into(), ..block(&[0, 1, 2, 3], voters(0..4)) });
+        witness.changes_meet("a");
+        let seen =
+            ["two changes of voters are under way at once", "voter 4 was voted in before it had the last blocks"];
+        assert_eq!(witness.violations("a"), seen);
     }
 
     const NOW: u64 = 1_800_000_000;

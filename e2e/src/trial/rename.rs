@@ -3,10 +3,8 @@
 use althing_crds::{ValidatorNode, names};
 use althing_operator::faults::Plan;
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::operator::{Operator, Start};
@@ -55,6 +53,8 @@ impl Stage {
         let kept: Vec<&String> = deleted
             .keys()
             .filter(|name| name.starts_with("Secret/") || name.starts_with("PersistentVolumeClaim/"))
+            // Certificates are issued for a node and go with it.
+            .filter(|name| !name.ends_with("-tls"))
             .collect();
         ensure!(kept.is_empty(), "these hold keys or data and were deleted: {kept:?}");
         operator.stop().await
@@ -84,17 +84,10 @@ impl Stage {
         Ok(())
     }
 
-    /// Deletes what Kubernetes collects after a group: nodes, their StatefulSets and pods.
+    /// Deletes the nodes that Kubernetes collects after a group; the stand-in collects what they leave.
     async fn collect_garbage(&self, namespace: &str) -> Result<()> {
-        let (params, selector) = (DeleteParams::default(), of_group(FORMER));
         let nodes: Api<ValidatorNode> = Api::namespaced(self.client.clone(), namespace);
-        let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        nodes.delete_collection(&params, &selector).await?;
-        sets.delete_collection(&params, &selector).await?;
-        for pod in pods.list(&selector).await? {
-            pods.delete(&pod.name_any(), &params).await?;
-        }
+        nodes.delete_collection(&DeleteParams::default(), &of_group(FORMER)).await?;
         Ok(())
     }
 }
