@@ -29,6 +29,11 @@ pub const STOPPED: i32 = 86;
 /// Tries of the remaking client until the former object is gone.
 const REMAKE_TRIES_MAX: u32 = 40;
 
+/// What an operator with this plan takes a newcomer for that has the chain's genesis and still fetches blocks.
+pub fn seems_to_follow(plan: Option<&Plan>) -> bool {
+    plan.is_some_and(|plan| plan.votes_in_early)
+}
+
 /// What goes wrong; JSON on the command line. All counts begin with 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -66,6 +71,12 @@ pub struct Plan {
     /// A faulty operator: the next authority of a network signs before anybody was told to trust it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signs_at_once: bool,
+    /// A faulty operator: it does not write down that a change of voters was put before the chain, and does it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proposes_again: bool,
+    /// A faulty operator: a newcomer is voted in while its node still fetches blocks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub votes_in_early: bool,
 }
 
 impl Plan {
@@ -79,6 +90,8 @@ impl Plan {
             omits: self.omits.clone(),
             evicts_another: self.evicts_another,
             signs_at_once: self.signs_at_once,
+            proposes_again: self.proposes_again,
+            votes_in_early: self.votes_in_early,
             ..Self::default()
         }
     }
@@ -271,6 +284,7 @@ where
         Some(_) | None => request,
     };
     let request = if plan.signs_at_once { wrong::signing_at_once(inner, request).await? } else { request };
+    let request = if plan.proposes_again { without(request, wrong::PROPOSED).await? } else { request };
     let another = if plan.evicts_another { wrong::another(&request) } else { None };
     let answer = if plan.remakes { remade(inner, request).await? } else { inner.send(request).await? };
     if let Some(path) = another.filter(|_| answer.status().is_success()) {

@@ -11,6 +11,9 @@ use super::Inner;
 /// Longest answer that is held in memory.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
+/// Where a group's status says until when a change of voters may be executed that was put before the chain.
+pub(super) const PROPOSED: &str = "/status/members/change/proposedUntil";
+
 /// The path of the pod of another voter, when a request evicts the pod of one: one voter more than the budget permits.
 pub(super) fn another(request: &Request<Body>) -> Option<String> {
     let path = request.uri().path().strip_suffix("/eviction")?;

@@ -21,6 +21,7 @@ use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
 use crate::events::Draft;
+use crate::faults;
 use crate::kinds::Owner;
 use crate::refusal::Refusal;
 use crate::validator::pods::failing;
@@ -54,7 +55,7 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         Some(Change { direction: Direction::Leave, .. }) | None => None,
     };
     let newcomer_lacks = match &newcomer {
-        Some(newcomer) => follow(observed, newcomer).await,
+        Some(newcomer) => follow(context, observed, newcomer).await,
         None => None,
     };
     let identities = identities(owner, observed.voters.iter().chain(&newcomer));
@@ -183,7 +184,7 @@ fn identities<'a>(owner: &Owner, voters: impl Iterator<Item = &'a Voter>) -> BTr
 }
 
 /// Gives the chain's genesis to a newcomer that has none, and says what it lacks until it has the chain's last blocks.
-async fn follow(observed: &Observed, newcomer: &Voter) -> Option<String> {
+async fn follow(context: &Context, observed: &Observed, newcomer: &Voter) -> Option<String> {
     let (said, connection) = match (&newcomer.said, &newcomer.connection) {
         (Ok(said), Some(connection)) => (said, connection),
         (Err(_), _) | (_, None) => return Some(not_running(newcomer)),
@@ -206,7 +207,15 @@ async fn follow(observed: &Observed, newcomer: &Voter) -> Option<String> {
     if let Err(error) = asked {
         tracing::info!(node = %newcomer.name, %error, "the newcomer does not follow the chain yet, trying again");
     }
-    let follows = said.state() == NodeState::Running && said.synced;
+    let follows = match said.state() {
+        NodeState::Running => said.synced,
+        NodeState::Syncing => faults::seems_to_follow(context.shared.config.faults.as_ref()),
+        NodeState::Unspecified
+        | NodeState::WaitingForGenesis
+        | NodeState::GenesisAccepted
+        | NodeState::WaitingForGrant
+        | NodeState::Halted => false,
+    };
     (!follows).then(|| "its node fetches what it lacks".to_string())
 }
 
