@@ -68,8 +68,8 @@ pub(super) const EXEMPT: &[(&str, &str)] = &[
     ("groups[].name", "what a removed group leaves is collected by Kubernetes; a case of its own plays that: rename/"),
 ];
 
-const VOTERS: &str = "voters come and go by transactions of a chain, which the stand-in has not: the cluster cases \
-                      voters_join_and_leave_by_kubectl_scale and a_voter_is_replaced_by_name";
+const VOTERS: &str = "voters come and go by transactions of a chain, and keep what they had: the scenarios grow, shrink and \
+                      replace";
 
 /// Leaves that change no child that is compared: part of the path, and where they act.
 pub(super) const ACTS_ELSEWHERE: &[(&str, &str)] = &[

@@ -1,6 +1,6 @@
-//! Changes of a running network while something goes wrong with the operator: a rolling restart of its voters, and the
-//! replacement of its certificate authority. All the time a witness looks that no second voter is away and that everybody
-//! trusts everybody.
+//! Changes of a running network while something goes wrong with the operator: a rolling restart of its voters, the
+//! replacement of its certificate authority, and other voters. All the time a witness looks that no more voters are away than
+//! the chain can bear, that voters come and go one after the other, and that everybody trusts everybody.
 
 use std::collections::BTreeMap;
 
@@ -31,47 +31,54 @@ pub enum Change {
     Roll,
     /// The certificate authority.
     Rollover,
+    /// The number of voters: one more.
+    Grow,
+    /// The number of voters: one less.
+    Shrink,
+    /// A voter, which is named: another one takes its place.
+    Replace,
 }
 
 /// What was there before a change.
 struct Before {
     /// UIDs of the voters' pods.
     pods: BTreeMap<String, String>,
+    /// UIDs of their identities and volumes.
+    kept: BTreeMap<String, String>,
     /// The certificate of the authority.
     authority: String,
 }
 
 impl Change {
     /// Every change.
-    pub const ALL: [Self; 2] = [Self::Roll, Self::Rollover];
+    pub const ALL: [Self; 5] = [Self::Roll, Self::Rollover, Self::Grow, Self::Shrink, Self::Replace];
 
     /// In one word, as cases are named.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Roll => "roll",
             Self::Rollover => "rollover",
-        }
-    }
-
-    /// How often each voter's pod was made and deleted at the end.
-    const fn made_and_deleted(self) -> (usize, usize) {
-        match self {
-            Self::Roll => (2, 1),
-            Self::Rollover => (1, 0),
+            Self::Grow => "grow",
+            Self::Shrink => "shrink",
+            Self::Replace => "replace",
         }
     }
 }
 
 impl Stage {
-    /// Brings a network of four voters up, ends its operator, and lets one with this plan carry the change out.
+    /// Brings a network up, ends its operator, and lets one with this plan carry the change out.
     ///
     /// # Errors
-    /// When the change is not finished, it does not become quiet, a pod is made anew too often, or the witness saw what must
-    /// never be.
+    /// When the change is not finished, it does not become quiet, a pod is made anew too often, keys or data of a voter are
+    /// gone, or the witness saw what must never be.
     pub async fn change(&self, change: Change, namespace: &str, plan: &Plan, witness: &Witness) -> Result<Trial> {
         let begin = Instant::now();
-        self.run_one(namespace).await.context("before the change")?;
-        let before = Before { pods: self.pods(namespace).await?, authority: self.authority(namespace).await?.signs };
+        self.run_one(namespace, change.voters_before()).await.context("before the change")?;
+        let before = Before {
+            pods: self.pods(namespace).await?,
+            kept: self.keys_and_data(namespace).await?,
+            authority: self.authority(namespace).await?.signs,
+        };
         witness.watch(namespace);
         let log = self.log(namespace);
         let start = Start::trial(namespace, plan, &log, PAUSES_PERCENT);
@@ -81,7 +88,8 @@ impl Stage {
             self.is_held(namespace, LEASE).await?;
             self.ask_for(change, namespace).await?;
             self.is_carried_out(change, namespace, &before, witness).await?;
-            self.goal(namespace, GROUP, VOTERS).await?;
+            let voters = change.voters_after().len();
+            self.goal(namespace, GROUP, u32::try_from(voters)?).await?;
             self.quiet(namespace).await
         };
         let state = tokio::select! {
@@ -91,21 +99,27 @@ impl Stage {
         operator.stop().await?;
         let seen = witness.violations(namespace);
         ensure!(seen.is_empty(), "{}", seen.join("; "));
+        // It is still so after all the looks at which nothing was done.
+        self.is_over(change, namespace, &before, witness).await?;
+        self.are_kept(namespace, &before.kept).await?;
         let trial = self.result(namespace, begin, state)?;
-        were_made_and_deleted(&before.pods, &trial.outcome.counts, change.made_and_deleted())?;
+        for number in change.voters_after().into_iter().chain(0..change.voters_before()) {
+            let pod = names::pod(&names::node(GROUP, number));
+            was_made_and_deleted(&pod, &trial.outcome.counts, change.made_and_deleted(number))?;
+        }
         Ok(trial)
     }
 
-    /// A network of four voters that all sign; its operator is gone again.
-    pub(super) async fn run_one(&self, namespace: &str) -> Result<()> {
+    /// A network of voters that all sign; its operator is gone again.
+    pub(super) async fn run_one(&self, namespace: &str, voters: u32) -> Result<()> {
         self.make_namespace(namespace).await?;
         let (log, plan) = (self.log(&format!("{namespace}-before")), Plan::default());
         let mut operator =
             Operator::start(&self.environment, &Start::trial(namespace, &plan, &log, PAUSES_PERCENT)).await?;
         let apply = ["apply", "--namespace", namespace, "-f", "-"];
-        self.environment.kubectl_call(&apply).input(manifest(NETWORK, VOTERS)).stdout().await?;
+        self.environment.kubectl_call(&apply).input(manifest(NETWORK, voters)).stdout().await?;
         let settled = async {
-            self.goal(namespace, GROUP, VOTERS).await?;
+            self.goal(namespace, GROUP, voters).await?;
             self.quiet(namespace).await
         };
         tokio::select! {
@@ -125,18 +139,21 @@ impl Stage {
                 networks.patch(NETWORK, &PatchParams::default(), &Patch::Merge(&patch)).await?;
                 Ok(())
             }
+            Change::Grow | Change::Shrink | Change::Replace => self.ask_for_voters(change, namespace).await,
         }
     }
 
     async fn is_carried_out(&self, change: Change, namespace: &str, before: &Before, witness: &Witness) -> Result<()> {
         let what = format!("{} is carried out", change.word());
-        eventually(&what, GOAL_MAX.as_secs(), || async {
-            match change {
-                Change::Roll => self.are_all_new(namespace, &before.pods).await,
-                Change::Rollover => self.is_replaced(namespace, before, witness).await,
-            }
-        })
-        .await
+        eventually(&what, GOAL_MAX.as_secs(), || self.is_over(change, namespace, before, witness)).await
+    }
+
+    async fn is_over(&self, change: Change, namespace: &str, before: &Before, witness: &Witness) -> Result<()> {
+        match change {
+            Change::Roll => self.are_all_new(namespace, &before.pods).await,
+            Change::Rollover => self.is_replaced(namespace, before, witness).await,
+            Change::Grow | Change::Shrink | Change::Replace => self.are_voters(change, namespace, witness).await,
+        }
     }
 
     /// Every pod is another one.
@@ -167,17 +184,12 @@ impl Stage {
     }
 }
 
-/// How often each of these pods was made and deleted.
-pub(super) fn were_made_and_deleted(
-    pods: &BTreeMap<String, String>,
-    counts: &Counts,
-    expected: (usize, usize),
-) -> Result<()> {
-    for pod in pods.keys().map(|pod| format!("Pod/{pod}")) {
-        let count = |of: &BTreeMap<String, usize>| of.get(&pod).copied().unwrap_or(0);
-        let found = (count(&counts.made), count(&counts.deleted));
-        ensure!(found == expected, "{pod} was made and deleted {found:?} times instead of {expected:?}");
-    }
+/// How often this pod was made and deleted.
+pub(super) fn was_made_and_deleted(pod: &str, counts: &Counts, expected: (usize, usize)) -> Result<()> {
+    let pod = format!("Pod/{pod}");
+    let count = |of: &BTreeMap<String, usize>| of.get(&pod).copied().unwrap_or(0);
+    let found = (count(&counts.made), count(&counts.deleted));
+    ensure!(found == expected, "{pod} was made and deleted {found:?} times instead of {expected:?}");
     Ok(())
 }
 

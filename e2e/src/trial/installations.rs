@@ -4,7 +4,7 @@ use althing_operator::faults::Plan;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::change::{GROUP, IMAGE, VOTERS, were_made_and_deleted};
+use super::change::{GROUP, IMAGE, VOTERS, was_made_and_deleted};
 use super::operator::{LEASE, Operator, Start, writes};
 use super::{GOAL_MAX, PAUSES_PERCENT, Stage};
 use crate::network::eventually;
@@ -19,7 +19,7 @@ impl Stage {
     /// # Errors
     /// When two voters are away at once, a pod is made anew twice or not at all, or it does not come to rest.
     pub async fn installations(&self, namespace: &str, witness: &Witness) -> Result<()> {
-        self.run_one(namespace).await.context("before the change")?;
+        self.run_one(namespace, VOTERS).await.context("before the change")?;
         let before = self.pods(namespace).await?;
         witness.watch(namespace);
         let (plan, logs) = (Plan::default(), [self.log(namespace), self.log(&format!("{namespace}-other"))]);
@@ -50,6 +50,7 @@ impl Stage {
             let text = std::fs::read_to_string(log).with_context(|| format!("failed to read {}", log.display()))?;
             ensure!(!writes(&text).is_empty(), "an installation did nothing, see {}", log.display());
         }
-        were_made_and_deleted(&before, &self.ledger.counts(namespace), (2, 1))
+        let counts = self.ledger.counts(namespace);
+        before.keys().try_for_each(|pod| was_made_and_deleted(pod, &counts, (2, 1)))
     }
 }

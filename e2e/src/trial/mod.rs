@@ -6,6 +6,7 @@ mod follow;
 mod installations;
 mod keep;
 mod ledger;
+mod members;
 mod operator;
 mod pause;
 mod rename;
