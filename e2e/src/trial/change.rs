@@ -13,6 +13,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::members::without_echoes;
 use super::operator::{LEASE, Operator, Start};
 use super::{Counts, GOAL_MAX, PAUSES_PERCENT, Stage, Trial, manifest};
 use crate::network::eventually;
@@ -102,7 +103,8 @@ impl Stage {
         // It is still so after all the looks at which nothing was done.
         self.is_over(change, namespace, &before, witness).await?;
         self.are_kept(namespace, &before.kept).await?;
-        let trial = self.result(namespace, begin, state)?;
+        let mut trial = self.result(namespace, begin, state)?;
+        without_echoes(&mut trial.outcome.counts, change);
         for number in change.voters_after().into_iter().chain(0..change.voters_before()) {
             let pod = names::pod(&names::node(GROUP, number));
             was_made_and_deleted(&pod, &trial.outcome.counts, change.made_and_deleted(number))?;

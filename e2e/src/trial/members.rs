@@ -10,8 +10,8 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::Stage;
 use super::change::{Change, GROUP};
+use super::{Counts, Stage};
 use crate::network::kind_api;
 use crate::stand_in::Witness;
 
@@ -42,6 +42,25 @@ impl Change {
             Self::Roll => (2, 1),
             Self::Rollover => (1, 0),
             Self::Grow | Self::Shrink | Self::Replace => (1, usize::from(!self.voters_after().contains(&number))),
+        }
+    }
+}
+
+/// Kinds that a node owns and that hold neither keys nor data.
+const COLLECTED: [&str; 4] = ["ConfigMap", "Service", "ServiceAccount", "NetworkPolicy"];
+
+/// Counts once what a node owned that has left: a write that was on its way when the node went makes it once more, and it is
+/// collected once more. Its pod and its StatefulSet are none of it: who has left never starts again.
+pub(super) fn without_echoes(counts: &mut Counts, change: Change) {
+    let gone = (0..change.voters_before()).filter(|number| !change.voters_after().contains(number));
+    for node in gone.map(|number| names::node(GROUP, number)) {
+        let suffixes = ["", "-p2p", "-rpc"];
+        for what in COLLECTED.iter().flat_map(|kind| suffixes.map(|suffix| format!("{kind}/{node}{suffix}"))) {
+            if let (Some(made), Some(deleted)) = (counts.made.get_mut(&what), counts.deleted.get_mut(&what))
+                && made == deleted
+            {
+                (*made, *deleted) = (1, 1);
+            }
         }
     }
 }
@@ -109,5 +128,20 @@ mod tests {
         assert_eq!(table(Change::Grow), [0, 0, 0, 0, 0]);
         assert_eq!(table(Change::Shrink), [0, 0, 0, 0, 1]);
         assert_eq!(table(Change::Replace), [0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_made_once_more_for_a_node_that_left_counts_once_and_its_pod_does_not() {
+        let of = |entries: &[(&str, usize)]| entries.iter().map(|(what, count)| (what.to_string(), *count)).collect();
+        let all = [("ConfigMap/alpha-main-4", 2), ("Pod/alpha-main-4-0", 2), ("Service/alpha-main-3-p2p", 2)];
+        let mut counts = Counts { made: of(&all), deleted: of(&all) };
+        without_echoes(&mut counts, Change::Shrink);
+        let expected = [("ConfigMap/alpha-main-4", 1), ("Pod/alpha-main-4-0", 2), ("Service/alpha-main-3-p2p", 2)];
+        assert_eq!(counts, Counts { made: of(&expected), deleted: of(&expected) });
+        let mut left =
+            Counts { made: of(&[("ConfigMap/alpha-main-4", 2)]), deleted: of(&[("ConfigMap/alpha-main-4", 1)]) };
+        let before = left.clone();
+        without_echoes(&mut left, Change::Shrink);
+        assert_eq!(left, before, "one is still there");
     }
 }
