@@ -11,7 +11,7 @@
 //! | `issuer/` | certificates from an issuer of cert-manager: what it is asked, what of its answers is used |
 //! | `chain/` | the nodes' answers and what they add up to |
 //! | `apply.rs`, `kinds.rs` | the only writer, and whose a child is |
-//! | `watches.rs`, `memory.rs`, `context.rs` | caches, and what a reconcile may use |
+//! | `watches.rs`, `news.rs`, `memory.rs`, `context.rs` | caches, what of their changes is looked at, and what a reconcile may use |
 //! | `faults/` | faults between operator and API server, for tests only |
 //! | `run.rs`, `lease.rs`, `http.rs`, `metrics.rs`, `events.rs` | the process around it |
 
@@ -34,6 +34,7 @@ pub mod lease;
 pub mod memory;
 pub mod metrics;
 pub mod network;
+pub mod news;
 pub mod parts;
 pub mod pause;
 pub mod prints;

@@ -13,7 +13,7 @@ use kube::client::ClientBuilder;
 use kube_runtime::controller::{Action, Config as ControllerConfig};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::reflector::store::Writer as StoreWriter;
-use kube_runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube_runtime::{Controller, watcher};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +33,7 @@ use crate::http::{self, Health};
 use crate::lease::{Election, Leadership};
 use crate::memory::Memories;
 use crate::metrics::Metrics;
+use crate::news::{self, Lists};
 use crate::reconcile::{after_failure, framed};
 use crate::watches::{Filling, Guarded, api_of, touched, watch_children, watch_claims, watch_pods};
 use crate::{group, network, validator};
@@ -238,15 +239,19 @@ fn start_scope(
         filling: filling.clone(),
     };
     // All are counted before the first reconcile can wait for them.
-    let touched_networks = touched(api_of::<Guarded<BlockchainNetwork>>(client, scope), network_writer, &filling);
-    let touched_groups = touched(api_of::<Guarded<ConsensusGroup>>(client, scope), group_writer, &filling);
-    let touched_nodes = touched(api_of::<Guarded<ValidatorNode>>(client, scope), node_writer, &filling);
+    let (touched_networks, lists_of_networks) =
+        touched(api_of::<Guarded<BlockchainNetwork>>(client, scope), network_writer, &filling);
+    let (touched_groups, lists_of_groups) =
+        touched(api_of::<Guarded<ConsensusGroup>>(client, scope), group_writer, &filling);
+    let (touched_nodes, lists_of_nodes) =
+        touched(api_of::<Guarded<ValidatorNode>>(client, scope), node_writer, &filling);
     let context = Arc::new(Context::new(Arc::clone(shared), caches, wakers.clone()));
 
     let networks = Controlled {
         stream: touched_networks.boxed(),
         store: context.networks.clone(),
         wakes: wakes_of_networks,
+        lists: lists_of_networks,
         context: Arc::clone(&context),
     };
     tasks.spawn(control(networks, stopped.clone(), network::reconcile).map(|()| "networks"));
@@ -263,6 +268,7 @@ fn start_scope(
         stream: stream.boxed(),
         store: context.groups.clone(),
         wakes: wakes_of_groups,
+        lists: lists_of_groups,
         context: Arc::clone(&context),
     };
     tasks.spawn(control(groups, stopped.clone(), group::reconcile).map(|()| "groups"));
@@ -272,7 +278,13 @@ fn start_scope(
             wakers.group(&namespace, &parent);
         }
     });
-    let nodes = Controlled { stream: stream.boxed(), store: context.nodes.clone(), wakes: wakes_of_nodes, context };
+    let nodes = Controlled {
+        stream: stream.boxed(),
+        store: context.nodes.clone(),
+        wakes: wakes_of_nodes,
+        lists: lists_of_nodes,
+        context,
+    };
     tasks.spawn(control(nodes, stopped.clone(), validator::reconcile).map(|()| "nodes"));
 }
 
@@ -298,6 +310,7 @@ struct Controlled<K: kube::Resource<DynamicType = ()> + Clone + 'static> {
     stream: futures::stream::BoxStream<'static, Result<Guarded<K>, watcher::Error>>,
     store: kube_runtime::reflector::Store<Guarded<K>>,
     wakes: mpsc::Receiver<ObjectRef<Guarded<K>>>,
+    lists: Lists,
     context: Arc<Context>,
 }
 
@@ -311,15 +324,12 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
     F: Future<Output = Result<Duration, ReconcileError>> + Send + 'static,
 {
-    let Controlled { stream, store, wakes, context } = controlled;
+    let Controlled { stream, store, wakes, lists, context } = controlled;
     let concurrency = context.shared.config.concurrency;
     let window = context.shared.config.pause(WAKES_WINDOW);
     let wakes = coalesced(wakes, window).boxed();
-    // Own status writes wake nobody: only spec, annotations and deletion do.
-    let is_news = predicates::generation.combine(predicates::annotations).combine(predicates::finalizers);
-    let stream = stream.predicate_filter(is_news, PredicateConfig::default());
     let mut wait = stopped;
-    Controller::for_stream(stream, store)
+    Controller::for_stream(news::only(stream, lists), store)
         .with_config(ControllerConfig::default().concurrency(concurrency))
         .reconcile_on(wakes)
         .graceful_shutdown_on(async move {

@@ -19,12 +19,13 @@ use tokio::sync::watch;
 
 use crate::context::Wakers;
 use crate::kinds::{Kind, controller};
+use crate::news::{self, Lists};
 
 /// An object that may not be decodable; one bad object does not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
 
 /// What a watch tells.
-type Event<K> = Result<watcher::Event<K>, watcher::Error>;
+pub type Event<K> = Result<watcher::Event<K>, watcher::Error>;
 
 /// Seconds after which a watch is renewed, so that a dead one is noticed.
 const WATCH_SECONDS: u32 = 60;
@@ -134,17 +135,18 @@ fn of_ours() -> watcher::Config {
     config().labels(&format!("{}={}", names::LABEL_APP_MANAGED_BY, names::MANAGED_BY))
 }
 
-/// Fills `writer` from a watch and answers every object that was made, changed or deleted.
+/// Fills `writer` from a watch and answers every object that was made, changed or deleted, and a count of the lists.
 pub fn touched<K>(
     api: Api<K>,
     writer: StoreWriter<K>,
     filling: &Filling,
-) -> impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>
+) -> (impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>, Lists)
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let stream = watcher(api, config()).default_backoff().modify(drop_managed_fields);
-    filling.of(reflector(writer, stream)).touched_objects()
+    let lists = Lists::default();
+    (news::touched(filling.of(reflector(writer, stream)), &lists), lists)
 }
 
 fn drop_managed_fields<K: kube::Resource>(object: &mut K) {

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use althing_crds::{ValidatorNode, ValidatorNodeStatus, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Resource, ResourceExt};
 
 use crate::apply::{AllOutcome, Outcome};
 use crate::certificates;
@@ -73,10 +74,13 @@ async fn advance(
         Desired::Waiting(why) => return Ok(Progress::Waiting(why)),
         Desired::Children(children) => children,
     };
+    let cached = |child: &Child| context.children.get(child.kind, &owner.namespace, &child.name);
+    if children.iter().any(|child| child.kind == Kind::StatefulSet && cached(child).is_none()) {
+        is_still_there(context, owner).await?;
+    }
     if let Some(progress) = ensure_certificate(context, owner, observed).await? {
         return Ok(progress);
     }
-    let cached = |child: &Child| context.children.get(child.kind, &owner.namespace, &child.name);
     let recorded = observed.children_hash.as_deref();
     let written = match context.shared.writer.apply_all(owner, &children, recorded, cached).await? {
         AllOutcome::Taken(what) => return Ok(Progress::Refused(taken(&what))),
@@ -98,6 +102,16 @@ async fn advance(
         return Ok(Progress::Waiting(format!("waiting for a load balancer to give Service {service} an address")));
     }
     Ok(Progress::Unchanged)
+}
+
+/// Nothing starts for a node that is gone, which a cache that is behind does not know.
+async fn is_still_there(context: &Context, owner: &Owner) -> Result<(), Error> {
+    let api: Api<ValidatorNode> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let live = api.get_metadata_opt(&owner.name).await.map_err(Error::read(owner.what()))?;
+    let is_same = |live: &PartialObjectMeta<ValidatorNode>| {
+        live.uid().as_deref() == Some(owner.uid.as_str()) && live.metadata.deletion_timestamp.is_none()
+    };
+    if live.as_ref().is_some_and(is_same) { Ok(()) } else { Err(Error::Conflict { what: owner.what() }) }
 }
 
 fn taken(what: &str) -> Refusal {
