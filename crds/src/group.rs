@@ -203,6 +203,10 @@ pub struct MemberChange {
     /// When it was decided.
     #[schemars(schema_with = "crate::schemas::time")]
     pub since: String,
+    /// The fault budget bears the voters before this change and after it, whoever comes counted as silent; only then is it put
+    /// before the chain. Not while people have to sign it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_borne: bool,
     /// The last height at which the transaction that was put before the chain can be executed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proposed_until: Option<i64>,

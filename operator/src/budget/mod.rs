@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::chain::agreement::Facts;
+use crate::chain::agreement::{Facts, VoterFact};
 
 /// Most power that may be faulty.
 pub fn faults(total_power: u64) -> u64 {
@@ -39,11 +39,19 @@ pub fn margin(total_power: u64, mut signing: Vec<u64>) -> u32 {
 /// Why nobody may be stopped, and no voter changed, while the last block is too old.
 pub const STANDING: &str = "blocks stand still, and who would sign is not known";
 
-/// What may be taken away now.
+/// What may be taken away now. While a change of the voters may begin to count at any height, it has to be borne before
+/// and after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Whose votes were seen says nothing of who signs now: nothing may be taken away.
+    /// Whose votes were seen says nothing of who signs or votes now: nothing may be taken away.
     is_closed: bool,
+    now: Account,
+    after: Option<Account>,
+}
+
+/// The budget of one set of voters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Account {
     faults: u64,
     down: u64,
     signing: BTreeMap<String, Share>,
@@ -61,17 +69,12 @@ impl Budget {
     /// The budget of a chain. `absent` are the identities of voters of which this cluster knows that no ready pod runs
     /// that the disruption budget counts.
     pub fn of(facts: &Facts, absent: &BTreeSet<String>) -> Self {
-        let share = |identity: &String, power: u64| Share { power, is_absent: absent.contains(identity) };
-        let signing: BTreeMap<String, Share> = facts
-            .voters
-            .iter()
-            .filter(|(_, voter)| voter.is_signing)
-            .map(|(identity, voter)| (identity.clone(), share(identity, voter.power)))
-            .collect();
-        let present = signing.values().filter(|share| !share.is_absent);
-        let power = present.fold(0u64, |sum, share| sum.saturating_add(share.power));
-        let down = facts.total_power.saturating_sub(power);
-        Self { is_closed: facts.is_standing, faults: faults(facts.total_power), down, signing }
+        let after = facts.voters_to_come().map(|voters| Account::of(&voters, absent));
+        Self { is_closed: facts.is_standing || facts.is_late, now: Account::of(&facts.voters, absent), after }
+    }
+
+    fn accounts(&self) -> impl Iterator<Item = &Account> {
+        std::iter::once(&self.now).chain(&self.after)
     }
 
     /// Power that may still stop.
@@ -79,28 +82,18 @@ impl Budget {
         if self.is_closed {
             return 0;
         }
-        self.faults.saturating_sub(self.down)
+        self.accounts().map(Account::left).min().unwrap_or(0)
     }
 
     /// The chain tolerates no fault at all: it stands still during every restart.
     pub fn tolerates_nothing(&self) -> bool {
-        self.faults == 0
-    }
-
-    /// The chain stands still: who does not sign is not known, and nobody may be stopped.
-    pub fn is_closed(&self) -> bool {
-        self.is_closed
+        self.now.tolerates_nothing()
     }
 
     /// Whether this voter may be stopped now. One that does not sign costs nothing; one that counts as down although its
     /// votes are seen may have come back a moment ago, and costs what it weighs.
     pub fn permits(&self, identity: &str) -> bool {
-        if self.is_closed {
-            return false;
-        }
-        let Some(share) = self.signing.get(identity) else { return true };
-        let others = if share.is_absent { self.down.saturating_sub(share.power) } else { self.down };
-        if self.tolerates_nothing() { others == 0 } else { others.saturating_add(share.power) <= self.faults }
+        !self.is_closed && self.accounts().all(|account| account.permits(identity))
     }
 
     /// How many of these voters may be stopped, whichever they are: the largest number such that the heaviest of them
@@ -109,6 +102,39 @@ impl Budget {
         if self.is_closed {
             return 0;
         }
+        self.accounts().map(|account| account.allowed(voters)).min().unwrap_or(0)
+    }
+}
+
+impl Account {
+    fn of(voters: &BTreeMap<String, VoterFact>, absent: &BTreeSet<String>) -> Self {
+        let sum = |powers: &mut dyn Iterator<Item = u64>| powers.fold(0u64, u64::saturating_add);
+        let share = |identity: &String, power: u64| Share { power, is_absent: absent.contains(identity) };
+        let signing: BTreeMap<String, Share> = voters
+            .iter()
+            .filter(|(_, voter)| voter.is_signing)
+            .map(|(identity, voter)| (identity.clone(), share(identity, voter.power)))
+            .collect();
+        let present = sum(&mut signing.values().filter(|share| !share.is_absent).map(|share| share.power));
+        let total = sum(&mut voters.values().map(|voter| voter.power));
+        Self { faults: faults(total), down: total.saturating_sub(present), signing }
+    }
+
+    fn left(&self) -> u64 {
+        self.faults.saturating_sub(self.down)
+    }
+
+    fn tolerates_nothing(&self) -> bool {
+        self.faults == 0
+    }
+
+    fn permits(&self, identity: &str) -> bool {
+        let Some(share) = self.signing.get(identity) else { return true };
+        let others = if share.is_absent { self.down.saturating_sub(share.power) } else { self.down };
+        if self.tolerates_nothing() { others == 0 } else { others.saturating_add(share.power) <= self.faults }
+    }
+
+    fn allowed(&self, voters: &BTreeSet<String>) -> usize {
         let present = self.signing.iter().filter(|(identity, share)| !share.is_absent && voters.contains(*identity));
         let mut powers: Vec<u64> = present.map(|(_, share)| share.power).collect();
         if self.tolerates_nothing() {

@@ -58,6 +58,19 @@ pub struct Facts {
     pub margin: u32,
     /// The newest height of which more than f power of the other voters has seen a precommit, by identity.
     pub last_precommits: BTreeMap<String, u64>,
+    /// A change of the voters that may begin to count at any height.
+    pub pending: Option<Pending>,
+    /// They are of an earlier height than the last step of a change of the voters, which may not show in them.
+    pub is_late: bool,
+}
+
+/// A change of the voters that the operator puts before the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Who comes, and with what power.
+    pub joins: Option<(String, u64)>,
+    /// Who goes.
+    pub leaves: Option<String>,
 }
 
 /// What more than f power says about one voter.
@@ -88,6 +101,27 @@ impl Facts {
         self.signing_power = signing.iter().sum();
         self.margin = margin(self.total_power, signing);
         self
+    }
+
+    /// The same while this change may begin to count.
+    #[must_use]
+    pub fn expecting(mut self, pending: Pending) -> Self {
+        self.pending = Some(pending);
+        self
+    }
+
+    /// The voters once the pending change counts; a newcomer is silent at first. None if nothing will be different.
+    pub fn voters_to_come(&self) -> Option<BTreeMap<String, VoterFact>> {
+        let Pending { joins, leaves } = self.pending.as_ref()?;
+        let mut voters = self.voters.clone();
+        if let Some(leaver) = leaves {
+            voters.remove(leaver);
+        }
+        if let Some((newcomer, power)) = joins {
+            let silent = VoterFact { power: *power, is_signing: false, session: None };
+            voters.entry(newcomer.clone()).or_insert(silent);
+        }
+        (voters != self.voters).then_some(voters)
     }
 
     /// Whether enough power signs.
@@ -139,7 +173,18 @@ pub fn agree(reports: &[Report], limits: &Limits) -> Option<Facts> {
     let margin = margin(total_power, signing);
     // Before the first block nobody has signed anything that could be lost.
     let is_standing = height > 0 && block_age >= limits.block_age_max;
-    Some(Facts { height, block_age, is_standing, voters, total_power, signing_power, margin, last_precommits })
+    Some(Facts {
+        height,
+        block_age,
+        is_standing,
+        voters,
+        total_power,
+        signing_power,
+        margin,
+        last_precommits,
+        pending: None,
+        is_late: false,
+    })
 }
 
 type Set = BTreeMap<String, u64>;

@@ -31,7 +31,7 @@ pub fn budget(observed: &Observed) -> Result<Child, Error> {
 }
 
 /// Numbers of the nodes: the voters, and one that is to become one.
-fn numbers(observed: &Observed) -> BTreeSet<u32> {
+pub fn numbers(observed: &Observed) -> BTreeSet<u32> {
     let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
     let newcomer = change.and_then(|change| u32::try_from(change.number).ok());
     observed.numbers.iter().copied().chain(newcomer).collect()
@@ -43,9 +43,10 @@ pub fn group_context(observed: &Observed) -> Result<GroupContext, Error> {
         .map_err(|error| Error::Build { what: observed.group.name_any(), message: error.to_string() })
 }
 
-/// Whether the disruption budget shall count this voter's pod: while the others see its votes. Nothing without facts.
+/// Whether the disruption budget shall count this voter's pod: while the others see its votes. Nothing without facts, or
+/// with those that are late.
 pub fn shall_be_counted(voter: &Voter, facts: Option<&Facts>) -> Option<bool> {
-    let facts = facts?;
+    let facts = facts.filter(|facts| !facts.is_late)?;
     let fact = voter.identity().and_then(|identity| facts.voters.get(identity));
     Some(fact.is_some_and(|fact| fact.is_signing))
 }
@@ -125,6 +126,11 @@ mod tests {
         let mut seen = observed();
         seen.voters[2].pod.as_mut().expect("there").metadata.labels = None;
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "a voter is not counted yet");
+        let mut seen = observed();
+        seen.facts.as_mut().expect("there").is_late = true;
+        let count =
+            |seen: &Observed| seen.voters.iter().filter_map(|v| shall_be_counted(v, seen.facts.as_ref())).count();
+        assert_eq!((pods_needed(&seen.voters, seen.facts.as_ref()), count(&seen)), (4, 0), "they are of the past");
         let mut seen = observed();
         let facts = seen.facts.as_mut().expect("there");
         facts.voters.values_mut().next().expect("a voter").is_signing = false;

@@ -1,6 +1,7 @@
 //! Performs planned restarts: written down first, then looked at again, then through the Eviction API, exactly the pod
 //! that was meant.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use althing_crds::group::Disruption;
@@ -12,8 +13,8 @@ use kube::api::Preconditions;
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
-use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide, turns};
-use super::{ceremony, desired, outside};
+use super::rollout::{Begun, Member, MemberPod, Move, absent, confirm, decide, turns};
+use super::{ceremony, desired, outside, pending};
 use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
@@ -140,7 +141,7 @@ fn is_taken_up(node: &ValidatorNode) -> bool {
 async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usize) -> Result<Progress, Error> {
     let (Some(begun), Some(voter)) = (begun(observed), observed.voters.get(index)) else { return Ok(Progress::Done) };
     let name = althing_crds::names::pod(&voter.name);
-    let live = look_again(context, owner, observed, &voter.name).await?;
+    let live = look_again(context, owner, observed, Some(&voter.name)).await?;
     if let Err(why) = confirm(&live.members, &begun, live.facts.as_ref()) {
         return Ok(Progress::Going(why));
     }
@@ -148,12 +149,12 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
     if let Some(why) = member.and_then(|member| waits(observed, member, live.facts.as_ref())) {
         return Ok(Progress::Going(why));
     }
-    if !live.is_budget_current {
-        return Ok(Progress::Going("waiting until the disruption budget counts the voters as they are".to_string()));
-    }
-    let Some(resource_version) = live.resource_version else {
+    let Some((Some(resource_version), is_ready)) = live.target else {
         return Ok(Progress::Going(format!("the pod of {} is gone", voter.name)));
     };
+    if is_ready && !live.is_budget_current {
+        return Ok(Progress::Going("waiting until the disruption budget counts the voters as they are".to_string()));
+    }
     let preconditions = Preconditions { uid: Some(begun.pod_uid.clone()), resource_version: Some(resource_version) };
     match context.shared.writer.evict(&owner.namespace, &name, preconditions).await {
         Ok(()) => Ok(Progress::Going(format!("the pod of {} is stopping", voter.name))),
@@ -165,18 +166,25 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
 }
 
 /// What is true now, from the API server and the voters themselves.
-struct Live {
+pub struct Live {
     members: Vec<Member>,
-    facts: Option<Facts>,
-    /// Of the pod that is to go.
-    resource_version: Option<String>,
-    /// The disruption controller has seen the newest budget, and it is what these facts ask for. A pod that is not
-    /// ready may go whatever it says.
-    is_budget_current: bool,
+    /// What the voters say.
+    pub facts: Option<Facts>,
+    /// Identities of voters without a ready pod that the disruption budget counts.
+    pub absent: BTreeSet<String>,
+    /// The disruption controller has seen the newest budget, and it is what these facts ask for.
+    pub is_budget_current: bool,
+    /// The pod that is to go: its version, and whether it is ready. One that is not may go whatever the budget says.
+    target: Option<(Option<String>, bool)>,
 }
 
-/// Reads spec, pods and budget from the API server and asks every voter, past all caches.
-async fn look_again(context: &Context, owner: &Owner, observed: &Observed, target: &str) -> Result<Live, Error> {
+/// Reads pods, budget and the spec of the voter that is meant from the API server and asks every voter, past all caches.
+pub async fn look_again(
+    context: &Context,
+    owner: &Owner,
+    observed: &Observed,
+    target: Option<&str>,
+) -> Result<Live, Error> {
     let (voters, outside) = tokio::try_join!(
         observe::voters_again(context, owner, observed, target),
         outside::ask(context, owner, observed),
@@ -184,8 +192,8 @@ async fn look_again(context: &Context, owner: &Owner, observed: &Observed, targe
     let installation = context.installation();
     let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
     let facts = observe::facts(&voters, &outside, observed.block_age_max());
-    let pod = voters.iter().find(|voter| voter.name == target).and_then(|voter| voter.pod.as_ref());
-    let is_ready = pod.is_some_and(is_pod_ready);
+    let facts = facts.map(|facts| pending::expect(context, owner, observed, facts));
+    let pod = voters.iter().find(|voter| Some(voter.name.as_str()) == target).and_then(|voter| voter.pod.as_ref());
     let name = althing_crds::names::disruption_budget(&owner.name);
     let api: Api<PodDisruptionBudget> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let budget = api.get_opt(&name).await.map_err(Error::read(format!("PodDisruptionBudget {name}")))?;
@@ -196,8 +204,9 @@ async fn look_again(context: &Context, owner: &Owner, observed: &Observed, targe
         said == Some(IntOrString::Int(i32::from(wanted))) && seen == budget.metadata.generation
     };
     Ok(Live {
-        resource_version: pod.and_then(ResourceExt::resource_version),
-        is_budget_current: !is_ready || budget.as_ref().is_some_and(is_current),
+        target: pod.map(|pod| (pod.resource_version(), is_pod_ready(pod))),
+        is_budget_current: budget.as_ref().is_some_and(is_current),
+        absent: absent(&members),
         members,
         facts,
     })

@@ -13,10 +13,10 @@ use node_api::keys;
 use node_api::node_core::types::{GovernanceChange, Height, Identity, Nonce, Power, Transaction};
 use node_api::proto::{NodeState, Wait};
 
-use super::ceremony;
 use super::members::governance::{Answer, Governance, Standing, agreed};
 use super::members::{self, Change, Direction, Move, POWER, View};
 use super::observe::{self, GovernanceRead, Observed, Voter};
+use super::{ceremony, disruption, pending};
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
@@ -32,6 +32,8 @@ use crate::validator::pods::failing;
 const VALIDITY_BLOCKS: u64 = 100;
 /// The same where people have to sign.
 const VALIDITY_BLOCKS_SIGNED_BY_PEOPLE: u64 = 100_000;
+
+const NOBODY_KNOWS: &str = "too few voters answer to know who may change the chain";
 
 /// How far the voters are what the spec wants.
 pub enum Progress {
@@ -61,16 +63,16 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     let identities = identities(owner, observed.voters.iter().chain(&newcomer));
     let is_dead = is_dead(observed).await;
     let change = change.map(|change| Change { proposed_until: change.proposed_until.filter(|_| !is_dead), ..change });
+    let (retired, numbers, facts) = (retired(owner, observed), observed.members(), observed.facts.clone());
     let view = View {
         replicas: u32::try_from(observed.group.spec.replicas).unwrap_or(0),
-        retired: &retired(owner, observed),
+        retired: &retired,
         is_external: observed.is_external(),
-        numbers: &observed.members(),
+        numbers: &numbers,
         identities: &identities,
         change: change.as_ref(),
         newcomer_lacks: newcomer_lacks.as_deref(),
-        facts: observed.facts.as_ref(),
-        written_at: written_at(observed),
+        facts: facts.as_ref(),
     };
     match members::decide(&view) {
         Move::Nothing => Ok(Progress::Settled),
@@ -97,11 +99,53 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
             tell(context, observed, "VoterChangeOver", note.clone()).await;
             Ok(Progress::Going(note))
         }
-        Move::Propose => {
-            let Some(change) = change else { return Ok(Progress::Settled) };
-            propose(context, owner, observed, &Proposal { change, identities, newcomer }).await
+        Move::Release(why) => {
+            bear(context, observed, false).await?;
+            Ok(waiting(observed, why))
+        }
+        Move::Bear | Move::Propose => {
+            let Some(change) = change.clone() else { return Ok(Progress::Settled) };
+            let Some(rules) = governance(observed).await else { return Ok(Progress::Going(NOBODY_KNOWS.to_string())) };
+            // When people will have signed is not known, and for that long nobody could be stopped.
+            if standing(observed, &rules.0) == Standing::Alone {
+                if !change.is_borne {
+                    bear(context, observed, true).await?;
+                    return Ok(Progress::Going("waiting until the fault budget counts on the change".to_string()));
+                }
+                if let Some(why) = lacks_room(context, owner, observed, &view).await? {
+                    return Ok(Progress::Going(why));
+                }
+            }
+            propose(context, owner, observed, (&Proposal { change, identities, newcomer }, rules)).await
         }
     }
+}
+
+/// Why the change is not put before the chain at this moment. Everything is looked at again, past all caches: who is away
+/// counts as silent, and from here on the disruption budget lets nobody go whom the chain needs after the change.
+async fn lacks_room(
+    context: &Context,
+    owner: &Owner,
+    observed: &Observed,
+    view: &View<'_>,
+) -> Result<Option<String>, Error> {
+    let live = disruption::look_again(context, owner, observed, None).await?;
+    let facts = live.facts.map(|facts| facts.without(&live.absent));
+    Ok(match members::decide(&View { facts: facts.as_ref(), ..view.clone() }) {
+        Move::Propose if live.is_budget_current => None,
+        Move::Propose => Some("waiting until the disruption budget counts on the change".to_string()),
+        Move::Wait(why) | Move::Release(why) => Some(why),
+        Move::Nothing | Move::Refuse(_) | Move::Begin(_) | Move::Forget | Move::Finish(_) | Move::Bear => {
+            Some("looking at the voters again".to_string())
+        }
+    })
+}
+
+/// Writes down whether the fault budget counts on the change.
+async fn bear(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
+    let numbers = observed.members();
+    let change = observed.status().and_then(|status| status.members.as_ref()?.change.clone());
+    write(context, observed, numbers, change.map(|change| MemberChange { is_borne: shall, ..change })).await
 }
 
 /// The transaction that people shall sign can never be executed: governance has done something else meanwhile.
@@ -127,14 +171,9 @@ fn change(observed: &Observed) -> Option<Change> {
             MemberDirection::Leave => Direction::Leave,
         },
         replaces: change.replaces.and_then(|number| u32::try_from(number).ok()),
+        is_borne: change.is_borne,
         proposed_until: change.proposed_until.and_then(|height| u64::try_from(height).ok()),
     })
-}
-
-/// The height that the chain had when the numbers and the change were written down.
-fn written_at(observed: &Observed) -> u64 {
-    let members = observed.status().and_then(|status| status.members.as_ref());
-    members.and_then(|members| u64::try_from(members.height?).ok()).unwrap_or(0)
 }
 
 fn written(change: &Change) -> MemberChange {
@@ -146,7 +185,8 @@ fn written(change: &Change) -> MemberChange {
         },
         replaces: change.replaces.and_then(|number| i32::try_from(number).ok()),
         since: Timestamp::now().to_string(),
-        proposed_until: None,
+        is_borne: change.is_borne,
+        proposed_until: change.proposed_until.and_then(|height| i64::try_from(height).ok()),
         transaction: None,
     }
 }
@@ -240,17 +280,9 @@ async fn propose(
     context: &Context,
     owner: &Owner,
     observed: &mut Observed,
-    proposal: &Proposal,
+    (proposal, (governance, nonce)): (&Proposal, (Governance, Nonce)),
 ) -> Result<Progress, Error> {
-    let Some((governance, nonce)) = governance(observed).await else {
-        return Ok(Progress::Going("too few voters answer to know who may change the chain".to_string()));
-    };
-    let own = match &observed.governance {
-        GovernanceRead::Present(key) => governance.standing(key),
-        GovernanceRead::InSpec | GovernanceRead::Missing | GovernanceRead::Foreign | GovernanceRead::Invalid(_) => {
-            Standing::Outside
-        }
-    };
+    let own = standing(observed, &governance);
     let key = match own {
         Standing::Alone | Standing::WithOthers => Some(governance_key(context, owner).await?),
         Standing::Outside => None,
@@ -278,6 +310,7 @@ async fn propose(
     };
     let mut change = written(&proposal.change);
     change.proposed_until = i64::try_from(valid_until).ok();
+    change.is_borne = is_enough;
     change.transaction = document;
     let numbers = observed.members();
     write(context, observed, numbers, Some(change)).await?;
@@ -290,6 +323,16 @@ async fn propose(
     send(observed, &transaction).await;
     tell(context, observed, "VoterChangeProposed", format!("{why}: transaction {}", transaction.id())).await;
     Ok(Progress::Going(why))
+}
+
+/// What the operator's own key can do.
+fn standing(observed: &Observed, governance: &Governance) -> Standing {
+    match &observed.governance {
+        GovernanceRead::Present(key) => governance.standing(key),
+        GovernanceRead::InSpec | GovernanceRead::Missing | GovernanceRead::Foreign | GovernanceRead::Invalid(_) => {
+            Standing::Outside
+        }
+    }
 }
 
 async fn transaction(
@@ -386,7 +429,7 @@ async fn write(
 ) -> Result<(), Error> {
     let numbers = numbers.into_iter().filter_map(|number| i32::try_from(number).ok()).collect();
     let seen = observed.facts.as_ref().map_or(0, |facts| facts.height);
-    let height = i64::try_from(seen.max(written_at(observed))).ok();
+    let height = i64::try_from(seen.max(pending::written_at(observed))).ok();
     ceremony::save(context, observed, |status| status.members = Some(Members { numbers, change, height })).await
 }
 

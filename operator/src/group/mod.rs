@@ -15,12 +15,13 @@ mod disruption;
 #[cfg(test)]
 pub mod fixtures;
 mod membership;
+mod pending;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use althing_crds::group::Members;
-use althing_crds::{ConsensusGroup, Reason, ValidatorNode, names};
+use althing_crds::{ConsensusGroup, ConsensusGroupStatus, Reason, ValidatorNode, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt};
@@ -99,6 +100,7 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
         return Ok(Progress::Refused(refusal));
     }
     count_voters(context, observed, false).await?;
+    knows_its_voters(context, owner, observed).await?;
     let children = desired::children(observed)?;
     let recorded = observed.children_hash.as_deref();
     let cached = |child: &Child| cached(context, owner, child);
@@ -129,6 +131,21 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
             disruption::Progress::Done => change_voters(context, owner, observed, written).await,
         },
     }
+}
+
+/// No node is made for a voter that has left, or of a group that is gone, which a cache that is behind does not know: before
+/// one is made, the API server is asked who the voters are.
+async fn knows_its_voters(context: &Context, owner: &Owner, observed: &Observed) -> Result<(), Error> {
+    let is_there = |number: u32| context.node(&owner.namespace, &names::node(&owner.name, number)).is_some();
+    if desired::numbers(observed).into_iter().all(is_there) {
+        return Ok(());
+    }
+    let api: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let live = api.get_opt(&owner.name).await.map_err(Error::read(owner.what()))?;
+    let of = |status: Option<&ConsensusGroupStatus>| status.and_then(|status| status.members.clone());
+    let live = live.filter(|live| live.uid().as_deref() == Some(owner.uid.as_str()));
+    let is_same = live.is_some_and(|live| of(live.status.as_ref()) == of(observed.status()));
+    if is_same { Ok(()) } else { Err(Error::Conflict { what: owner.what() }) }
 }
 
 /// Brings the voters of the chain one step closer to what the spec wants. Only while no pod is restarted: both draw on

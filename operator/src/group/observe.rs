@@ -12,8 +12,8 @@ use kube::{Api, ResourceExt};
 use node_api::node_core::types::{ChainId, Genesis, Identity};
 use node_api::{genesis, keys, proto};
 
-use super::external;
 use super::outside::{self, Outside};
+use super::{external, pending};
 use crate::authorities::Of;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
@@ -291,7 +291,8 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     };
     (observed.voters, observed.outside) =
         tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;
-    observed.facts = facts(&observed.voters, &observed.outside, observed.block_age_max());
+    let facts = facts(&observed.voters, &observed.outside, observed.block_age_max());
+    observed.facts = facts.map(|facts| pending::expect(context, &owner, &observed, facts));
     Ok(observed)
 }
 
@@ -417,7 +418,7 @@ pub async fn voters_again(
     context: &Context,
     owner: &Owner,
     observed: &Observed,
-    target: &str,
+    target: Option<&str>,
 ) -> Result<Vec<Voter>, Error> {
     let namespace = &owner.namespace;
     let client = &context.shared.client;
@@ -426,12 +427,15 @@ pub async fn voters_again(
     let selector = ListParams::default().labels(&format!("{}={}", names::LABEL_GROUP, owner.name));
     let (pods, node) = tokio::try_join!(
         async { pods.list(&selector).await.map_err(Error::read(format!("Pods of {}", owner.what()))) },
-        async { nodes.get_opt(target).await.map_err(Error::read(format!("ValidatorNode {namespace}/{target}"))) },
+        async {
+            let Some(target) = target else { return Ok(None) };
+            nodes.get_opt(target).await.map_err(Error::read(format!("ValidatorNode {namespace}/{target}")))
+        },
     )?;
     let asked = observed.voters.iter().map(|voter| {
         let pod_name = names::pod(&voter.name);
         let pod = pods.items.iter().find(|pod| pod.name_any() == pod_name).cloned();
-        let node = if voter.name == target { node.clone() } else { voter.node.clone() };
+        let node = if Some(voter.name.as_str()) == target { node.clone() } else { voter.node.clone() };
         ask(context, owner, observed, (voter.name.clone(), node, pod))
     });
     futures::future::try_join_all(asked).await

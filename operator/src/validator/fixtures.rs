@@ -83,6 +83,8 @@ pub fn facts(identities: &[&str]) -> Facts {
         signing_power: total,
         margin: u32::try_from(crate::budget::faults(total)).expect("few"),
         last_precommits: identities.iter().map(|identity| ((*identity).to_string(), 100)).collect(),
+        pending: None,
+        is_late: false,
     }
 }
 

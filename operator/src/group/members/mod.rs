@@ -2,8 +2,9 @@
 //!
 //! One change at a time. It is written down before it begins, so that a killed operator goes on with it; it is put before
 //! the chain as one governance transaction; it is over when f+1 voters say so, and for a newcomer when they see it sign.
-//! A change is put before the chain only if the quorum holds after it with a newcomer counted as down. A voter that the
-//! spec retires by name goes first when there are too many, else another one takes its place in one transaction.
+//! A change is put before the chain only if the quorum holds after it with a newcomer counted as down, and after the
+//! fault budget counts on it: from then on no more voters may be stopped than the chain bears before it and after it. A
+//! voter that the spec retires by name goes first when there are too many, else another one takes its place in one transaction.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +39,17 @@ pub struct Change {
     pub direction: Direction,
     /// Number of the voter whose place a newcomer takes.
     pub replaces: Option<u32>,
+    /// The fault budget counts on it.
+    pub is_borne: bool,
     /// The last height at which the transaction that was put before the chain can be executed; none before the first.
     pub proposed_until: Option<u64>,
+}
+
+impl Change {
+    /// A change that begins.
+    const fn new(number: u32, direction: Direction, replaces: Option<u32>) -> Self {
+        Self { number, direction, replaces, is_borne: false, proposed_until: None }
+    }
 }
 
 /// Everything that the decision needs.
@@ -61,8 +71,6 @@ pub struct View<'a> {
     pub newcomer_lacks: Option<&'a str>,
     /// What f+1 voters report.
     pub facts: Option<&'a Facts>,
-    /// The height that the chain had when numbers and change were written down.
-    pub written_at: u64,
 }
 
 /// What to do next.
@@ -79,6 +87,10 @@ pub enum Move {
     /// Forget the change: nothing that was put before the chain can still bring it, and the spec does not want it any
     /// more, or retires the newcomer too.
     Forget,
+    /// Write down that the fault budget counts on the change.
+    Bear,
+    /// It cannot be put before the chain for now: write down that the fault budget does not count on it any more; why.
+    Release(String),
     /// Put the change before the chain.
     Propose,
     /// The chain has the change: write down the numbers of its voters.
@@ -89,14 +101,18 @@ pub enum Move {
 /// after its execution, and reports may be that much behind.
 const EFFECT_BLOCKS: u64 = 6;
 
-/// The next move. Voters that answer now may be behind those that answered before: what they say of earlier heights than
-/// that of the last step does not count, or a voter that has just gone would be taken for one that has come.
+/// The next move. Voters that answer now may be behind those that answered before: what is late does not count, or a voter
+/// that has just gone would be taken for one that has come.
 pub fn decide(view: &View<'_>) -> Move {
-    let facts = view.facts.filter(|facts| facts.height >= view.written_at);
+    let facts = view.facts.filter(|facts| !facts.is_late);
     let view = View { facts, ..view.clone() };
-    match view.change {
-        None => begin(&view),
-        Some(change) => go_on(&view, change),
+    let Some(change) = view.change else { return begin(&view) };
+    match go_on(&view, change) {
+        Move::Propose if !change.is_borne => Move::Bear,
+        Move::Wait(why) if change.is_borne && facts.is_some_and(|facts| in_flight(change, facts).is_none()) => {
+            Move::Release(why)
+        }
+        next => next,
     }
 }
 
@@ -105,7 +121,7 @@ fn begin(view: &View<'_>) -> Move {
     if let Some(number) = voted_out(view) {
         let has_to_come_back = wanted >= view.numbers.len() && !view.retired.contains(&number);
         return if has_to_come_back {
-            Move::Begin(Change { number, direction: Direction::Join, replaces: None, proposed_until: None })
+            Move::Begin(Change::new(number, Direction::Join, None))
         } else {
             Move::Finish(without(view.numbers, number))
         };
@@ -131,7 +147,7 @@ fn begin(view: &View<'_>) -> Move {
         (Direction::Leave, Some(facts)) => retired(view).or_else(|| leaves(view, facts)),
     };
     match number {
-        Some(number) => Move::Begin(Change { number, direction, replaces, proposed_until: None }),
+        Some(number) => Move::Begin(Change::new(number, direction, replaces)),
         None => Move::Nothing,
     }
 }

@@ -33,7 +33,16 @@ impl Chain {
         self.next_as(true, replicas, change)
     }
 
+    /// The steps of the fault budget are left out.
     fn next_as(&self, is_external: bool, replicas: u32, change: Option<&Change>) -> Move {
+        let change = change.map(|change| Change { is_borne: true, ..change.clone() });
+        match self.every_next(is_external, replicas, change.as_ref()) {
+            Move::Release(why) => Move::Wait(why),
+            next => next,
+        }
+    }
+
+    fn every_next(&self, is_external: bool, replicas: u32, change: Option<&Change>) -> Move {
         decide(&View {
             replicas,
             retired: &self.retired,
@@ -43,17 +52,16 @@ impl Chain {
             change,
             newcomer_lacks: None,
             facts: Some(&self.facts),
-            written_at: 0,
         })
     }
 }
 
 fn change(number: u32, direction: Direction, proposed_until: Option<u64>) -> Change {
-    Change { number, direction, replaces: None, proposed_until }
+    Change { proposed_until, ..Change::new(number, direction, None) }
 }
 
 fn replacement(number: u32, former: u32, proposed_until: Option<u64>) -> Change {
-    Change { number, direction: Direction::Join, replaces: Some(former), proposed_until }
+    Change { proposed_until, ..Change::new(number, Direction::Join, Some(former)) }
 }
 
 #[test]
@@ -83,6 +91,23 @@ fn a_voter_less_is_the_first_silent_one_or_the_last() {
     let mut gone = chain(5, &[]);
     gone.facts.voters.remove("i1");
     assert_eq!(gone.next(4, Some(&leaves)), Move::Finish(vec![0, 2, 3, 4]));
+}
+
+#[test]
+fn the_fault_budget_counts_on_a_change_before_it_is_proposed_and_as_long_as_it_may_count() {
+    let mut seen = chain(4, &[]);
+    let begun = change(4, Direction::Join, None);
+    assert_eq!(seen.every_next(false, 5, Some(&begun)), Move::Bear);
+    let borne = Change { is_borne: true, ..begun.clone() };
+    assert_eq!(seen.every_next(false, 5, Some(&borne)), Move::Propose);
+    seen.facts = chain(4, &[0]).facts;
+    assert!(matches!(seen.every_next(false, 5, Some(&borne)), Move::Release(_)), "it is not proposed now");
+    assert!(matches!(seen.every_next(false, 5, Some(&begun)), Move::Wait(_)), "there is nothing to release");
+    let until = seen.facts.height + 20;
+    let proposed = Change { proposed_until: Some(until), ..borne };
+    assert!(matches!(seen.every_next(false, 5, Some(&proposed)), Move::Wait(_)));
+    seen.facts.height = until + EFFECT_BLOCKS;
+    assert!(matches!(seen.every_next(false, 5, Some(&proposed)), Move::Release(_)), "it has expired");
 }
 
 #[test]
@@ -188,7 +213,6 @@ fn without_facts_or_a_synced_newcomer_nothing_happens() {
     let seen = chain(4, &[]);
     let joins = change(4, Direction::Join, None);
     let view = |change, newcomer_lacks, facts| View {
-        written_at: 0,
         replicas: 5,
         retired: &seen.retired,
         is_external: false,
@@ -245,7 +269,6 @@ fn the_first_node_of_a_group_starts_before_the_chain_is_known_and_nothing_is_pro
     let seen = elsewhere(&[]);
     let begun = change(0, Direction::Join, None);
     let blind = |change| View {
-        written_at: 0,
         replicas: 1,
         retired: &seen.retired,
         is_external: true,

@@ -2,6 +2,7 @@
 
 pub mod turns;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::budget::{Budget, STANDING};
@@ -102,9 +103,14 @@ pub fn confirm(members: &[Member], begun: &Begun, facts: Option<&Facts>) -> Resu
 
 /// The budget of the chain as these members and facts show it.
 pub fn budget(members: &[Member], facts: &Facts) -> Budget {
+    Budget::of(facts, &absent(members))
+}
+
+/// Identities of members without a ready pod that the disruption budget counts.
+pub fn absent(members: &[Member]) -> BTreeSet<String> {
     let is_up = |pod: &MemberPod| pod.is_ready && pod.is_counted && !pod.is_deleting;
     let absent = members.iter().filter(|member| !member.pod.as_ref().is_some_and(is_up));
-    Budget::of(facts, &absent.filter_map(|member| member.identity.clone()).collect())
+    absent.filter_map(|member| member.identity.clone()).collect()
 }
 
 fn may_stop(members: &[Member], member: &Member, facts: Option<&Facts>) -> Result<(), String> {
@@ -112,7 +118,7 @@ fn may_stop(members: &[Member], member: &Member, facts: Option<&Facts>) -> Resul
         return Err("too few voters answer to know whether one may be restarted".to_string());
     };
     let budget = budget(members, facts);
-    if budget.is_closed() {
+    if facts.is_standing {
         return Err(format!("{} may not be restarted now: {STANDING}", member.name));
     }
     let permitted = member.identity.as_ref().is_some_and(|identity| budget.permits(identity));

@@ -135,6 +135,8 @@ impl World {
             signing_power,
             margin: 0,
             last_precommits,
+            pending: None,
+            is_late: false,
         }
     }
 
