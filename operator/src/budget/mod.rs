@@ -85,11 +85,6 @@ impl Budget {
         self.accounts().map(Account::left).min().unwrap_or(0)
     }
 
-    /// The chain tolerates no fault at all: it stands still during every restart.
-    pub fn tolerates_nothing(&self) -> bool {
-        self.now.tolerates_nothing()
-    }
-
     /// Whether this voter may be stopped now. One that does not sign costs nothing; one that counts as down although its
     /// votes are seen may have come back a moment ago, and costs what it weighs.
     pub fn permits(&self, identity: &str) -> bool {
@@ -124,6 +119,7 @@ impl Account {
         self.faults.saturating_sub(self.down)
     }
 
+    /// The chain tolerates no fault at all: it stands still during every restart.
     fn tolerates_nothing(&self) -> bool {
         self.faults == 0
     }

@@ -213,7 +213,7 @@ fn a_budget_that_counts_the_lightest_first_is_caught() {
             spent += power;
             spent <= budget.left()
         });
-        (if budget.tolerates_nothing() { real(chain, here).0 } else { fits.count() }, permits)
+        (if budget.now.tolerates_nothing() { real(chain, here).0 } else { fits.count() }, permits)
     }
     assert!(first_complaint(lightest_first).is_some());
 }

@@ -1,7 +1,6 @@
 //! Performs planned restarts: written down first, then looked at again, then through the Eviction API, exactly the pod
 //! that was meant.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use althing_crds::group::Disruption;
@@ -13,8 +12,8 @@ use kube::api::Preconditions;
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
-use super::rollout::{Begun, Member, MemberPod, Move, absent, confirm, decide, turns};
-use super::{ceremony, desired, outside, pending};
+use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide, turns};
+use super::{ceremony, desired, outside};
 use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
@@ -167,11 +166,10 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
 
 /// What is true now, from the API server and the voters themselves.
 pub struct Live {
-    members: Vec<Member>,
-    /// What the voters say.
+    /// The voters.
+    pub members: Vec<Member>,
+    /// What they say.
     pub facts: Option<Facts>,
-    /// Identities of voters without a ready pod that the disruption budget counts.
-    pub absent: BTreeSet<String>,
     /// The disruption controller has seen the newest budget, and it is what these facts ask for.
     pub is_budget_current: bool,
     /// The pod that is to go: its version, and whether it is ready. One that is not may go whatever the budget says.
@@ -191,8 +189,7 @@ pub async fn look_again(
     )?;
     let installation = context.installation();
     let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
-    let facts = observe::facts(&voters, &outside, observed.block_age_max());
-    let facts = facts.map(|facts| pending::expect(context, owner, observed, facts));
+    let facts = observe::facts(context, owner, observed, (&voters, &outside));
     let pod = voters.iter().find(|voter| Some(voter.name.as_str()) == target).and_then(|voter| voter.pod.as_ref());
     let name = althing_crds::names::disruption_budget(&owner.name);
     let api: Api<PodDisruptionBudget> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
@@ -206,7 +203,6 @@ pub async fn look_again(
     Ok(Live {
         target: pod.map(|pod| (pod.resource_version(), is_pod_ready(pod))),
         is_budget_current: budget.as_ref().is_some_and(is_current),
-        absent: absent(&members),
         members,
         facts,
     })

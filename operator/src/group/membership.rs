@@ -16,7 +16,7 @@ use node_api::proto::{NodeState, Wait};
 use super::members::governance::{Answer, Governance, Standing, agreed};
 use super::members::{self, Change, Direction, Move, POWER, View};
 use super::observe::{self, GovernanceRead, Observed, Voter};
-use super::{ceremony, disruption, pending};
+use super::{ceremony, disruption, pending, rollout};
 use crate::certificates;
 use crate::context::Context;
 use crate::error::Error;
@@ -49,7 +49,7 @@ pub enum Progress {
 
 /// Takes the next move.
 pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
-    let change = change(observed);
+    let change = pending::change(observed);
     let newcomer = match &change {
         Some(Change { number, direction: Direction::Join, .. }) => {
             Some(observe::member(context, owner, observed, *number).await?)
@@ -130,7 +130,7 @@ async fn lacks_room(
     view: &View<'_>,
 ) -> Result<Option<String>, Error> {
     let live = disruption::look_again(context, owner, observed, None).await?;
-    let facts = live.facts.map(|facts| facts.without(&live.absent));
+    let facts = live.facts.map(|facts| facts.without(&rollout::absent(&live.members)));
     Ok(match members::decide(&View { facts: facts.as_ref(), ..view.clone() }) {
         Move::Propose if live.is_budget_current => None,
         Move::Propose => Some("waiting until the disruption budget counts on the change".to_string()),
@@ -161,21 +161,6 @@ fn retired(owner: &Owner, observed: &Observed) -> BTreeSet<u32> {
     observed.group.spec.retired.iter().filter_map(|name| names::node_number(&owner.name, name)).collect()
 }
 
-/// The change that is written down.
-fn change(observed: &Observed) -> Option<Change> {
-    let change = observed.status()?.members.as_ref()?.change.as_ref()?;
-    Some(Change {
-        number: u32::try_from(change.number).ok()?,
-        direction: match change.direction {
-            MemberDirection::Join => Direction::Join,
-            MemberDirection::Leave => Direction::Leave,
-        },
-        replaces: change.replaces.and_then(|number| u32::try_from(number).ok()),
-        is_borne: change.is_borne,
-        proposed_until: change.proposed_until.and_then(|height| u64::try_from(height).ok()),
-    })
-}
-
 fn written(change: &Change) -> MemberChange {
     MemberChange {
         number: i32::try_from(change.number).unwrap_or(i32::MAX),
@@ -185,8 +170,8 @@ fn written(change: &Change) -> MemberChange {
         },
         replaces: change.replaces.and_then(|number| i32::try_from(number).ok()),
         since: Timestamp::now().to_string(),
-        is_borne: change.is_borne,
-        proposed_until: change.proposed_until.and_then(|height| i64::try_from(height).ok()),
+        is_borne: false,
+        proposed_until: None,
         transaction: None,
     }
 }

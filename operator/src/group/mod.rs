@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use althing_crds::group::Members;
 use althing_crds::{ConsensusGroup, ConsensusGroupStatus, Reason, ValidatorNode, names};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt};
@@ -140,10 +141,8 @@ async fn knows_its_voters(context: &Context, owner: &Owner, observed: &Observed)
     if desired::numbers(observed).into_iter().all(is_there) {
         return Ok(());
     }
-    let api: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    let live = api.get_opt(&owner.name).await.map_err(Error::read(owner.what()))?;
+    let live = observe::live(context, owner).await?;
     let of = |status: Option<&ConsensusGroupStatus>| status.and_then(|status| status.members.clone());
-    let live = live.filter(|live| live.uid().as_deref() == Some(owner.uid.as_str()));
     let is_same = live.is_some_and(|live| of(live.status.as_ref()) == of(observed.status()));
     if is_same { Ok(()) } else { Err(Error::Conflict { what: owner.what() }) }
 }
@@ -241,11 +240,21 @@ async fn prune(context: &Context, owner: &Owner, observed: &Observed, children: 
             })
             .map(|node| node.metadata)
             .collect();
-        if !orphans.is_empty() && observe::is_open_live(context, owner).await? {
+        if !orphans.is_empty() && is_open_live(context, owner).await? {
             context.shared.writer.prune(owner, Kind::ValidatorNode, &orphans).await?;
         }
     }
     prune_former_voters(context, owner, observed).await
+}
+
+/// No genesis is written down, as the API server says now, and none is kept.
+async fn is_open_live(context: &Context, owner: &Owner) -> Result<bool, Error> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let name = names::genesis_config_map(&owner.name);
+    let (group, kept) = tokio::try_join!(observe::live(context, owner), async {
+        maps.get_metadata_opt(&name).await.map_err(Error::read(format!("ConfigMap {name}")))
+    })?;
+    Ok(kept.is_none() && group.is_some_and(|group| observe::is_open(group.status.as_ref())))
 }
 
 async fn prune_former_voters(context: &Context, owner: &Owner, observed: &Observed) -> Result<(), Error> {
@@ -265,10 +274,8 @@ async fn prune_former_voters(context: &Context, owner: &Owner, observed: &Observ
         return Ok(());
     }
     // What was read may be older than what this process wrote: a voter that has just come would be taken for one that left.
-    let api: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
-    let live = api.get_opt(&owner.name).await.map_err(Error::read(owner.what()))?;
-    let members = live.filter(|live| live.uid().as_deref() == Some(owner.uid.as_str()));
-    let Some(members) = members.and_then(|live| live.status?.members) else { return Ok(()) };
+    let live = observe::live(context, owner).await?;
+    let Some(members) = live.and_then(|live| live.status?.members) else { return Ok(()) };
     let former = nodes.into_iter().filter(|node| has_left(node, &members)).map(|node| node.metadata);
     context.shared.writer.prune(owner, Kind::ValidatorNode, &former.collect::<Vec<_>>()).await?;
     Ok(())

@@ -203,18 +203,11 @@ pub fn is_open(status: Option<&ConsensusGroupStatus>) -> bool {
     status.is_none_or(|status| status.genesis_hash.is_none() && !has_candidate(status))
 }
 
-/// The same as the API server says now, and no genesis is kept.
-pub async fn is_open_live(context: &Context, owner: &Owner) -> Result<bool, Error> {
-    let client = &context.shared.client;
-    let groups: Api<ConsensusGroup> = Api::namespaced(client.clone(), &owner.namespace);
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &owner.namespace);
-    let name = names::genesis_config_map(&owner.name);
-    let (group, kept) =
-        tokio::try_join!(async { groups.get_opt(&owner.name).await.map_err(Error::read(owner.what())) }, async {
-            maps.get_metadata_opt(&name).await.map_err(Error::read(format!("ConfigMap {name}")))
-        },)?;
-    let group = group.filter(|group| group.uid().as_deref() == Some(owner.uid.as_str()));
-    Ok(kept.is_none() && group.is_some_and(|group| is_open(group.status.as_ref())))
+/// This group as the API server says now; none when it is gone, whoever has its name.
+pub async fn live(context: &Context, owner: &Owner) -> Result<Option<ConsensusGroup>, Error> {
+    let groups: Api<ConsensusGroup> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
+    let group = groups.get_opt(&owner.name).await.map_err(Error::read(owner.what()))?;
+    Ok(group.filter(|group| group.uid().as_deref() == Some(owner.uid.as_str())))
 }
 
 /// A voter's process may take part in a ceremony.
@@ -291,8 +284,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     };
     (observed.voters, observed.outside) =
         tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;
-    let facts = facts(&observed.voters, &observed.outside, observed.block_age_max());
-    observed.facts = facts.map(|facts| pending::expect(context, &owner, &observed, facts));
+    observed.facts = facts(context, &owner, &observed, (&observed.voters, &observed.outside));
     Ok(observed)
 }
 
@@ -399,12 +391,18 @@ fn recorded_members(group: &ConsensusGroup) -> Vec<u32> {
 }
 
 /// What f+1 of these voters report. Who signs is counted over the last heights: when there are no new ones, a voter that
-/// does not answer does not count as signing.
-pub fn facts(voters: &[Voter], outside: &[Outside], block_age_max: Duration) -> Option<Facts> {
+/// does not answer does not count as signing. What is written down of changes of voters goes with them.
+pub fn facts(
+    context: &Context,
+    owner: &Owner,
+    observed: &Observed,
+    (voters, outside): (&[Voter], &[Outside]),
+) -> Option<Facts> {
     let own = voters.iter().filter_map(|voter| voter.report.clone());
     let reports: Vec<Report> = own.chain(outside.iter().filter_map(|node| node.report.clone())).collect();
-    let limits = Limits { now: Instant::now(), report_age_max: REPORT_AGE_MAX, block_age_max };
-    let facts = agreement::agree(&reports, &limits)?;
+    let (now, block_age_max) = (Instant::now(), observed.block_age_max());
+    let facts = agreement::agree(&reports, &Limits { now, report_age_max: REPORT_AGE_MAX, block_age_max })?;
+    let facts = pending::expect(context, owner, observed, facts);
     if facts.block_age < BLOCK_AGE_MIN {
         return Some(facts);
     }

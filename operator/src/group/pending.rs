@@ -4,33 +4,39 @@
 use althing_crds::group::MemberDirection;
 use althing_crds::names;
 
-use super::members::POWER;
+use super::members::{Change, Direction};
 use super::observe::Observed;
-use crate::chain::agreement::{Facts, Pending};
+use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::kinds::Owner;
 
 /// The facts with both.
 pub fn expect(context: &Context, owner: &Owner, observed: &Observed, mut facts: Facts) -> Facts {
     facts.is_late = facts.height < written_at(observed);
-    let change = observed.status().and_then(|status| status.members.as_ref()?.change.as_ref());
-    let Some(change) = change.filter(|change| change.is_borne) else { return facts };
+    let Some(change) = change(observed).filter(|change| change.is_borne) else { return facts };
     // One that has no identity yet is no voter either.
-    let identity = |number: i32| {
-        let name = names::node(&owner.name, u32::try_from(number).unwrap_or(u32::MAX));
+    let identity = |number: u32| {
+        let name = names::node(&owner.name, number);
         let node = context.node(&owner.namespace, &name);
         node.and_then(|node| node.status?.identity).unwrap_or(name)
     };
-    let changed = identity(change.number);
-    let pending = match change.direction {
-        MemberDirection::Join => {
-            let leaves = change.replaces.map(identity);
-            let former = leaves.as_ref().and_then(|former| facts.voters.get(former));
-            Pending { joins: Some((changed, former.map_or(POWER, |former| former.power))), leaves }
-        }
-        MemberDirection::Leave => Pending { joins: None, leaves: Some(changed) },
-    };
+    let pending = change.pending(&facts, identity);
     facts.expecting(pending)
+}
+
+/// The change that is written down.
+pub fn change(observed: &Observed) -> Option<Change> {
+    let change = observed.status()?.members.as_ref()?.change.as_ref()?;
+    Some(Change {
+        number: u32::try_from(change.number).ok()?,
+        direction: match change.direction {
+            MemberDirection::Join => Direction::Join,
+            MemberDirection::Leave => Direction::Leave,
+        },
+        replaces: change.replaces.and_then(|number| u32::try_from(number).ok()),
+        is_borne: change.is_borne,
+        proposed_until: change.proposed_until.and_then(|height| u64::try_from(height).ok()),
+    })
 }
 
 /// The height that the chain had when the numbers and the change were written down.

@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::budget::{STANDING, quorum};
-use crate::chain::agreement::{Facts, VoterFact};
+use crate::chain::agreement::{Facts, Pending, VoterFact};
 
 pub mod governance;
 #[cfg(test)]
@@ -49,6 +49,20 @@ impl Change {
     /// A change that begins.
     const fn new(number: u32, direction: Direction, replaces: Option<u32>) -> Self {
         Self { number, direction, replaces, is_borne: false, proposed_until: None }
+    }
+
+    /// What the fault budget has to count on, with the identity of each number. A newcomer has the power of the voter whose
+    /// place it takes.
+    pub fn pending(&self, facts: &Facts, identity: impl Fn(u32) -> String) -> Pending {
+        let changed = identity(self.number);
+        match self.direction {
+            Direction::Join => {
+                let leaves = self.replaces.map(identity);
+                let former = leaves.as_ref().and_then(|former| facts.voters.get(former));
+                Pending { joins: Some((changed, former.map_or(POWER, |former| former.power))), leaves }
+            }
+            Direction::Leave => Pending { joins: None, leaves: Some(changed) },
+        }
     }
 }
 

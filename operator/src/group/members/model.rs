@@ -6,7 +6,6 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::budget::{Budget, faults};
-use crate::chain::agreement::Pending;
 
 /// For how many blocks a transaction of this world can be executed.
 const VALIDITY: u64 = 12;
@@ -119,7 +118,7 @@ impl World {
         let voter = |number: &u32| VoterFact { power: POWER, is_signing: is_signing(number), session: None };
         let voters: BTreeMap<String, VoterFact> =
             voters.iter().map(|number| (identity(*number), voter(number))).collect();
-        Facts {
+        let facts = Facts {
             height,
             block_age: std::time::Duration::ZERO,
             is_standing: self.signing() < quorum(self.voters().len() as u64),
@@ -128,19 +127,16 @@ impl World {
             voters,
             margin: 0,
             last_precommits: BTreeMap::new(),
-            pending: self.pending(),
+            pending: None,
             is_late: height < self.written_at && self.fault != Fault::HeightForgotten,
-        }
-    }
-
-    fn pending(&self) -> Option<Pending> {
-        let change = self.change.as_ref().filter(|change| change.is_borne && self.fault != Fault::BudgetBlind)?;
-        Some(match change.direction {
-            Direction::Join => {
-                Pending { joins: Some((identity(change.number), POWER)), leaves: change.replaces.map(identity) }
+        };
+        match self.change.as_ref().filter(|change| change.is_borne && self.fault != Fault::BudgetBlind) {
+            Some(change) => {
+                let pending = change.pending(&facts, identity);
+                facts.expecting(pending)
             }
-            Direction::Leave => Pending { joins: None, leaves: Some(identity(change.number)) },
-        })
+            None => facts,
+        }
     }
 
     fn absent(&self) -> BTreeSet<String> {
