@@ -54,6 +54,7 @@ impl Case {
     fn namespace(&self) -> String {
         match self.name {
             "the_devnet_example_finalises" => "althing-demo".to_string(),
+            "certificates_come_from_an_issuer" => "althing-issuer".to_string(),
             "the_production_example_finalises" => "althing-production".to_string(),
             "clients_come_in_through_the_gateway" => "althing-gateway".to_string(),
             name => name.replace('_', "-"),

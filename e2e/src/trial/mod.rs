@@ -7,6 +7,7 @@ mod installations;
 mod keep;
 mod ledger;
 mod members;
+mod mixture;
 mod operator;
 mod pause;
 mod rename;
@@ -30,7 +31,7 @@ use crate::environment::Environment;
 use crate::network::{condition, kind_api};
 
 pub use change::Change;
-pub use ledger::{Counts, Ledger};
+pub use ledger::{Counts, KINDS, Ledger};
 pub use operator::{LEASE, Operator, Start};
 pub use snapshot::snapshot;
 

@@ -8,9 +8,11 @@ use althing_e2e::network::{Network, condition, eventually};
 use althing_e2e::watch::Watch;
 use althing_node::devnet::accounts;
 use anyhow::{Context, Result, ensure};
+use node_api::pki::CertificateAuthority;
 use serde_json::Value;
 
 use super::gateway::{open, read_of, wait_tier};
+use super::renewals::{TAKEN_S, a_late_certificate_is_renewed};
 use super::{alpha, manifest};
 use crate::Scene;
 
@@ -21,10 +23,7 @@ const TIERS: &str = "  observers: {replicas: 1, node: {resources: {cpu: 100m, me
     authentication: {anonymousReads: true}
     limits: {ipPerMinute: 6000}
 ";
-/// A kubelet brings new files within a minute or two, a process takes them within ten seconds.
-const TAKEN_S: u64 = 150;
-
-/// Nobody is restarted and nothing is lost, neither transfers to the voters nor reads through the gateway. Between the steps
+/// A certificate late in its life is renewed. Then another authority takes over: nobody is restarted and nothing is lost, neither transfers to the voters nor reads through the gateway. Between the steps
 /// the operator waits for a person, because clients of the gateway know the authority. At the end a certificate of the former
 /// authority is refused.
 pub async fn an_authority_gives_way_to_another_without_a_restart(scene: &Scene) -> Result<()> {
@@ -37,6 +36,7 @@ pub async fn an_authority_gives_way_to_another_without_a_restart(scene: &Scene) 
     let load = Load::start(&network, watch.access(), 0);
     load.wait_more(20, 60).await?;
     let (pods, first) = (pods(&network).await?, hash(&network, "certificateAuthorityHash").await?);
+    a_late_certificate_is_renewed(&network, &watch, &own_authority(&network).await?).await?;
     annotate(&network, &["confirm-authority=ask", "roll-authority=once"]).await?;
 
     let next = waits(&network, "nextCertificateAuthorityHash", "AwaitingConfirmation").await?;
@@ -108,6 +108,14 @@ async fn hash(network: &Network, field: &str) -> Result<String> {
     let object = network.object("BlockchainNetwork", &network.name).await?;
     let found = object.data.pointer(&format!("/status/{field}")).and_then(Value::as_str);
     Ok(found.with_context(|| format!("no {field}"))?.to_string())
+}
+
+/// The authority that signs now, with its key.
+async fn own_authority(network: &Network) -> Result<CertificateAuthority> {
+    let name = names::ca_secret(&network.name);
+    let (certificate, key) =
+        (network.secret_text(&name, "tls.crt").await?, network.secret_text(&name, "tls.key").await?);
+    Ok(CertificateAuthority::from_pem(&certificate, &key)?)
 }
 
 /// A kubelet looks at the Secrets of a pod at once when the pod itself changes, else once in a minute.

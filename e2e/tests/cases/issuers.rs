@@ -17,20 +17,15 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::authorities::{answers, hurry};
-use super::{alpha, manifest};
+use super::renewals::{TAKEN_S, a_late_certificate_is_renewed, shows_another};
 use crate::Scene;
 
-/// A kubelet brings new files within a minute or two, a process takes them within ten seconds.
-const TAKEN_S: u64 = 150;
-const ISSUER: &str = "apiVersion: cert-manager.io/v1
-kind: Issuer
-metadata: {name: company}
-spec: {ca: {secretName: company-ca}}
-";
+const EXAMPLE: &str = "examples/issuer.yaml";
 
-/// A network waits for an issuer that is missing and says so; then every certificate is of its authority, and the operator has
-/// none of its own. A certificate that is lost is asked for again, and its node takes it without a restart. While the issuer is
-/// away again nothing that works is taken away; when it is back, everybody trusts the authority that the spec adds.
+/// `examples/issuer.yaml` waits for the Secret of its issuer and says so; then every certificate is of that authority, and the
+/// operator has none of its own. A certificate that is lost or late in its life is asked for again, and its node takes it
+/// without a restart. While the issuer is away nothing that works is taken away; when it is back, everybody trusts the authority
+/// that the spec adds.
 pub async fn certificates_come_from_an_issuer(scene: &Scene) -> Result<()> {
     let _controller = CertManager::start(&scene.environment).await?;
     let environment = &scene.environment;
@@ -42,15 +37,16 @@ pub async fn certificates_come_from_an_issuer(scene: &Scene) -> Result<()> {
 }
 
 async fn with_issuer(scene: &Scene) -> Result<()> {
-    let network = alpha(scene);
+    let network = Network::new(&scene.environment, &scene.client, &scene.namespace, "demo", "main");
+    let path = scene.environment.root.join(EXAMPLE);
+    let example = std::fs::read_to_string(path).context("failed to read the example")?;
     let company = authority("company")?;
-    network.apply(&specification(scene, "")).await?;
-    awaits(&network).await.context("the issuer is missing")?;
+    network.apply(&example).await?;
+    awaits(&network, "does not have a Ready status condition").await.context("the issuer lacks its Secret")?;
     let pods = network.kubectl(&["get", "pods", "-o", "name"]).await?;
     ensure!(pods.trim().is_empty(), "something runs without a certificate: {pods}");
 
     network.apply(&company_secret(&company)).await?;
-    network.apply(ISSUER).await?;
     network.wait_all_signing(4, 120).await?;
     network.wait_condition("BlockchainNetwork", &network.name, "Ready=True", 60).await?;
     all_are_of(&network, &company).await?;
@@ -59,16 +55,19 @@ async fn with_issuer(scene: &Scene) -> Result<()> {
     let before = uids(&network).await?;
     ensure!(answers(&network, &Access::user(&network).await?).await? == 4, "the client certificate counts");
 
-    is_renewed_without_a_restart(&network, &watch).await?;
+    a_lost_certificate_is_asked_for_again(&network, &watch).await?;
+    a_late_certificate_is_renewed(&network, &watch, &company).await?;
     network.kubectl(&["delete", "issuer", "company"]).await?;
     let next = authority("next")?;
     network.apply(&bundle(&next)).await?;
-    network.apply(&specification(scene, ", trustedAuthorities: [{configMap: next}]")).await?;
-    awaits(&network).await.context("the issuer is away")?;
+    let trusts = r#"{"spec": {"certificates": {"trustedAuthorities": [{"configMap": "next"}]}}}"#;
+    network.kubectl(&["patch", "bcn", &network.name, "--type=merge", "-p", trusts]).await?;
+    awaits(&network, "not found").await.context("the issuer is away")?;
     network.wait_all_signing(4, 60).await?;
     all_are_of(&network, &company).await?;
 
-    network.apply(ISSUER).await?;
+    // What kubectl did not apply before it leaves alone: the authority that was added stays.
+    network.apply(&example).await?;
     eventually("everybody trusts the next authority too", TAKEN_S, || async {
         hurry(&network).await?;
         for name in secrets(&network) {
@@ -83,10 +82,6 @@ async fn with_issuer(scene: &Scene) -> Result<()> {
     ensure!(uids(&network).await? == before, "somebody was restarted");
     watch.report(0).await?;
     Ok(())
-}
-
-fn specification(scene: &Scene, more: &str) -> String {
-    format!("{}  certificates: {{issuerRef: {{name: company}}{more}}}\n", manifest(scene, "alpha", 4))
 }
 
 fn authority(name: &str) -> Result<CertificateAuthority> {
@@ -109,10 +104,10 @@ fn bundle(authority: &CertificateAuthority) -> String {
 }
 
 /// The network says that it waits, and in the words of cert-manager for what.
-async fn awaits(network: &Network) -> Result<()> {
+async fn awaits(network: &Network, why: &str) -> Result<()> {
     eventually("the network awaits its issuer", 90, || async {
         let said = condition(&network.object("BlockchainNetwork", &network.name).await?, "Reconciling");
-        let tells = said.message.contains("Issuer.cert-manager.io company") && said.message.contains("not found");
+        let tells = said.message.contains("Issuer.cert-manager.io company") && said.message.contains(why);
         ensure!(said.status == "True" && said.reason == "AwaitingIssuer" && tells, "it says {said:?}");
         Ok(())
     })
@@ -159,19 +154,11 @@ async fn expiry_is_told(network: &Network, company: &CertificateAuthority) -> Re
 }
 
 /// The Secret of one node is deleted: it gets another certificate, which the running process shows.
-async fn is_renewed_without_a_restart(network: &Network, watch: &Watch) -> Result<()> {
+async fn a_lost_certificate_is_asked_for_again(network: &Network, watch: &Watch) -> Result<()> {
     let voter = network.voters().await?.into_iter().next().context("a voter")?;
-    let name = names::tls_secret(&voter.node);
     let former = watch.access().shown_certificate(network, &voter).await?;
-    network.kubectl(&["delete", "secret", &name]).await?;
-    eventually("the node shows another certificate", TAKEN_S, || async {
-        hurry(network).await?;
-        let kept = pki::fingerprint(&network.secret_text(&name, "tls.crt").await?)?;
-        let shown = watch.access().shown_certificate(network, &voter).await?;
-        ensure!(kept != former && shown == kept, "it shows {}", hex::encode(shown));
-        Ok(())
-    })
-    .await
+    network.kubectl(&["delete", "secret", &names::tls_secret(&voter.node)]).await?;
+    shows_another(network, watch, &voter, &[former]).await
 }
 
 async fn uids(network: &Network) -> Result<Vec<String>> {

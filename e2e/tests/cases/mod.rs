@@ -13,6 +13,7 @@ mod members;
 mod membership;
 mod policies;
 mod refusals;
+mod renewals;
 mod restarts;
 mod resume;
 mod rights;

@@ -2,7 +2,9 @@
 //! the stand-in answering for every node. Writes `target/bench/operator.json`; `BENCH_GROUPS` sets another size,
 //! `BENCH_PROFILE=ci` takes the programs that the tests use, `BENCH_REST_S` rests for another time than 180 s.
 
-use std::collections::BTreeMap;
+mod floor;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +14,11 @@ use althing_e2e::network::{condition, eventually, kind_api};
 use althing_e2e::stand_in::{Options, StandIn};
 use althing_e2e::trial::{LEASE, Operator, Stage, Start, manifest};
 use anyhow::{Context, Result, ensure};
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Map, Value, json};
@@ -88,13 +91,14 @@ async fn measure(environment: &Environment, groups: u32) -> Result<Map<String, V
     operator = restarted;
     let failover = bench.fail_over(operator).await?;
     stand_in.stop().await;
+    let floor = floor::measure(&bench.stage.client, NAMESPACE).await?;
     let own = json!({
         "validator_nodes": groups * VOTERS,
         "rss_empty_mib": rss_empty,
         "rss_max_mib": rss_max,
         "restart_s": restart_s,
     });
-    let parts = [own, created, rest, changes, failover];
+    let parts = [own, created, rest, changes, failover, floor];
     let fields = parts.iter().filter_map(Value::as_object).flatten();
     Ok(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
@@ -155,14 +159,11 @@ impl Bench {
         });
         applied.buffer_unordered(16).collect::<Vec<Result<()>>>().await.into_iter().collect::<Result<()>>()?;
         let applied_s = begin.elapsed().as_secs_f64();
-        let sets: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(self.stage.client.clone(), NAMESPACE);
         let wanted = usize::try_from(self.groups * VOTERS)?;
-        eventually("every StatefulSet exists", 900, || async {
-            let found = sets.list_metadata(&ListParams::default()).await?.items.len();
-            ensure!(found == wanted, "{found} of {wanted}");
-            Ok(())
-        })
-        .await?;
+        let sets: Api<PartialObjectMeta<StatefulSet>> = Api::namespaced(self.stage.client.clone(), NAMESPACE);
+        // Watched, not listed: a measurement that asks for a thousand objects again and again is part of the load.
+        let seen = watcher(sets, watcher::Config::default()).default_backoff().touched_objects();
+        all_of(wanted, seen, |_| true).await.context("every StatefulSet exists")?;
         let bulk_create_s = begin.elapsed().as_secs_f64();
         println!("{wanted} StatefulSets after {bulk_create_s:.1} s (all networks applied after {applied_s:.1} s)");
         self.wait_available().await?;
@@ -179,13 +180,9 @@ impl Bench {
 
     async fn wait_available(&self) -> Result<()> {
         let groups = kind_api(self.stage.client.clone(), NAMESPACE, "ConsensusGroup");
-        eventually("every group is Ready", 900, || async {
-            let found = groups.list(&ListParams::default()).await?;
-            let ready = found.iter().filter(|group| condition(group, "Ready").status == "True").count();
-            ensure!(ready == usize::try_from(self.groups)?, "{ready} of {}", self.groups);
-            Ok(())
-        })
-        .await
+        let seen = watcher(groups, watcher::Config::default()).default_backoff().touched_objects();
+        let is_ready = |group: &DynamicObject| condition(group, "Ready").status == "True";
+        all_of(usize::try_from(self.groups)?, seen, is_ready).await.context("every group is Ready")
     }
 
     /// Writes while nothing is asked of it.
@@ -333,6 +330,29 @@ fn count(log: &Path, found: &mut BTreeMap<String, u64>) -> Result<()> {
         *found.entry(request).or_default() += 1;
     }
     Ok(())
+}
+
+/// Waits until so many objects, each by its name, are as they shall be.
+async fn all_of<K: ResourceExt>(
+    wanted: usize,
+    seen: impl Stream<Item = Result<K, watcher::Error>>,
+    is_so: impl Fn(&K) -> bool,
+) -> Result<()> {
+    let (mut seen, mut names) = (std::pin::pin!(seen), BTreeSet::new());
+    let all = async {
+        while names.len() < wanted {
+            // What a watch says when it ends is mended by the next one.
+            let Ok(object) = seen.next().await.context("the watch ended")? else { continue };
+            if is_so(&object) {
+                names.insert(object.name_any());
+            } else {
+                names.remove(&object.name_any());
+            }
+        }
+        anyhow::Ok(())
+    };
+    let all = tokio::time::timeout(Duration::from_secs(900), all).await;
+    all.with_context(|| format!("{} of {wanted} after 900 s", names.len()))?
 }
 
 /// The text of a field of one line of the audit log.
