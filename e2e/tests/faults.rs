@@ -299,6 +299,7 @@ async fn judge(trials: &Trials, references: &References, case: &Case, number: us
             compared(trials, reference, plan, &namespace).await
         }
         Work::Pause => stage.pause(&namespace).await.map(|()| true),
+        Work::Mixture => stage.mixture(&namespace, &trials.witness).await.map(|()| true),
         Work::Upgrade => stage.upgrade(&namespace).await.map(|()| true),
         Work::Rename => stage.rename(&namespace).await.map(|()| true),
         Work::Taken => stage.taken(&namespace, &Plan::default()).await.map(|()| true),

@@ -15,6 +15,8 @@ use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::core::response::StatusSummary;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -342,9 +344,8 @@ impl Writer {
         let what = format!("Pod {namespace}/{name}");
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let (params, eviction) = (PostParams::default(), eviction(name, preconditions));
-        let request = api.create_subresource::<_, serde_json::Value>("eviction", name, &params, &eviction);
-        self.write("Pod", "evict", &what, request).await?;
-        Ok(())
+        let request = async { evicted(api.create_subresource("eviction", name, &params, &eviction).await?) };
+        self.write("Pod", "evict", &what, request).await
     }
 
     /// Sends one write: only under the lease, and never past its end.
@@ -377,6 +378,15 @@ fn eviction(name: &str, preconditions: Preconditions) -> Eviction {
     }
 }
 
+/// The API server may answer a refusal as a success that holds a failure: so it does when several disruption budgets count
+/// the pod.
+fn evicted(answer: Status) -> Result<(), kube::Error> {
+    match answer.status {
+        Some(StatusSummary::Failure) => Err(kube::Error::Api(Box::new(answer))),
+        Some(StatusSummary::Success) | None => Ok(()),
+    }
+}
+
 fn key(owner: &Owner, child: &Child) -> Key {
     (child.kind, owner.namespace.clone(), child.name.clone())
 }
@@ -396,5 +406,12 @@ mod tests {
                 "deleteOptions": { "preconditions": { "uid": "u", "resourceVersion": "7" } },
             })
         );
+    }
+    #[test]
+    fn an_eviction_that_is_answered_with_a_failure_has_failed() {
+        let answer = |text: &str| evicted(serde_json::from_str(text).expect("a Status"));
+        assert!(answer(r#"{"kind": "Status", "status": "Success", "code": 201}"#).is_ok());
+        let several = r#"{"kind": "Status", "status": "Failure", "code": 500, "message": "This pod has more than one PodDisruptionBudget"}"#;
+        assert!(matches!(answer(several), Err(kube::Error::Api(status)) if status.code == 500));
     }
 }

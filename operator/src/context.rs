@@ -18,6 +18,7 @@ use crate::chain::nodes::Dialers;
 use crate::config::{BACKOFF_MAX, Config};
 use crate::error::Error;
 use crate::events::{Draft, Events};
+use crate::group::proof::FirstSeen;
 use crate::issuer::Requests;
 use crate::kinds::{Owner, Standing, standing};
 use crate::lease::Leadership;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub requests: Requests,
     /// What was read by name a short while ago.
     pub memories: Memories,
+    /// When each voter's pod was first seen.
+    pub first_seen: FirstSeen,
 }
 
 /// What the reconcilers of one scope use.

@@ -29,6 +29,7 @@ use crate::context::{Caches, Context, Shared, Wakers};
 use crate::error::Error as ReconcileError;
 use crate::events::Events;
 use crate::faults::{FaultLayer, Plan};
+use crate::group::proof::FirstSeen;
 use crate::http::{self, Health};
 use crate::lease::{Election, Leadership};
 use crate::memory::Memories;
@@ -166,6 +167,7 @@ fn share(client: Client, config: Config, leadership: Arc<Leadership>, metrics: A
         authorities: Authorities::default(),
         requests: crate::issuer::Requests::default(),
         memories: Memories::new(&config),
+        first_seen: FirstSeen::default(),
         client,
         config,
         leadership,

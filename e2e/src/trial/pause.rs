@@ -16,11 +16,11 @@ use super::{PAUSES_PERCENT, Stage, manifest};
 use crate::network::{condition, eventually, kind_api};
 use crate::stand_in::ANNOTATION_SILENT;
 
-const GROUP: &str = "alpha-main";
-/// The image that is asked for during the pause.
-const IMAGE: &str = "docker.io/althing/node:two";
+pub(super) const GROUP: &str = "alpha-main";
+/// The image that is asked for.
+pub(super) const IMAGE: &str = "docker.io/althing/node:two";
 /// Longest wait for one thing to come to pass.
-const SECONDS_MAX: u64 = 60;
+pub(super) const SECONDS_MAX: u64 = 60;
 
 /// What a disruption budget says: pods that it counts, healthy ones, and how many may go.
 type Allowance = (i32, i32, i32);
@@ -55,7 +55,7 @@ impl Stage {
         let before = self.pods(namespace).await?;
         self.ask(namespace, json!({ "node": { "image": IMAGE } })).await?;
         let groups = self.groups(namespace).await?;
-        self.ask(namespace, json!({ "groups": with_replicas(&groups, 5) })).await?;
+        self.ask(namespace, json!({ "groups": with(&groups, "replicas", json!(5)) })).await?;
         self.wait_asked(namespace, 5).await?;
         self.silence(namespace, "alpha-main-2-0").await?;
         // The silent voter's pod is ready: it must not stand in for one that signs.
@@ -64,7 +64,7 @@ impl Stage {
         ensure!(self.pods(namespace).await? == before, "a pod was made anew, or a voter has come, during the pause");
         self.says_what_is_not_carried_out(namespace).await?;
 
-        self.ask(namespace, json!({ "groups": with_replicas(&groups, 4) })).await?;
+        self.ask(namespace, json!({ "groups": with(&groups, "replicas", json!(4)) })).await?;
         // Without a pause a fifth voter comes as soon as it is asked for.
         self.wait_asked(namespace, 4).await?;
         self.set_pause(namespace, None).await?;
@@ -106,7 +106,7 @@ impl Stage {
         Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())
     }
 
-    async fn wait_allowance(&self, namespace: &str, expected: Allowance) -> Result<()> {
+    pub(super) async fn wait_allowance(&self, namespace: &str, expected: Allowance) -> Result<()> {
         let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), namespace);
         eventually("the disruption budget follows", SECONDS_MAX, || async {
             let status = api.get(GROUP).await?.status.context("it has no status yet")?;
@@ -131,7 +131,7 @@ impl Stage {
         .await
     }
 
-    async fn silence(&self, namespace: &str, pod: &str) -> Result<()> {
+    pub(super) async fn silence(&self, namespace: &str, pod: &str) -> Result<()> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let patch = json!({ "metadata": { "annotations": { ANNOTATION_SILENT: "true" } } });
         api.patch(pod, &PatchParams::default(), &Patch::Merge(&patch)).await?;
@@ -158,10 +158,11 @@ impl Stage {
     }
 }
 
-fn with_replicas(groups: &Value, replicas: u32) -> Value {
+/// The groups of a network where a field of the first is this.
+pub(super) fn with(groups: &Value, field: &str, value: Value) -> Value {
     let mut groups = groups.clone();
     if let Some(group) = groups.get_mut(0).and_then(Value::as_object_mut) {
-        group.insert("replicas".to_string(), json!(replicas));
+        group.insert(field.to_string(), value);
     }
     groups
 }

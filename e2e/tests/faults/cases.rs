@@ -51,6 +51,8 @@ pub enum Work {
     Leaf(Box<LeafCase>),
     /// A group is paused while one of its voters falls silent.
     Pause,
+    /// A change of voters and another image are asked for at the same time; then a spec is refused.
+    Mixture,
     /// An operator with another default image takes over.
     Upgrade,
     /// A group gets another name and keeps its chain id.
@@ -92,9 +94,10 @@ pub struct Extent {
 }
 
 /// What is no single fault and no single leaf.
-pub fn scenes() -> [Case; 5] {
+pub fn scenes() -> [Case; 6] {
     [
         ("pause/budget-follows-who-signs", Work::Pause),
+        ("mixture/a-change-of-voters-and-a-rollout-share-one-budget", Work::Mixture),
         ("upgrade/a-newer-operator-restarts-no-node", Work::Upgrade),
         ("rename/the-new-group-waits-for-the-former-one", Work::Rename),
         ("taken/what-is-somebody-elses-is-left-alone", Work::Taken),

@@ -43,7 +43,7 @@ pub const STANDING: &str = "blocks stand still, and who would sign is not known"
 /// and after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Whose votes were seen says nothing of who signs or votes now: nothing may be taken away.
+    /// Whose votes were seen says nothing of who signs or votes now, or is no quorum: nothing may be taken away.
     is_closed: bool,
     now: Account,
     after: Option<Account>,
@@ -70,7 +70,10 @@ impl Budget {
     /// that the disruption budget counts.
     pub fn of(facts: &Facts, absent: &BTreeSet<String>) -> Self {
         let after = facts.voters_to_come().map(|voters| Account::of(&voters, absent));
-        Self { is_closed: facts.is_standing || facts.is_late, now: Account::of(&facts.voters, absent), after }
+        // The chain makes blocks with a quorum: where less is seen, somebody was not seen.
+        let is_blind = facts.height > 0 && !facts.has_quorum();
+        let is_closed = facts.is_standing || facts.is_late || facts.is_nameless || is_blind;
+        Self { is_closed, now: Account::of(&facts.voters, absent), after }
     }
 
     fn accounts(&self) -> impl Iterator<Item = &Account> {
@@ -85,7 +88,7 @@ impl Budget {
         self.accounts().map(Account::left).min().unwrap_or(0)
     }
 
-    /// Whether this voter may be stopped now. One that does not sign costs nothing; one that counts as down although its
+    /// Whether this voter may be stopped now. One that does not sign costs nothing while a quorum does; one that counts as down although its
     /// votes are seen may have come back a moment ago, and costs what it weighs.
     pub fn permits(&self, identity: &str) -> bool {
         !self.is_closed && self.accounts().all(|account| account.permits(identity))

@@ -60,7 +60,14 @@ impl Chain {
             last_precommits: BTreeMap::new(),
             pending: None,
             is_late: false,
+            is_nameless: false,
         }
+    }
+
+    /// Less than a quorum is seen to sign.
+    fn is_blind(&self) -> bool {
+        let set = self.protocol();
+        set.total_power().get() - self.power_of(self.silent) < set.quorum().get()
     }
 
     /// The same chain as the protocol sees it.
@@ -103,6 +110,10 @@ fn real(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
 fn complaint(rule: Rule, chain: &Chain, here: u32) -> Option<String> {
     let names: BTreeSet<String> = (0..chain.powers.len()).filter(|number| has(here, *number)).map(name).collect();
     let (allowed, permits) = rule(chain, &names);
+    if chain.is_blind() {
+        let takes = allowed > 0 || permits.contains(&true);
+        return takes.then(|| format!("{chain:?}: {allowed} allowed, {permits:?}, and no quorum is seen"));
+    }
     let set = chain.protocol();
     let signing_here: Vec<usize> =
         (0..chain.powers.len()).filter(|number| has(here, *number) && !has(chain.down(), *number)).collect();
@@ -161,6 +172,16 @@ fn first_complaint(rule: Rule) -> Option<String> {
 #[test]
 fn the_budget_is_what_the_protocol_bears_and_no_less() {
     assert_eq!(first_complaint(real), None);
+}
+
+#[test]
+fn a_budget_that_goes_by_less_than_a_quorum_is_caught() {
+    fn trusting(chain: &Chain, here: &BTreeSet<String>) -> (usize, Vec<bool>) {
+        let open = Budget { is_closed: false, ..chain.budget() };
+        let permits = (0..chain.powers.len()).map(|number| open.permits(&name(number))).collect();
+        (open.allowed(here), permits)
+    }
+    assert!(first_complaint(trusting).is_some());
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub struct Facts {
     pub pending: Option<Pending>,
     /// They are of an earlier height than the last step of a change of the voters, which may not show in them.
     pub is_late: bool,
+    /// Which of these voters are whose is not known: the identity of one that runs in this cluster is not.
+    pub is_nameless: bool,
 }
 
 /// A change of the voters that the operator puts before the chain.
@@ -184,6 +186,7 @@ pub fn agree(reports: &[Report], limits: &Limits) -> Option<Facts> {
         last_precommits,
         pending: None,
         is_late: false,
+        is_nameless: false,
     })
 }
 

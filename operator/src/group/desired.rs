@@ -43,12 +43,11 @@ pub fn group_context(observed: &Observed) -> Result<GroupContext, Error> {
         .map_err(|error| Error::Build { what: observed.group.name_any(), message: error.to_string() })
 }
 
-/// Whether the disruption budget shall count this voter's pod: while the others see its votes. Nothing without facts, or
-/// with those that are late.
+/// Whether the disruption budget shall count this voter's pod: while the others see its votes. Nothing without facts, with
+/// those that are late or show no quorum, or while its identity is not known.
 pub fn shall_be_counted(voter: &Voter, facts: Option<&Facts>) -> Option<bool> {
-    let facts = facts.filter(|facts| !facts.is_late)?;
-    let fact = voter.identity().and_then(|identity| facts.voters.get(identity));
-    Some(fact.is_some_and(|fact| fact.is_signing))
+    let facts = facts.filter(|facts| !facts.is_late && (facts.height == 0 || facts.has_quorum()))?;
+    Some(facts.voters.get(voter.identity()?).is_some_and(|fact| fact.is_signing))
 }
 
 /// How many of the pods that are or shall be counted must stay: all but what the fault budget lets go now. A pod that is
@@ -135,6 +134,20 @@ mod tests {
         let facts = seen.facts.as_mut().expect("there");
         facts.voters.values_mut().next().expect("a voter").is_signing = false;
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "a voter is silent although its pod is ready");
+    }
+
+    #[test]
+    fn marks_stay_as_they_are_while_no_quorum_is_seen_or_a_name_is_missing() {
+        let mut seen = observed();
+        let wanted = |seen: &Observed, number: usize| shall_be_counted(&seen.voters[number], seen.facts.as_ref());
+        assert_eq!(wanted(&seen, 0), Some(true));
+        seen.voters[1].node.as_mut().expect("there").status = None;
+        assert_eq!(wanted(&seen, 1), None);
+        let facts = seen.facts.as_mut().expect("there");
+        let silent = facts.voters.keys().take(2).cloned().collect();
+        *facts = facts.clone().without(&silent);
+        assert_eq!((0..4).filter_map(|number| wanted(&seen, number)).count(), 0);
+        assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use althing_crds::group::Disruption;
 use althing_crds::{ConditionType, ConsensusGroupStatus, Reason, ValidatorNode, conditions};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
@@ -12,8 +13,8 @@ use kube::api::Preconditions;
 use kube::{Api, Resource, ResourceExt};
 
 use super::observe::{self, Observed, Voter};
-use super::rollout::{Begun, Member, MemberPod, Move, confirm, decide, turns};
-use super::{ceremony, desired, outside};
+use super::rollout::{Begun, Member, MemberPod, Move, SIGNING_TIME_MAX, confirm, costs_nothing, decide, turns};
+use super::{ceremony, desired, facts, outside};
 use crate::chain::agreement::Facts;
 use crate::context::Context;
 use crate::error::Error;
@@ -22,7 +23,7 @@ use crate::kinds::Owner;
 use crate::parts::Installation;
 use crate::pause::is_paused;
 use crate::validator::desired::is_up_to_date;
-use crate::validator::pods::{failing, is_counted, is_pod_ready};
+use crate::validator::pods::{failing, is_counted, is_older_than, is_pod_ready, is_running};
 
 /// Why pods are restarted, in `status.disruption`.
 const REASON: &str = "SpecChanged";
@@ -45,7 +46,17 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     match decide(&members, begun.as_ref(), observed.facts.as_ref()) {
         Move::Nothing => Ok(Progress::Done),
         Move::Wait(why) => Ok(Progress::Going(why)),
+        // Another one takes its place.
+        Move::Stuck(_) if is_retired(observed, begun.as_ref()) => {
+            ceremony::save(context, observed, |status| status.disruption = None).await?;
+            Ok(Progress::Going("the voter that was restarted is to be replaced".to_string()))
+        }
         Move::Stuck(why) => Ok(Progress::Stuck(why)),
+        Move::Release(why) => {
+            ceremony::save(context, observed, |status| status.disruption = None).await?;
+            tell(context, observed, "RestartPutOff", why.clone()).await;
+            Ok(Progress::Going(why))
+        }
         Move::Finish => {
             ceremony::save(context, observed, |status| status.disruption = None).await?;
             let note = format!("the restart of {} is over", begun.map(|begun| begun.node).unwrap_or_default());
@@ -79,10 +90,17 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     }
 }
 
-/// Why this voter has to wait for its turn in a chain that others run as well. A pod that fails signs nothing.
+/// The spec does not want the voter any more that was restarted.
+fn is_retired(observed: &Observed, begun: Option<&Begun>) -> bool {
+    begun.is_some_and(|begun| observed.group.spec.retired.contains(&begun.node))
+}
+
+/// Why this voter has to wait for its turn in a chain that others run as well.
 fn waits(observed: &Observed, member: &Member, facts: Option<&Facts>) -> Option<String> {
-    let is_failing = member.pod.as_ref().is_some_and(|pod| pod.is_failing);
-    let (false, Some(identity), Some(facts)) = (is_failing, &member.identity, facts) else { return None };
+    if costs_nothing(member, facts) {
+        return None;
+    }
+    let (Some(identity), Some(facts)) = (&member.identity, facts) else { return None };
     let own = observed.voters.iter().filter_map(|voter| voter.identity().map(str::to_string)).collect();
     turns::wait(&own, identity, facts, observed.block_interval_ms())
 }
@@ -91,11 +109,12 @@ fn waits(observed: &Observed, member: &Member, facts: Option<&Facts>) -> Option<
 fn begun(observed: &Observed) -> Option<Begun> {
     let disruption = observed.status()?.disruption.as_ref()?;
     let since = disruption.since.parse::<Timestamp>().ok();
-    let age = since.map_or(Duration::ZERO, |since| Timestamp::now().duration_since(since).unsigned_abs());
+    // Nothing is old because a clock is ahead.
+    let age = since.and_then(|since| Duration::try_from(Timestamp::now().duration_since(since)).ok());
     Some(Begun {
         node: disruption.node.clone(),
         pod_uid: disruption.pod_uid.clone(),
-        age,
+        age: age.unwrap_or(Duration::ZERO),
         after_height: disruption.after_height.and_then(|height| u64::try_from(height).ok()),
     })
 }
@@ -118,6 +137,8 @@ fn member(voter: &Voter, installation: &Installation) -> Member {
             is_current: is_up_to_date(node, pod, installation),
             is_deleting: pod.metadata.deletion_timestamp.is_some(),
             is_failing: failing(pod).is_some(),
+            is_running: is_running(pod),
+            is_old: is_older_than(pod, SIGNING_TIME_MAX),
             is_ready: is_pod_ready(pod),
             is_counted: is_counted(pod),
         }),
@@ -148,10 +169,11 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
     if let Some(why) = member.and_then(|member| waits(observed, member, live.facts.as_ref())) {
         return Ok(Progress::Going(why));
     }
-    let Some((Some(resource_version), is_ready)) = live.target else {
+    let Some(Some(resource_version)) = live.target else {
         return Ok(Progress::Going(format!("the pod of {} is gone", voter.name)));
     };
-    if is_ready && !live.is_budget_current {
+    let is_free = member.is_some_and(|member| costs_nothing(member, live.facts.as_ref()));
+    if !is_free && !live.is_budget_current {
         return Ok(Progress::Going("waiting until the disruption budget counts the voters as they are".to_string()));
     }
     let preconditions = Preconditions { uid: Some(begun.pod_uid.clone()), resource_version: Some(resource_version) };
@@ -160,8 +182,21 @@ async fn evict(context: &Context, owner: &Owner, observed: &Observed, index: usi
         Err(Error::Write { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 429) => {
             Ok(Progress::Going(format!("the disruption budget does not let {} stop now", voter.name)))
         }
-        Err(error) => Err(error),
+        Err(error) => match several_budgets(&error) {
+            Some(why) => Ok(Progress::Stuck(format!(
+                "the pod of {} cannot be evicted: {why}; remove the one that is not the group's",
+                voter.name
+            ))),
+            None => Err(error),
+        },
     }
+}
+
+/// The API server evicts no pod that several disruption budgets count, in its own words.
+fn several_budgets(error: &Error) -> Option<&str> {
+    let Error::Write { source, .. } = error else { return None };
+    let kube::Error::Api(status) = &**source else { return None };
+    status.message.contains("more than one PodDisruptionBudget").then_some(status.message.as_str())
 }
 
 /// What is true now, from the API server and the voters themselves.
@@ -172,8 +207,8 @@ pub struct Live {
     pub facts: Option<Facts>,
     /// The disruption controller has seen the newest budget, and it is what these facts ask for.
     pub is_budget_current: bool,
-    /// The pod that is to go: its version, and whether it is ready. One that is not may go whatever the budget says.
-    target: Option<(Option<String>, bool)>,
+    /// The version of the pod that is to go.
+    target: Option<Option<String>>,
 }
 
 /// Reads pods, budget and the spec of the voter that is meant from the API server and asks every voter, past all caches.
@@ -189,23 +224,34 @@ pub async fn look_again(
     )?;
     let installation = context.installation();
     let members: Vec<Member> = voters.iter().map(|voter| member(voter, &installation)).collect();
-    let facts = observe::facts(context, owner, observed, (&voters, &outside));
+    let facts = facts::gather(context, owner, observed, (&voters, &outside));
     let pod = voters.iter().find(|voter| Some(voter.name.as_str()) == target).and_then(|voter| voter.pod.as_ref());
     let name = althing_crds::names::disruption_budget(&owner.name);
     let api: Api<PodDisruptionBudget> = Api::namespaced(context.shared.client.clone(), &owner.namespace);
     let budget = api.get_opt(&name).await.map_err(Error::read(format!("PodDisruptionBudget {name}")))?;
     let wanted = desired::pods_needed(&voters, facts.as_ref());
-    let is_current = |budget: &PodDisruptionBudget| {
-        let said = budget.spec.as_ref().and_then(|spec| spec.min_available.clone());
-        let seen = budget.status.as_ref().and_then(|status| status.observed_generation);
-        said == Some(IntOrString::Int(i32::from(wanted))) && seen == budget.metadata.generation
-    };
+    let counted: Vec<&Pod> =
+        voters.iter().filter_map(|voter| voter.pod.as_ref()).filter(|pod| is_counted(pod)).collect();
+    let healthy = counted.iter().filter(|pod| is_pod_ready(pod)).count();
+    let is_current = |budget: &PodDisruptionBudget| is_current(budget, usize::from(wanted), (counted.len(), healthy));
     Ok(Live {
-        target: pod.map(|pod| (pod.resource_version(), is_pod_ready(pod))),
+        target: pod.map(ResourceExt::resource_version),
         is_budget_current: budget.as_ref().is_some_and(is_current),
         members,
         facts,
     })
+}
+
+/// The disruption controller has seen this minimum, and these pods: so many that are counted, and so many of them that are
+/// ready. It lets no more go than that leaves.
+fn is_current(budget: &PodDisruptionBudget, wanted: usize, (counted, healthy): (usize, usize)) -> bool {
+    let number = |value: usize| i32::try_from(value).unwrap_or(i32::MAX);
+    let said = budget.spec.as_ref().and_then(|spec| spec.min_available.clone());
+    let Some(status) = &budget.status else { return false };
+    said == Some(IntOrString::Int(number(wanted)))
+        && status.observed_generation == budget.metadata.generation
+        && status.expected_pods == Some(number(counted))
+        && status.disruptions_allowed.is_some_and(|allowed| allowed <= number(healthy.saturating_sub(wanted)))
 }
 
 async fn tell(context: &Context, observed: &Observed, reason: &str, note: String) {
@@ -227,6 +273,28 @@ mod tests {
         let conditions = conditions::merge(&[], &[statement], 3, &Time(Timestamp::UNIX_EPOCH));
         node.status.as_mut().expect("there").conditions = conditions;
         node
+    }
+
+    #[test]
+    fn a_disruption_budget_that_has_not_seen_the_pods_as_they_are_is_not_current() {
+        let budget = |minimum: i32, expected: i32, allowed: i32| -> PodDisruptionBudget {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"generation": 2},
+                "spec": {"minAvailable": minimum},
+                "status": {"observedGeneration": 2, "expectedPods": expected, "currentHealthy": expected,
+                    "desiredHealthy": minimum, "disruptionsAllowed": allowed},
+            }))
+            .expect("a budget")
+        };
+        assert!(is_current(&budget(5, 7, 2), 5, (7, 7)));
+        assert!(!is_current(&budget(5, 7, 2), 5, (6, 6)), "a voter fell silent: as many must stay, one less may go");
+        assert!(is_current(&budget(5, 6, 1), 5, (6, 6)));
+        assert!(!is_current(&budget(5, 6, 1), 5, (6, 5)), "a pod has just become unready");
+        assert!(is_current(&budget(5, 6, 0), 5, (6, 6)), "a drain has taken one");
+        assert!(!is_current(&budget(4, 6, 1), 5, (6, 6)), "another minimum");
+        let mut unseen = budget(5, 6, 1);
+        unseen.metadata.generation = Some(3);
+        assert!(!is_current(&unseen, 5, (6, 6)));
     }
 
     #[test]

@@ -41,10 +41,18 @@ pub enum Progress {
     Settled,
     /// The chain cannot come there.
     Refused(Refusal),
-    /// It goes on by itself; what is waited for.
+    /// A step was taken, or is about to be.
     Going(String),
+    /// It goes on by itself; what is waited for.
+    Waiting(String),
     /// People must sign; what.
     AwaitingGovernance(String),
+}
+
+/// A change is written down, or the spec wants somebody in the place of a voter.
+pub fn is_under_way(owner: &Owner, observed: &Observed) -> bool {
+    let retired = retired(owner, observed);
+    pending::change(observed).is_some() || observed.members().iter().any(|number| retired.contains(number))
 }
 
 /// Takes the next move.
@@ -101,7 +109,7 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
         }
         Move::Release(why) => {
             bear(context, observed, false).await?;
-            Ok(waiting(observed, why))
+            Ok(Progress::Going(why))
         }
         Move::Bear | Move::Propose => {
             let Some(change) = change.clone() else { return Ok(Progress::Settled) };
@@ -130,6 +138,9 @@ async fn lacks_room(
     view: &View<'_>,
 ) -> Result<Option<String>, Error> {
     let live = disruption::look_again(context, owner, observed, None).await?;
+    if live.facts.as_ref().is_some_and(|facts| facts.is_nameless) {
+        return Ok(Some("the identity of a voter is not known".to_string()));
+    }
     let facts = live.facts.map(|facts| facts.without(&rollout::absent(&live.members)));
     Ok(match members::decide(&View { facts: facts.as_ref(), ..view.clone() }) {
         Move::Propose if live.is_budget_current => None,
@@ -199,7 +210,7 @@ fn waiting(observed: &Observed, why: String) -> Progress {
             "{why}{who}; sign the document in status.members.change.transaction with `althing-node tx sign` and send it with `althing-node tx submit`"
         ));
     }
-    Progress::Going(why)
+    Progress::Waiting(why)
 }
 
 fn identities<'a>(owner: &Owner, voters: impl Iterator<Item = &'a Voter>) -> BTreeMap<u32, String> {

@@ -2,10 +2,12 @@
 
 pub mod desired;
 pub mod external;
+pub mod facts;
 pub mod genesis;
 pub mod members;
 pub mod observe;
 pub mod outside;
+pub mod proof;
 pub mod rollout;
 pub mod status;
 pub mod validate;
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use althing_crds::group::Members;
 use althing_crds::{ConsensusGroup, ConsensusGroupStatus, Reason, ValidatorNode, names};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Resource, ResourceExt};
@@ -44,6 +46,7 @@ use status::Progress;
 pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<Duration, Error> {
     if group.metadata.deletion_timestamp.is_some() {
         context.shared.book.forget(&group.namespace().unwrap_or_default(), &group.name_any());
+        context.shared.first_seen.forget(&group.uid().unwrap_or_default());
         return Ok(SETTLED);
     }
     let group = observe::current(&context, group).await?;
@@ -52,13 +55,19 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     let mut observed = observe::observe(&context, group).await?;
     share(&context, &owner, &observed);
     let progress = match validate::validate(&observed) {
-        Err(refusal) => Progress::Refused(refusal),
+        Err(refusal) => {
+            protect(&context, &owner, &mut observed).await?;
+            Progress::Refused(refusal)
+        }
         Ok(_) if is_paused => {
             protect(&context, &owner, &mut observed).await?;
             Progress::Paused
         }
         Ok(()) => match validate::awaited(&observed) {
-            Some(why) => Progress::Waiting(why),
+            Some(why) => {
+                protect(&context, &owner, &mut observed).await?;
+                Progress::Waiting(why)
+            }
             None => match advance(&context, &owner, &mut observed).await {
                 Ok(progress) => progress,
                 Err(error) => Progress::Refused(Refusal::of(error)?),
@@ -68,16 +77,17 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     write_status(&context, &observed, &progress).await
 }
 
-/// The disruption budget of a paused group goes on following who signs: protecting is not disrupting, and what is drained
-/// meanwhile must not rest on an old number.
+/// The disruption budget of a group that is paused, or waits for a person, goes on following who signs: protecting is not
+/// disrupting, and what is drained meanwhile must not rest on an old number.
 async fn protect(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<(), Error> {
     if observed.kept_genesis().is_none() {
         return Ok(());
     }
+    // Of a spec that nothing can be built from there is none.
+    let Ok(budget) = desired::budget(observed) else { return Ok(()) };
     count_voters(context, observed, false).await?;
-    let budget = desired::budget(observed)?;
     let cached = cached(context, owner, &budget);
-    // A name that belongs to somebody else is said when the pause is over.
+    // A name that belongs to somebody else is said later.
     context.shared.writer.apply(owner, &budget, cached.as_ref()).await?;
     count_voters(context, observed, true).await
 }
@@ -126,11 +136,37 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
                 disruption::Progress::Done | disruption::Progress::Going(_) => Ok(Progress::Ceremony(why)),
             }
         }
-        ceremony::Advance::Done => match disruption::advance(context, owner, observed).await? {
-            disruption::Progress::Stuck(why) => Ok(Progress::Refused(stuck(why))),
-            disruption::Progress::Going(why) => Ok(Progress::Restarting(why)),
-            disruption::Progress::Done => change_voters(context, owner, observed, written).await,
-        },
+        ceremony::Advance::Done => carry_on(context, owner, observed, written).await,
+    }
+}
+
+/// Restarts and changes of voters draw on one budget. A restart that was begun comes to its end first, then a change that was,
+/// or the replacement of a voter that may be lost; while it waits for what others do, restarts go on.
+async fn carry_on(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    written: usize,
+) -> Result<Progress, Error> {
+    let is_restarting = observed.status().is_some_and(|status| status.disruption.is_some());
+    let change = if !is_restarting && membership::is_under_way(owner, observed) {
+        Some(membership::advance(context, owner, observed).await?)
+    } else {
+        None
+    };
+    if let Some(membership::Progress::Going(why)) = change {
+        return Ok(Progress::Changing(why));
+    }
+    match disruption::advance(context, owner, observed).await? {
+        disruption::Progress::Stuck(why) => Ok(Progress::Refused(stuck(why))),
+        disruption::Progress::Going(why) => Ok(Progress::Restarting(why)),
+        disruption::Progress::Done => {
+            let change = match change {
+                Some(change) => change,
+                None => membership::advance(context, owner, observed).await?,
+            };
+            Ok(changing(change, written))
+        }
     }
 }
 
@@ -147,21 +183,14 @@ async fn knows_its_voters(context: &Context, owner: &Owner, observed: &Observed)
     if is_same { Ok(()) } else { Err(Error::Conflict { what: owner.what() }) }
 }
 
-/// Brings the voters of the chain one step closer to what the spec wants. Only while no pod is restarted: both draw on
-/// one budget.
-async fn change_voters(
-    context: &Context,
-    owner: &Owner,
-    observed: &mut Observed,
-    written: usize,
-) -> Result<Progress, Error> {
-    Ok(match membership::advance(context, owner, observed).await? {
+fn changing(change: membership::Progress, written: usize) -> Progress {
+    match change {
         membership::Progress::Refused(refusal) => Progress::Refused(refusal),
-        membership::Progress::Going(why) => Progress::Changing(why),
+        membership::Progress::Going(why) | membership::Progress::Waiting(why) => Progress::Changing(why),
         membership::Progress::AwaitingGovernance(why) => Progress::AwaitingGovernance(why),
         membership::Progress::Settled if written == 0 => Progress::Unchanged,
         membership::Progress::Settled => Progress::Applied,
-    })
+    }
 }
 
 fn stuck(why: String) -> Refusal {
@@ -169,14 +198,23 @@ fn stuck(why: String) -> Refusal {
 }
 
 /// Marks the live pods that the disruption budget counts: of voters that sign. One that does not sign costs nothing when
-/// it goes, and must not stand in for one that does. Marks are taken away before the budget is written and set after it,
-/// so that at no moment more pods may go than the budget permits.
+/// it goes, and must not stand in for one that does; nor does a new pod while only the votes of the one before were seen.
+/// Marks are taken away before the budget is written and set after it, so that at no moment more pods may go than the budget
+/// permits.
 async fn count_voters(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
-    let facts = observed.facts.as_ref();
+    let (facts, first_seen) = (observed.facts.as_ref(), &context.shared.first_seen);
+    let group = observed.group.uid().unwrap_or_default();
+    if let Some(facts) = facts {
+        let pods: Vec<String> = observed.voters.iter().filter_map(|voter| voter.pod.as_ref()?.uid()).collect();
+        first_seen.note(&group, &pods, facts.height);
+    }
     for voter in &mut observed.voters {
         let wanted = desired::shall_be_counted(voter, facts);
+        let newest = voter.identity().and_then(|identity| facts?.last_precommits.get(identity)).copied();
+        let has_voted =
+            |pod: &Pod| pod.uid().is_some_and(|uid| first_seen.has_voted(&group, &uid, newest.unwrap_or(0)));
         let Some(pod) = voter.pod.as_mut().filter(|pod| is_counted(pod) != shall) else { continue };
-        if wanted != Some(shall) {
+        if wanted != Some(shall) || shall && !has_voted(pod) {
             continue;
         }
         context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall.then_some("true")).await?;

@@ -13,13 +13,12 @@ use node_api::node_core::types::{ChainId, Genesis, Identity};
 use node_api::{genesis, keys, proto};
 
 use super::outside::{self, Outside};
-use super::{external, pending};
+use super::{external, facts};
 use crate::authorities::Of;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
-use crate::chain::agreement::{self, Facts, Limits, Report};
+use crate::chain::agreement::{Facts, Report};
 use crate::chain::nodes::{Node, Target};
-use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
 use crate::kinds::{Kind, Owner, Standing, standing};
@@ -54,8 +53,7 @@ pub struct Observed {
     pub source: Option<GenesisRead>,
     /// The governance key.
     pub governance: GovernanceRead,
-    /// Numbers of the voters: those that the chain has, or those that the spec wants before there is a chain. Where the
-    /// chain lives elsewhere also the newcomer, which may wait for days.
+    /// Numbers of the voters: those that the chain has and a newcomer, or those that the spec wants before there is a chain.
     pub numbers: Vec<u32>,
     /// The voters of these numbers.
     pub voters: Vec<Voter>,
@@ -91,6 +89,14 @@ impl Voter {
     /// Its recorded identity, hexadecimal.
     pub fn identity(&self) -> Option<&str> {
         self.node.as_ref()?.status.as_ref()?.identity.as_deref()
+    }
+
+    /// It says that it may not sign yet. One that waits for long asks the chain for another key meanwhile; a chain that stands
+    /// still gives it none.
+    pub fn waits_for_proof(&self) -> bool {
+        let session = self.said.as_ref().ok().and_then(|said| said.session.as_ref());
+        let state = session.map(proto::Session::state);
+        matches!(state, Some(proto::SessionState::WaitingForProof | proto::SessionState::Rotating))
     }
 }
 
@@ -143,7 +149,7 @@ impl Observed {
         self.group.spec.external.is_some()
     }
 
-    /// It is no voter yet: one that joins a chain which lives elsewhere.
+    /// It joins the chain, and it is not written down yet that it is one of its voters.
     pub fn is_newcomer(&self, voter: &Voter) -> bool {
         let number = names::node_number(&self.group.name_any(), &voter.name);
         number.is_some_and(|number| !self.members().contains(&number))
@@ -171,7 +177,7 @@ impl Observed {
 
     /// Numbers of the voters that are no newcomers.
     pub fn members(&self) -> Vec<u32> {
-        if self.is_external() { recorded_members(&self.group) } else { self.numbers.clone() }
+        if is_written_down(&self.group, &self.genesis) { recorded_members(&self.group) } else { self.numbers.clone() }
     }
 
     /// The genesis that is recorded outside the nodes.
@@ -284,7 +290,7 @@ pub async fn observe(context: &Context, group: ConsensusGroup) -> Result<Observe
     };
     (observed.voters, observed.outside) =
         tokio::try_join!(voters(context, &owner, &observed), outside::ask(context, &owner, &observed))?;
-    observed.facts = facts(context, &owner, &observed, (&observed.voters, &observed.outside));
+    observed.facts = facts::gather(context, &owner, &observed, (&observed.voters, &observed.outside));
     Ok(observed)
 }
 
@@ -361,21 +367,22 @@ pub async fn member(context: &Context, owner: &Owner, observed: &Observed, numbe
     voter(context, owner, observed, names::node(&owner.name, number)).await
 }
 
-/// The numbers of the voters: as written down once they were changed, before that those of genesis.
-fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
-    if group.spec.external.is_some() {
+/// Who votes from this group is what the status says, and not the genesis or the spec.
+fn is_written_down(group: &ConsensusGroup, genesis: &GenesisRead) -> bool {
+    let has_members = || group.status.as_ref().is_some_and(|status| status.members.is_some());
+    group.spec.external.is_some() || matches!(genesis, GenesisRead::Present(_)) && has_members()
+}
+
+/// The numbers of the voters: as written down once they were changed, with a newcomer, before that those of genesis.
+pub fn numbers(group: &ConsensusGroup, genesis: &GenesisRead) -> Vec<u32> {
+    if is_written_down(group, genesis) {
         let change = group.status.as_ref().and_then(|status| status.members.as_ref()?.change.as_ref());
         let newcomer = change.and_then(|change| u32::try_from(change.number).ok());
         let all: BTreeSet<u32> = recorded_members(group).into_iter().chain(newcomer).collect();
         return all.into_iter().collect();
     }
     let count = match genesis {
-        GenesisRead::Present(genesis) => {
-            if group.status.as_ref().is_some_and(|status| status.members.is_some()) {
-                return recorded_members(group);
-            }
-            u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0)
-        }
+        GenesisRead::Present(genesis) => u32::try_from(genesis.voter_set().entries().len()).unwrap_or(0),
         GenesisRead::Missing | GenesisRead::Foreign | GenesisRead::Invalid(_) => {
             u32::try_from(group.spec.replicas).unwrap_or(0)
         }
@@ -388,26 +395,6 @@ fn recorded_members(group: &ConsensusGroup) -> Vec<u32> {
     let members = group.status.as_ref().and_then(|status| status.members.as_ref());
     let numbers = members.map(|members| members.numbers.as_slice()).unwrap_or_default();
     numbers.iter().filter_map(|number| u32::try_from(*number).ok()).collect()
-}
-
-/// What f+1 of these voters report. Who signs is counted over the last heights: when there are no new ones, a voter that
-/// does not answer does not count as signing. What is written down of changes of voters goes with them.
-pub fn facts(
-    context: &Context,
-    owner: &Owner,
-    observed: &Observed,
-    (voters, outside): (&[Voter], &[Outside]),
-) -> Option<Facts> {
-    let own = voters.iter().filter_map(|voter| voter.report.clone());
-    let reports: Vec<Report> = own.chain(outside.iter().filter_map(|node| node.report.clone())).collect();
-    let (now, block_age_max) = (Instant::now(), observed.block_age_max());
-    let facts = agreement::agree(&reports, &Limits { now, report_age_max: REPORT_AGE_MAX, block_age_max })?;
-    let facts = pending::expect(context, owner, observed, facts);
-    if facts.block_age < BLOCK_AGE_MIN {
-        return Some(facts);
-    }
-    let silent = voters.iter().filter(|voter| voter.report.is_none());
-    Some(facts.without(&silent.filter_map(|voter| voter.identity().map(str::to_string)).collect()))
 }
 
 /// The voters as they are at this moment: pods, and the spec of the one that is meant, from the API server, and every

@@ -1,6 +1,8 @@
 //! What is written down of changes of voters, and means something for what voters report: the change on which the fault
 //! budget counts, and the height of the last step.
 
+use std::collections::BTreeMap;
+
 use althing_crds::group::MemberDirection;
 use althing_crds::names;
 
@@ -14,13 +16,17 @@ use crate::kinds::Owner;
 pub fn expect(context: &Context, owner: &Owner, observed: &Observed, mut facts: Facts) -> Facts {
     facts.is_late = facts.height < written_at(observed);
     let Some(change) = change(observed).filter(|change| change.is_borne) else { return facts };
-    // One that has no identity yet is no voter either.
     let identity = |number: u32| {
-        let name = names::node(&owner.name, number);
-        let node = context.node(&owner.namespace, &name);
-        node.and_then(|node| node.status?.identity).unwrap_or(name)
+        let node = context.node(&owner.namespace, &names::node(&owner.name, number))?;
+        Some((number, node.status?.identity?))
     };
-    let pending = change.pending(&facts, identity);
+    let changed = std::iter::once(change.number).chain(change.replaces);
+    // Whoever it is: it may vote already, or not any more.
+    let Some(changed) = changed.map(identity).collect::<Option<BTreeMap<u32, String>>>() else {
+        facts.is_nameless = true;
+        return facts;
+    };
+    let pending = change.pending(&facts, |number| changed.get(&number).cloned().unwrap_or_default());
     facts.expecting(pending)
 }
 

@@ -7,7 +7,6 @@ use althing_crds::conditions::{self, Statement};
 use althing_crds::{ConditionStatus, ConditionType, ConsensusGroupStatus, Reason};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use node_api::proto::SessionState;
 
 use super::desired;
 use super::observe::{Observed, Voter};
@@ -231,6 +230,9 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             format!("{updated} of {} voters run what the spec says: {why}", observed.voters.len()),
         ),
         Progress::Waiting(why) => say(ConditionStatus::True, Reason::AwaitingChainId, why.clone()),
+        Progress::Changing(_) if newcomer(observed).is_some_and(is_stalled) => {
+            say(ConditionStatus::False, Reason::ChildStalled, "the newcomer's node waits for a person".to_string())
+        }
         Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
         Progress::AwaitingGovernance(why) => say(ConditionStatus::True, Reason::AwaitingGovernance, why.clone()),
         // kstatus takes a stalled object that still reconciles as one in progress.
@@ -245,6 +247,11 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             }
         },
     }
+}
+
+/// The node that joins the chain.
+fn newcomer(observed: &Observed) -> Option<&althing_crds::ValidatorNode> {
+    observed.voters.iter().find(|voter| observed.is_newcomer(voter))?.node.as_ref()
 }
 
 /// What of the spec is not so. A pod that is not there says nothing: it may have been drained.
@@ -293,18 +300,13 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
     if let Progress::Refused(refusal) = progress {
         return yes(refusal.reason, refusal.message.clone());
     }
-    // One that waits for long asks the chain for another key meanwhile; a chain that stands still gives it none.
-    let waiting = observed.voters.iter().filter(|voter| {
-        let session = voter.said.as_ref().ok().and_then(|said| said.session.as_ref());
-        let state = session.map(node_api::proto::Session::state);
-        matches!(state, Some(SessionState::WaitingForProof | SessionState::Rotating))
-    });
+    let waiting = observed.voters.iter().filter(|voter| voter.waits_for_proof());
     let total = observed.facts.as_ref().map_or(observed.voters.len(), |facts| facts.voters.len());
     let total = u64::try_from(total).unwrap_or(u64::MAX);
     // Of a chain that lives elsewhere the own voters alone say nothing.
     let is_known = !observed.is_external() || observed.facts.is_some();
     let is_started = is_known && observed.status().is_some_and(|status| status.genesis_hash.is_some());
-    if is_started && u64::try_from(waiting.count()).unwrap_or(0) > faults(total) && !has_quorum(observed) {
+    if is_started && u64::try_from(waiting.count()).unwrap_or(0) > faults(total) && !goes_on(observed) {
         return yes(
             Reason::SignersWaiting,
             "more voters than may fail wait for proof that the former owner of their key has ended; the chain stands still".to_string(),
@@ -323,8 +325,8 @@ fn stalled(observed: &Observed, progress: &Progress) -> Statement {
     Statement::new(ConditionType::Stalled, ConditionStatus::False, Reason::NotStalled, "nothing needs a person")
 }
 
-fn has_quorum(observed: &Observed) -> bool {
-    observed.facts.as_ref().is_some_and(Facts::has_quorum)
+fn goes_on(observed: &Observed) -> bool {
+    observed.facts.as_ref().is_some_and(|facts| facts.has_quorum() && !facts.is_standing)
 }
 
 /// Ready: available, not reconciling, not stalled.

@@ -85,6 +85,7 @@ pub fn facts(identities: &[&str]) -> Facts {
         last_precommits: identities.iter().map(|identity| ((*identity).to_string(), 100)).collect(),
         pending: None,
         is_late: false,
+        is_nameless: false,
     }
 }
 

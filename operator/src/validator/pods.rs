@@ -1,7 +1,10 @@
 //! What a pod shows: whether it is ready, whether the disruption budget counts it, and why it cannot start.
 
+use std::time::Duration;
+
 use althing_crds::names;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::jiff::Timestamp;
 
 /// The pod is ready and not about to go.
 pub fn is_pod_ready(pod: &Pod) -> bool {
@@ -15,6 +18,20 @@ pub fn is_pod_ready(pod: &Pod) -> bool {
 pub fn is_counted(pod: &Pod) -> bool {
     let labels = pod.metadata.labels.as_ref();
     labels.and_then(|labels| labels.get(names::LABEL_VOTER)).is_some_and(|value| value == "true")
+}
+
+/// The container of the node runs at this moment.
+pub fn is_running(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let node = statuses.into_iter().flatten().find(|status| status.name == names::CONTAINER);
+    node.and_then(|node| node.state.as_ref()).is_some_and(|state| state.running.is_some())
+}
+
+/// The pod was made longer ago than this.
+pub fn is_older_than(pod: &Pod, age: Duration) -> bool {
+    let made = pod.metadata.creation_timestamp.as_ref();
+    let since = made.and_then(|made| Duration::try_from(Timestamp::now().duration_since(made.0)).ok());
+    since.is_some_and(|since| since > age)
 }
 
 /// Why the pod cannot start, if it cannot.

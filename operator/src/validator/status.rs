@@ -150,14 +150,15 @@ fn signing(observed: &Observed) -> Statement {
         }
     };
     match observed.recorded_identity().and_then(|identity| facts.voters.get(identity)) {
-        Some(voter) if voter.is_signing => {
-            say(ConditionStatus::True, Reason::VotesSeen, "the other voters see its precommits")
-        }
+        // Its own word against itself counts more than votes of the process before.
         Some(_) if waits_for_proof(observed) => say(
             ConditionStatus::False,
             Reason::WaitingForGrant,
             "the node waits for proof that the former owner of its key has ended",
         ),
+        Some(voter) if voter.is_signing => {
+            say(ConditionStatus::True, Reason::VotesSeen, "the other voters see its precommits")
+        }
         Some(_) => say(ConditionStatus::False, Reason::VotesMissing, "the other voters do not see its precommits"),
         None => say(ConditionStatus::False, Reason::NotAVoter, "the node has no power on the chain"),
     }

@@ -35,6 +35,8 @@ enum Fault {
     HeightForgotten,
     /// Its disruption budget counts the voters as they are, whatever it puts before the chain.
     BudgetBlind,
+    /// Its disruption budget protects a newcomer only once it is written down as a voter.
+    NewcomerUnprotected,
     /// It does not look again before it puts a change before the chain.
     LookSkipped,
 }
@@ -129,6 +131,7 @@ impl World {
             last_precommits: BTreeMap::new(),
             pending: None,
             is_late: height < self.written_at && self.fault != Fault::HeightForgotten,
+            is_nameless: false,
         };
         match self.change.as_ref().filter(|change| change.is_borne && self.fault != Fault::BudgetBlind) {
             Some(change) => {
@@ -154,10 +157,11 @@ impl World {
     /// A drain takes a voter if the disruption budget lets one go. It is judged by what the operator knew of who runs.
     fn drain(&mut self) -> Result<(), String> {
         let number = self.random.random_range(0..9);
-        if self.allowed == 0 || !self.up.contains(&number) || !self.voters().contains(&number) {
+        let is_protected = self.fault != Fault::NewcomerUnprotected || self.numbers.contains(&number);
+        if is_protected && self.allowed == 0 || !self.up.contains(&number) || !self.voters().contains(&number) {
             return Ok(());
         }
-        self.allowed -= 1;
+        self.allowed -= usize::from(is_protected);
         self.up.remove(&number);
         self.drained.insert(number);
         self.remembered.insert(number);
@@ -412,6 +416,7 @@ fn an_operator_with_a_fault_is_caught() {
         Fault::CatchUpSkipped,
         Fault::HeightForgotten,
         Fault::BudgetBlind,
+        Fault::NewcomerUnprotected,
         Fault::LookSkipped,
     ];
     for fault in faults {

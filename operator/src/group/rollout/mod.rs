@@ -5,6 +5,7 @@ pub mod turns;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::proof::PROOF_DISTANCE;
 use crate::budget::{Budget, STANDING};
 use crate::chain::agreement::Facts;
 
@@ -32,6 +33,10 @@ pub struct MemberPod {
     pub is_deleting: bool,
     /// It cannot start or ends again and again: waiting for it is in vain.
     pub is_failing: bool,
+    /// Its container runs at this moment.
+    pub is_running: bool,
+    /// It is older than a voter may be until it signs.
+    pub is_old: bool,
     /// It is ready.
     pub is_ready: bool,
     /// The disruption budget of Kubernetes counts it; until then it stands for no voter that signs.
@@ -64,6 +69,8 @@ pub enum Move {
     Evict(usize),
     /// Write down that the new pod was seen at this height.
     Seen(u64),
+    /// Write down that this restart does not come: its pod is still there, and may not go now; why.
+    Release(String),
     /// The restarted voter does not come to sign: nothing goes on by itself.
     Stuck(String),
     /// The restart that was written down is over.
@@ -72,9 +79,8 @@ pub enum Move {
 
 /// How long a restarted voter may take to sign again; a pod gets 120 s to stop.
 pub const SIGNING_TIME_MAX: Duration = Duration::from_secs(240);
-/// How far above the height at which the new pod was seen its precommits must be: the voters that report may be this
-/// many blocks apart, so that lower ones may be of the old pod.
-const PROOF_DISTANCE: u64 = 2;
+/// How long a restart that was written down waits until its pod may go. Later it makes room: another voter may need it more.
+const INTENT_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The next move. One restart at a time; nothing is begun unless the budget permits it, and while too few voters answer
 /// nothing is begun at all.
@@ -97,8 +103,20 @@ pub fn confirm(members: &[Member], begun: &Begun, facts: Option<&Facts>) -> Resu
     if pod.is_current {
         return Err(format!("{} runs what the spec says now", member.name));
     }
-    // A pod that fails, as with an image that cannot be pulled, signs nothing and costs nothing.
-    if pod.is_failing { Ok(()) } else { may_stop(members, member, facts) }
+    if costs_nothing(member, facts) { Ok(()) } else { may_stop(members, member, facts) }
+}
+
+/// Its pod fails, as with an image that cannot be pulled, and signs nothing: no container of it runs, or its votes are not
+/// seen. One that ended twice and runs again may sign well.
+pub fn costs_nothing(member: &Member, facts: Option<&Facts>) -> bool {
+    let is_silent = || facts.is_some_and(|facts| is_silent(member, facts));
+    member.pod.as_ref().is_some_and(|pod| pod.is_failing && (!pod.is_running || is_silent()))
+}
+
+/// The others do not see votes of it, or it has none.
+fn is_silent(member: &Member, facts: &Facts) -> bool {
+    let Some(identity) = &member.identity else { return false };
+    !facts.voters.get(identity).is_some_and(|voter| voter.is_signing)
 }
 
 /// The budget of the chain as these members and facts show it.
@@ -121,6 +139,9 @@ fn may_stop(members: &[Member], member: &Member, facts: Option<&Facts>) -> Resul
     if facts.is_standing {
         return Err(format!("{} may not be restarted now: {STANDING}", member.name));
     }
+    if facts.is_nameless {
+        return Err(format!("{} may not be restarted now: the identity of a voter is not known", member.name));
+    }
     let permitted = member.identity.as_ref().is_some_and(|identity| budget.permits(identity));
     if permitted { Ok(()) } else { Err(format!("{} may not be restarted now: no further voter may stop", member.name)) }
 }
@@ -137,6 +158,9 @@ fn go_on(members: &[Member], begun: &Begun, facts: Option<&Facts>) -> Move {
             (true, _) => Move::Wait(format!("the pod of {} is stopping", member.name)),
             // The spec went back before the pod did.
             (false, true) => Move::Finish,
+            (false, false) if begun.age > INTENT_AGE_MAX && !costs_nothing(member, facts) => {
+                may_stop(members, member, facts).map_or_else(Move::Release, |()| Move::Evict(index))
+            }
             (false, false) => Move::Evict(index),
         };
     }
@@ -192,16 +216,15 @@ fn begin(members: &[Member], facts: Option<&Facts>) -> Move {
     }
     let ready: Vec<&(usize, &Member, &MemberPod)> =
         outdated.iter().filter(|(_, member, _)| member.is_observed).collect();
-    if let Some((index, _, _)) = ready.iter().find(|(_, _, pod)| pod.is_failing) {
+    if let Some((index, _, _)) = ready.iter().find(|(_, member, _)| costs_nothing(member, facts)) {
         return Move::Begin(*index);
     }
-    if let Some((_, member, _)) = ready.iter().find(|(_, _, pod)| !pod.is_ready) {
+    let is_silent = |member: &Member| facts.is_some_and(|facts| is_silent(member, facts));
+    // One that has had its time and is heard of by nobody may wait for this very spec.
+    let is_starting = |member: &Member, pod: &MemberPod| !(pod.is_ready || pod.is_old && is_silent(member));
+    if let Some((_, member, _)) = ready.iter().find(|(_, member, pod)| is_starting(member, pod)) {
         return Move::Wait(format!("waiting for {} to start", member.name));
     }
-    let is_silent = |member: &Member| {
-        let voter = member.identity.as_ref().and_then(|identity| facts?.voters.get(identity));
-        !voter.is_some_and(|voter| voter.is_signing)
-    };
     let silent = ready.iter().find(|(_, member, _)| is_silent(member));
     let Some((index, member, _)) = silent.or_else(|| ready.last()) else {
         return Move::Wait("the new spec is being applied".to_string());

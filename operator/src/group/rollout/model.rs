@@ -20,6 +20,8 @@ enum Fault {
     BudgetOffByOne,
     /// Its disruption budget stays what it was at the start.
     DisruptionBudgetNotFollowed,
+    /// It takes the votes of the former pod for those of the new one.
+    FormerVotesCounted,
     /// It takes the voters that signed the last blocks for voters that sign, however old those blocks are.
     AgeOfBlocksIgnored,
 }
@@ -32,6 +34,8 @@ struct Voter {
     is_healthy: bool,
     /// Looks at the chain during which its last votes are still counted.
     remembered: u32,
+    /// Votes of the pod that it has now were seen.
+    has_voted: bool,
 }
 
 impl Voter {
@@ -74,6 +78,7 @@ impl World {
             pod: Some(new_pod(number, false)),
             is_healthy: true,
             remembered: 0,
+            has_voted: true,
         });
         let voters: Vec<Voter> = voters.collect();
         let outside = (0..random.random_range(1..3)).map(|_| (power(&mut random), true)).collect();
@@ -116,7 +121,9 @@ impl World {
 
     fn facts(&self) -> Facts {
         let here = self.voters.iter().enumerate().map(|(number, voter)| {
-            let is_signing = self.is_cut || voter.is_healthy && (voter.is_up() || voter.remembered > 0);
+            // Whatever becomes of the new pod, the last votes of the former one are in the window.
+            let is_former = voter.remembered > 0 && (voter.is_healthy || !voter.has_voted);
+            let is_signing = self.is_cut || voter.is_healthy && voter.is_up() || is_former;
             (format!("i{number}"), VoterFact { power: voter.power, is_signing, session: None })
         });
         let outside = self.outside.iter().enumerate().map(|(number, (power, is_signing))| {
@@ -137,6 +144,14 @@ impl World {
             last_precommits,
             pending: None,
             is_late: false,
+            is_nameless: false,
+        }
+    }
+
+    /// Blocks are made: who can, has voted.
+    fn vote(&mut self) {
+        for voter in &mut self.voters {
+            voter.has_voted |= voter.is_up() && voter.is_healthy && !self.is_cut;
         }
     }
 
@@ -147,6 +162,7 @@ impl World {
 
     /// Marks are taken away, then the budget is written, then marks are set.
     fn follow_budget(&mut self, is_first: bool) {
+        self.vote();
         let facts = self.facts();
         self.known_standing = self.is_cut;
         let silent = facts.voters.iter().filter(|(_, voter)| !voter.is_signing);
@@ -169,8 +185,10 @@ impl World {
     }
 
     fn mark(&mut self, seen: &[bool], shall: bool) {
+        let believes_all = self.fault == Fault::FormerVotesCounted;
         for (voter, seen) in self.voters.iter_mut().zip(seen) {
-            if let Some(pod) = voter.pod.as_mut().filter(|_| *seen == shall) {
+            let may = !shall || voter.has_voted || believes_all;
+            if let Some(pod) = voter.pod.as_mut().filter(|_| *seen == shall && may) {
                 pod.is_counted = shall;
             }
         }
@@ -197,7 +215,7 @@ impl World {
         let (members, facts) = (self.members(), self.facts());
         match decide(&members, self.begun.as_ref(), Some(&facts)) {
             Move::Nothing | Move::Wait(_) | Move::Stuck(_) => {}
-            Move::Finish => self.begun = None,
+            Move::Finish | Move::Release(_) => self.begun = None,
             Move::Seen(height) => {
                 if let Some(begun) = self.begun.as_mut() {
                     begun.after_height = Some(height);
@@ -249,7 +267,9 @@ impl World {
         if self.known_standing && was_up && self.evict(number) {
             return Err(format!("a drain took {number} although blocks were known to stand still"));
         }
-        let is_down = |(at, voter): &(usize, &Voter)| !voter.is_up() || self.known_silent.contains(&format!("i{at}"));
+        let is_down = |(at, voter): &(usize, &Voter)| {
+            !voter.is_up() || !voter.has_voted || self.known_silent.contains(&format!("i{at}"))
+        };
         let here: u64 = self.voters.iter().enumerate().filter(is_down).map(|(_, voter)| voter.power).sum();
         let outside = self.outside.iter().enumerate().filter(|(at, _)| self.known_silent.contains(&format!("o{at}")));
         let down = here + outside.map(|(_, (power, _))| *power).sum::<u64>();
@@ -268,7 +288,7 @@ impl World {
         voter.remembered = voter.remembered.saturating_sub(1);
         match &mut voter.pod {
             None => voter.pod = Some(MemberPod { is_ready: false, is_counted: false, ..new_pod(made, true) }),
-            Some(pod) if pod.is_deleting => voter.pod = None,
+            Some(pod) if pod.is_deleting => (voter.pod, voter.has_voted) = (None, false),
             Some(pod) => pod.is_ready = true,
         }
     }
@@ -295,6 +315,8 @@ fn new_pod(number: u32, is_current: bool) -> MemberPod {
         is_current,
         is_deleting: false,
         is_failing: false,
+        is_running: true,
+        is_old: false,
         is_ready: true,
         is_counted: true,
     }
@@ -333,6 +355,7 @@ fn an_operator_with_a_fault_is_caught() {
         Fault::LiveReReadSkipped,
         Fault::BudgetOffByOne,
         Fault::DisruptionBudgetNotFollowed,
+        Fault::FormerVotesCounted,
         Fault::AgeOfBlocksIgnored,
     ];
     for fault in faults {

@@ -9,6 +9,8 @@ fn member(number: usize, is_current: bool) -> Member {
         is_current,
         is_deleting: false,
         is_failing: false,
+        is_running: true,
+        is_old: false,
         is_ready: true,
         is_counted: true,
     };
@@ -101,7 +103,8 @@ fn while_blocks_stand_still_nothing_is_restarted_but_pods_that_fail() {
         assert!(confirm(&members([false; 4]), &begun(1), Some(&standing)).is_err(), "{silent:?}");
     }
     let mut stuck = members([false; 4]);
-    pod(&mut stuck, 2).is_failing = true;
+    let failing = pod(&mut stuck, 2);
+    (failing.is_failing, failing.is_running) = (true, false);
     assert_eq!(decide(&stuck, None, Some(&standing)), Move::Begin(2));
     assert_eq!(confirm(&stuck, &begun(2), Some(&standing)), Ok(()));
 }
@@ -144,8 +147,7 @@ fn between_intent_and_eviction_everything_is_looked_at_again() {
 fn a_pod_that_fails_is_replaced_first_and_without_facts() {
     let mut stuck = members([true, false, true, false]);
     let failing = pod(&mut stuck, 1);
-    failing.is_failing = true;
-    failing.is_ready = false;
+    (failing.is_failing, failing.is_ready, failing.is_running) = (true, false, false);
     assert_eq!(decide(&stuck, None, None), Move::Begin(1));
     assert_eq!(confirm(&stuck, &begun(1), None), Ok(()));
     // Its replacement in a running rollout, after the spec went back.
@@ -173,6 +175,54 @@ fn a_pod_that_is_starting_is_left_alone() {
     let mut starting = members([true, false, true, false]);
     pod(&mut starting, 1).is_ready = false;
     assert!(matches!(decide(&starting, None, Some(&facts(&[1]))), Move::Wait(_)));
+}
+
+#[test]
+fn one_that_has_had_its_time_and_is_not_heard_of_gets_the_new_spec() {
+    let mut hung = members([true, false, true, false]);
+    pod(&mut hung, 1).is_ready = false;
+    pod(&mut hung, 1).is_old = true;
+    assert_eq!(decide(&hung, None, Some(&facts(&[1]))), Move::Begin(1));
+    assert_eq!(confirm(&hung, &begun(1), Some(&facts(&[1]))), Ok(()));
+    assert!(matches!(decide(&hung, None, Some(&facts(&[]))), Move::Wait(_)), "the others see its votes");
+    assert!(matches!(decide(&hung, None, None), Move::Wait(_)), "nobody says so");
+    assert!(matches!(decide(&hung, None, Some(&facts(&[0, 1]))), Move::Wait(_)), "less than a quorum is seen");
+}
+
+#[test]
+fn a_pod_that_ended_twice_and_runs_again_is_asked_for_like_any_other() {
+    let mut ended = members([true, false, true, true]);
+    let again = pod(&mut ended, 1);
+    (again.is_failing, again.is_ready, again.is_running) = (true, false, true);
+    assert!(matches!(decide(&ended, None, Some(&facts(&[]))), Move::Wait(_)), "it signs");
+    assert!(confirm(&ended, &begun(1), Some(&facts(&[0]))).is_err(), "another one is silent");
+    assert!(confirm(&ended, &begun(1), None).is_err(), "nobody says that it does not");
+    assert_eq!(decide(&ended, None, Some(&facts(&[1]))), Move::Begin(1));
+    pod(&mut ended, 1).is_running = false;
+    assert_eq!(confirm(&ended, &begun(1), None), Ok(()));
+}
+
+#[test]
+fn an_intent_that_may_not_be_carried_out_makes_room() {
+    let late = Begun { age: INTENT_AGE_MAX + Duration::from_secs(1), ..begun(3) };
+    let mut others = members([false; 4]);
+    assert_eq!(decide(&others, Some(&late), Some(&facts(&[]))), Move::Evict(3));
+    assert_eq!(decide(&others, Some(&begun(3)), Some(&facts(&[1]))), Move::Evict(3), "it may be seen right away");
+    assert!(matches!(decide(&others, Some(&late), Some(&facts(&[1]))), Move::Release(_)));
+    assert!(matches!(decide(&others, Some(&late), None), Move::Release(_)));
+    let ends = pod(&mut others, 1);
+    (ends.is_failing, ends.is_ready, ends.is_running) = (true, false, false);
+    assert_eq!(decide(&others, None, Some(&facts(&[1]))), Move::Begin(1), "the one that the new spec mends");
+}
+
+#[test]
+fn while_a_voter_has_no_known_identity_nobody_is_restarted() {
+    let mut nameless = members([false; 4]);
+    (nameless[1].identity, nameless[1].pod) = (None, None);
+    let mut said = facts(&[]);
+    said.is_nameless = true;
+    assert!(matches!(decide(&nameless, None, Some(&said)), Move::Wait(_)));
+    assert!(confirm(&nameless, &begun(3), Some(&said)).is_err());
 }
 
 #[test]

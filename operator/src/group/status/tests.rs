@@ -2,6 +2,7 @@
 
 use althing_crds::names;
 use k8s_openapi::jiff::Timestamp;
+use node_api::proto::{Session, SessionState};
 
 use super::super::fixtures::observed;
 use super::*;
@@ -313,12 +314,41 @@ fn a_group_that_joins_a_chain_speaks_of_the_whole_chain() {
     assert_eq!((status.signing.as_deref(), status.margin, status.replicas), (Some("4/4"), Some(1), Some(0)));
 }
 
+fn waits(seen: &mut Observed, voter: usize) {
+    let session = Session { state: SessionState::WaitingForProof.into(), ..Session::default() };
+    seen.voters[voter].said.as_mut().expect("it answers").session = Some(session);
+}
+
+#[test]
+fn voters_that_wait_for_proof_are_named_although_the_last_blocks_show_their_votes() {
+    let mut seen = observed();
+    waits(&mut seen, 0);
+    waits(&mut seen, 1);
+    assert!(said(&seen).starts_with("Stalled=False/NotStalled"), "the chain goes on");
+    seen.facts.as_mut().expect("there").is_standing = true;
+    assert!(said(&seen).starts_with("Stalled=True/SignersWaiting"), "{}", said(&seen));
+}
+
+#[test]
+fn a_newcomer_that_waits_for_a_person_stalls_its_group() {
+    let mut seen = observed();
+    let members = althing_crds::group::Members { numbers: vec![0, 1, 2], change: None, height: None };
+    seen.group.status.as_mut().expect("there").members = Some(members);
+    let changing = Progress::Changing("voter 3 joins the chain".to_string());
+    assert!(words(&status(&seen, &changing, 0)).contains(&"Reconciling=True/ChangingVoters".to_string()));
+    let node = seen.voters[3].node.as_mut().and_then(|node| node.status.as_mut()).expect("there");
+    let stalled = Statement::new(ConditionType::Stalled, ConditionStatus::True, Reason::VolumeLost, "m");
+    node.conditions = conditions::merge(&[], &[stalled], 1, &at(0));
+    let said = words(&status(&seen, &changing, 0));
+    let expected = ["Ready=False/ChildStalled", "Reconciling=False/ChildStalled", "Stalled=True/ChildStalled"];
+    assert_eq!(said[..3], expected);
+}
+
 #[test]
 fn one_own_voter_that_waits_for_proof_says_nothing_of_a_chain_that_lives_elsewhere() {
     let mut seen = joining();
     (seen.numbers, seen.voters) = (vec![0], observed().voters.into_iter().take(1).collect());
-    let session = node_api::proto::Session { state: SessionState::WaitingForProof.into(), ..Default::default() };
-    seen.voters[0].said.as_mut().expect("it answers").session = Some(session);
+    waits(&mut seen, 0);
     seen.facts = None;
     assert_eq!(
         said(&seen),
