@@ -168,7 +168,13 @@ pub fn leaves() -> Result<(Vec<Case>, Vec<Case>)> {
     });
     Ok(all.partition(|case| match &case.work {
         Work::Leaf(case) => matches!(case.shall, Shall::BeFollowed { .. }),
-        Work::Scenario(..) | Work::Pause | Work::Upgrade | Work::Rename | Work::Taken | Work::Installations => false,
+        Work::Scenario(..)
+        | Work::Pause
+        | Work::Mixture
+        | Work::Upgrade
+        | Work::Rename
+        | Work::Taken
+        | Work::Installations => false,
     }))
 }
 
