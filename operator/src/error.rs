@@ -127,9 +127,22 @@ impl Error {
 
     /// Why the API server does not take what was written, however often it is tried.
     pub fn refused(&self) -> Option<&str> {
+        self.answered(|code| matches!(code, 403 | 422))
+    }
+
+    /// Why a write was not taken now: whoever has a say in it is away, slow or has too much to do.
+    pub fn put_off(&self) -> Option<&str> {
+        if matches!(self, Self::WriteTimeout { .. }) {
+            return Some("no answer in time");
+        }
+        self.answered(|code| code == 429 || code >= 500)
+    }
+
+    /// The words with which the API server answered a write by such a code.
+    fn answered(&self, is_such: impl FnOnce(u16) -> bool) -> Option<&str> {
         let Self::Write { source, .. } = self else { return None };
         match &**source {
-            kube::Error::Api(status) if matches!(status.code, 403 | 422) => Some(&status.message),
+            kube::Error::Api(status) if is_such(status.code) => Some(&status.message),
             _ => None,
         }
     }
@@ -157,5 +170,18 @@ mod tests {
         assert_eq!(refused(403).as_deref(), Some("no"));
         assert_eq!(refused(422).as_deref(), Some("no"));
         assert_eq!([409, 429, 500].map(refused), [None, None, None]);
+    }
+
+    #[test]
+    fn what_may_be_taken_later_is_put_off() {
+        let put_off = |code: u16| {
+            let status = Status { code, message: "no".to_string(), ..Status::failure("no", "no") };
+            let source = Box::new(kube::Error::Api(Box::new(status)));
+            Error::Write { verb: "apply", what: "x".to_string(), source }.put_off().map(str::to_string)
+        };
+        assert_eq!([429, 500, 503, 504].map(put_off), [(); 4].map(|()| Some("no".to_string())));
+        assert_eq!([400, 403, 404, 422].map(put_off), [None, None, None, None]);
+        let late = Error::WriteTimeout { verb: "apply", what: "x".to_string() };
+        assert_eq!(late.put_off(), Some("no answer in time"));
     }
 }
