@@ -151,6 +151,8 @@ reasons! {
     AwaitingConfirmation,
     /// A CertificateRequest waits for its approval or its issuer; the message has the words of cert-manager.
     AwaitingIssuer,
+    /// A step fails again and again, as while an admission webhook is away; the message says which. It is tried again.
+    StepFailed,
     /// The annotation `althing.dev/pause` is set.
     Paused,
     // Ready.

@@ -51,21 +51,30 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     let is_paused = is_paused(&group);
     let mut observed = observe::observe(&context, group).await?;
     share(&context, &owner, &observed);
-    let progress = match validate::validate(&observed) {
-        Err(refusal) => Progress::Refused(refusal),
-        Ok(_) if is_paused => {
-            protect(&context, &owner, &mut observed).await?;
-            Progress::Paused
-        }
+    let done = match validate::validate(&observed) {
+        Err(refusal) => Ok(Progress::Refused(refusal)),
+        Ok(_) if is_paused => protect(&context, &owner, &mut observed).await.map(|()| Progress::Paused),
         Ok(()) => match validate::awaited(&observed) {
-            Some(why) => Progress::Waiting(why),
-            None => match advance(&context, &owner, &mut observed).await {
-                Ok(progress) => progress,
-                Err(error) => Progress::Refused(Refusal::of(error)?),
-            },
+            Some(why) => Ok(Progress::Waiting(why)),
+            None => advance(&context, &owner, &mut observed).await,
         },
     };
-    write_status(&context, &observed, &progress).await
+    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
+        Ok(progress) => write_status(&context, &observed, &progress).await,
+        Err(error) => {
+            tell(&context, &owner, &observed, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// What was seen is said although a step failed: it may be why. That it cannot be said is no other failure.
+async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
+    if context.shall_tell(&owner.what(), error)
+        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
+    {
+        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
+    }
 }
 
 /// The disruption budget of a paused group goes on following who signs: protecting is not disrupting, and what is drained
