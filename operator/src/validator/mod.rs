@@ -49,7 +49,8 @@ pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Dur
     let is_paused = is_paused(&node);
     let mut observed = observe::observe(&context, node).await?;
     let done = match validate::validate(&observed) {
-        Err(refusal) => Ok(Progress::Refused(refusal)),
+        Err(refusal) if is_paused => Ok(Progress::Refused(refusal)),
+        Err(refusal) => return refuse(&context, &owner, &mut observed, refusal).await,
         Ok(_) if is_paused => Ok(Progress::Paused),
         Ok(validated) => advance(&context, &owner, &mut observed, &validated).await,
     };
@@ -60,6 +61,27 @@ pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Dur
             Err(error)
         }
     }
+}
+
+/// A spec that cannot be carried out is no reason to let a node fall silent that works: it goes on getting certificates, and an
+/// answer when it asks for its start. The refusal is said whatever comes of that.
+async fn refuse(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    refusal: Refusal,
+) -> Result<Duration, Error> {
+    let kept = if validate::is_itself(observed) { keep(context, owner, observed).await } else { Ok(()) };
+    let pause = write_status(context, observed, &Progress::Refused(refusal)).await?;
+    kept.map(|()| pause)
+}
+
+/// Nothing of the refused spec counts here: not whom it trusts, and not what it says of its storage.
+async fn keep(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<(), Error> {
+    observed.members = Ok(desired::members_kept(observed));
+    let granted = grant::answer(context, observed, grant::Fencing::NotBelieved).await;
+    ensure_certificate(context, owner, observed).await?;
+    granted
 }
 
 /// What was seen is said although a step failed. That it cannot be said is no other failure.
@@ -102,7 +124,7 @@ async fn advance(
         }
     };
     prune(context, owner, &children).await?;
-    grant::answer(context, observed).await?;
+    grant::answer(context, observed, grant::Fencing::AsDeclared).await?;
     genesis::give(context, observed).await?;
     let is_renewed = renewal::advance(context, owner, observed, &children).await?;
     let waits_for_address = observed.node.spec.p2p.expose.is_some() && observed.external_address.is_none();
