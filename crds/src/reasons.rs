@@ -42,7 +42,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // Refusals: the spec cannot be carried out, and no child is written.
+    // Refusals: the spec cannot be carried out, and nothing of it is written.
     /// The spec contradicts itself in a way that the API server cannot see.
     InvalidSpec = stalls,
     /// An object of a name that the operator needs belongs to somebody else; it is never adopted.
@@ -151,6 +151,8 @@ reasons! {
     AwaitingConfirmation,
     /// A CertificateRequest waits for its approval or its issuer; the message has the words of cert-manager.
     AwaitingIssuer,
+    /// A step fails again and again, as while an admission webhook is away; the message says which. It is tried again.
+    StepFailed,
     /// The annotation `althing.dev/pause` is set.
     Paused,
     // Ready.

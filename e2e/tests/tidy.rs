@@ -216,6 +216,7 @@ fn alarming_reasons(text: &str) -> Vec<String> {
         "RollingAuthority",
         "AwaitingConfirmation",
         "AwaitingIssuer",
+        "StepFailed",
         "NotAVoter",
     ];
     let stalls = text.lines().filter_map(|line| line.trim().strip_suffix(" = stalls,"));

@@ -43,8 +43,8 @@ struct Kept {
 }
 
 impl Authorities {
-    /// The authority of a network, if it is the one that the network has recorded. One whose Secret is gone goes on being used
-    /// while this process runs: the network says that it is lost, and its nodes still trust it.
+    /// The authority of a network, if it is the one that the network has recorded. One whose Secret is gone or cannot be read goes
+    /// on being used while this process runs: the network says that it is lost, and its nodes still trust it.
     pub async fn get(&self, client: &Client, of: Of<'_>, recorded: Option<&str>) -> Result<Option<Authority>, Error> {
         let Of { namespace, network, source } = of;
         let key = (namespace.to_string(), network.to_string());
@@ -59,12 +59,30 @@ impl Authorities {
         let name = source.secret(network);
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let secret = api.get_opt(&name).await.map_err(Error::read(format!("Secret {namespace}/{name}")))?;
-        let Some(secret) = secret else {
-            return Ok(known.map(|(_, authority)| authority).filter(is_recorded));
-        };
-        let authority = source.read(network, &secret)?;
-        self.keep(key, forgotten, &authority);
-        Ok(Some(authority).filter(is_recorded))
+        let read = secret.map(|secret| source.read(network, &secret));
+        let known = known.map(|(_, authority)| authority);
+        Ok(self.take((key, forgotten), known, read).filter(is_recorded))
+    }
+
+    /// What is used after this read of the Secret. One that is gone, or holds what nobody can read, leaves what is known: the network
+    /// says what is wrong with it, and everybody else goes on.
+    fn take(
+        &self,
+        (key, forgotten): (Key, u64),
+        known: Option<Authority>,
+        read: Option<Result<Authority, Error>>,
+    ) -> Option<Authority> {
+        match read {
+            None => known,
+            Some(Ok(authority)) => {
+                self.keep(key, forgotten, &authority);
+                Some(authority)
+            }
+            Some(Err(error)) => {
+                tracing::debug!(namespace = %key.0, network = %key.1, %error, "the authority cannot be read");
+                known
+            }
+        }
     }
 
     /// This is what the Secret holds now.
@@ -119,5 +137,24 @@ mod tests {
         let (_, after) = authorities.known(&key);
         authorities.keep(key.clone(), after, &authority);
         assert!(authorities.known(&key).0.is_some());
+    }
+
+    #[test]
+    fn what_is_known_goes_on_being_used_while_the_secret_is_gone_or_unreadable() {
+        let authorities = Authorities::default();
+        let key = ("demo".to_string(), "demo".to_string());
+        let authority = Authority::settled(new_authority("demo", 1_800_000_000).expect("an authority"));
+        let unreadable = || Source::Own.read("demo", &Secret::default());
+        assert!(unreadable().is_err());
+        let hash = |used: Option<Authority>| used.map(|authority| authority.hash);
+        let take = |read| {
+            let (known, forgotten) = authorities.known(&key);
+            hash(authorities.take((key.clone(), forgotten), known.map(|(_, known)| known), read))
+        };
+        assert_eq!(take(Some(unreadable())), None, "nobody has ever read it");
+        let expected = Some(authority.hash.clone());
+        assert_eq!(take(Some(Ok(authority))), expected);
+        assert_eq!([take(None), take(Some(unreadable()))], [expected.clone(), expected.clone()]);
+        assert_eq!(hash(authorities.known(&key).0.map(|(_, known)| known)), expected, "it is still what is known");
     }
 }

@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use node_api::node_core::types::{ChainId, Identity};
 use node_api::pki::{
-    CertificateAuthority, EntranceFacts, IssuedCertificate, LeafFacts, Subject, Validity, is_entrance_issued_by,
-    is_issued_by,
+    CertificateAuthority, EntranceFacts, IssuedCertificate, LeafFacts, Subject, Validity, are_same_hosts,
+    is_entrance_issued_by, is_issued_by,
 };
 use node_api::roles::{NodeRole, Role, SpiffeId};
 use node_api::tls::TlsPem;
@@ -181,7 +181,7 @@ pub fn is_entrance_current(secret: &Secret, names: &[String], authority: &Author
     let Ok(facts) = EntranceFacts::from_pem(&certificate) else { return false };
     let is_ours = is_entrance_issued_by(&certificate, signing(authority), now_s).unwrap_or(false);
     let is_whole = bundle.trim() == authority.trusted.trim();
-    facts.names == names && is_ours && is_whole && !key.is_empty() && now_s < facts.validity.renew_at_s()
+    are_same_hosts(&facts.names, names) && is_ours && is_whole && !key.is_empty() && now_s < facts.validity.renew_at_s()
 }
 
 #[cfg(test)]
@@ -232,6 +232,8 @@ mod tests {
         let pem = issue_entrance(&authority, &names, NOW, NODE_S).expect("a certificate");
         let secret = secret(&pem);
         assert!(is_entrance_current(&secret, &names, &authority, NOW));
+        let [one, other] = names.clone();
+        assert!(is_entrance_current(&secret, &[other, one], &authority, NOW), "in the order of an issuer");
         assert!(!is_entrance_current(&secret, &names[..1], &authority, NOW));
         assert!(!is_entrance_current(&secret, &names, &authority, NOW + NODE_S * 7 / 10));
         assert!(!is_entrance_current(&Secret::default(), &names, &authority, NOW));

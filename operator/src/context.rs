@@ -1,7 +1,7 @@
 //! What a reconcile may use: clients, caches, the writer, and how other objects are woken.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use althing_crds::{BlockchainNetwork, Condition, ConsensusGroup, ValidatorNode};
@@ -76,7 +76,38 @@ pub struct Context {
     pub filling: Filling,
     /// Wakes other reconcilers.
     pub wakers: Wakers,
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Failures,
+}
+
+/// How often objects have failed in a row.
+#[derive(Default)]
+struct Failures(Mutex<HashMap<String, u32>>);
+
+impl Failures {
+    /// One more; how often by now.
+    fn add(&self, object: &str) -> u32 {
+        let mut counts = self.lock();
+        let count = counts.entry(object.to_string()).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    fn has_any(&self, object: &str) -> bool {
+        self.lock().contains_key(object)
+    }
+
+    fn forget(&self, object: &str) {
+        self.lock().remove(object);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One failure may pass as it came; what fails again is told.
+    fn shall_tell(&self, object: &str, error: &Error) -> bool {
+        error.hinders() && self.has_any(object)
+    }
 }
 
 /// Senders that ask for a reconcile. They are bounded; a full one drops the wish, and the periodic look makes up for it.
@@ -152,7 +183,7 @@ impl Context {
     /// A context over these caches.
     pub fn new(shared: Arc<Shared>, caches: Caches, wakers: Wakers) -> Self {
         let Caches { networks, groups, nodes, pods, claims, children, filling } = caches;
-        let failures = Mutex::default();
+        let failures = Failures::default();
         Self { shared, networks, groups, nodes, pods, claims, children, filling, wakers, failures }
     }
 
@@ -252,15 +283,38 @@ impl Context {
 
     /// How long to wait after another failure of this object.
     pub fn backoff(&self, object: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(object.to_string()).or_default();
-        *count = count.saturating_add(1);
+        let count = self.failures.add(object);
         let seconds = 1u64.checked_shl(count.saturating_sub(1)).unwrap_or(u64::MAX);
         Duration::from_secs(seconds).min(BACKOFF_MAX)
     }
 
     /// The object did well.
     pub fn succeeded(&self, object: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(object);
+        self.failures.forget(object);
+    }
+
+    /// Whether this failure of an object belongs into its status: its last look failed too.
+    pub fn shall_tell(&self, object: &str, error: &Error) -> bool {
+        self.failures.shall_tell(object, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_when_it_is_the_second_in_a_row_and_does_not_pass() {
+        let failures = Failures::default();
+        let late = Error::WriteTimeout { verb: "apply", what: "x".to_string() };
+        assert!(!failures.shall_tell("a", &late), "it may pass");
+        failures.add("a");
+        assert!(failures.shall_tell("a", &late));
+        assert!(!failures.shall_tell("b", &late), "another one");
+        for passing in [Error::Conflict { what: "x".to_string() }, Error::LeadershipLost, Error::NotLeader] {
+            assert!(!failures.shall_tell("a", &passing), "{passing}");
+        }
+        failures.forget("a");
+        assert!(!failures.shall_tell("a", &late), "it did well in between");
     }
 }

@@ -45,7 +45,7 @@ mod tests {
             Refusal::of(Error::Write { verb: "apply", what: "Service demo/a-p2p".to_string(), source }).ok()
         };
         let said = "the API server refuses to apply Service demo/a-p2p: exceeded quota";
-        assert_eq!([403, 422].map(of), [0, 1].map(|_| Some(Refusal::new(Reason::ChildRefused, said))));
+        assert_eq!([400, 403, 422].map(of), [(); 3].map(|()| Some(Refusal::new(Reason::ChildRefused, said))));
         assert_eq!([409, 429, 500, 503].map(of), [None, None, None, None]);
         assert!(Refusal::of(Error::Conflict { what: "x".to_string() }).is_err());
     }

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::roles::{Role, SpiffeId, SpiffeIdError};
 
-pub use asked::{Asked, Flaw, LIFE_S_MIN, Subject};
+pub use asked::{Asked, Flaw, LIFE_S_MIN, Subject, are_same_hosts};
 
 /// From when until when a certificate counts, in Unix seconds; both ends belong to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,7 +117,7 @@ pub fn add_running(status: &mut proto::GetStatusResponse, running: &RunningFacts
     status.height = view.height().get();
     status.block_hash = view.block().as_bytes().to_vec();
     status.block_time_ms = view.progress.time.get();
-    status.block_age_ms = milliseconds(view.executed_at.elapsed());
+    status.block_age_ms = milliseconds(view.block_age());
     status.lowest_height = lowest.map_or(0, Height::get);
     status.highest_known_height = view.highest_claimed().max(engine.tip).get();
     status.synced = halted.is_none() && engine.synced;
@@ -187,7 +187,7 @@ pub fn validators(
     proto::GetValidatorsResponse {
         height: height.get(),
         block_hash: view.block().as_bytes().to_vec(),
-        block_age_ms: milliseconds(view.executed_at.elapsed()),
+        block_age_ms: milliseconds(view.block_age()),
         total_power: view.next_voters().map_or(0, |set| set.total_power().get()),
         voters: voters.collect(),
         sets: sets.collect(),

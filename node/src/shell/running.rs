@@ -149,7 +149,7 @@ impl Running {
         metrics.round.set(i64::from(status.round));
         metrics.signing.set(i64::from(status.signing && self.halted.is_none()));
         metrics.synced.set(i64::from(status.synced));
-        metrics.block_age_seconds.set(self.view.executed_at.elapsed().as_secs_f64());
+        metrics.block_age_seconds.set(self.view.block_age().as_secs_f64());
         metrics.mempool_transactions.set(i64::try_from(status.mempool_transactions).unwrap_or(i64::MAX));
         Ok(())
     }

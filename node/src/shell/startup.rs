@@ -39,6 +39,7 @@ use super::{
     state::{self, Executed, ExecutionError, Light, StateAccess},
     timers::Timers,
     view::View,
+    watched::now_ms,
 };
 use crate::{
     adapters::{
@@ -241,7 +242,7 @@ pub fn open(request: Request<'_>) -> Result<Opened, StartupError> {
     });
     tracing::info!(from = ?rebuilt.from, to = %rebuilt.to, "the state is level with the blocks");
     let snapshot = state::read(&store, &recoveries)?;
-    let view = View::new(&snapshot, Instant::now());
+    let view = View::new(&snapshot, Instant::now(), now_ms());
     let (heights, height_watch) = watch::channel(view.height());
     let prover =
         Prover { genesis: Arc::clone(&genesis), blocks: blocks.reader(), milestones: light.milestones.clone() };

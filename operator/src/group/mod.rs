@@ -54,27 +54,35 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     let is_paused = is_paused(&group);
     let mut observed = observe::observe(&context, group).await?;
     share(&context, &owner, &observed);
-    let progress = match validate::validate(&observed) {
+    let done = match validate::validate(&observed) {
         Err(refusal) => {
-            protect(&context, &owner, &mut observed).await?;
-            Progress::Refused(refusal)
+            // The refusal is said whatever comes of protecting.
+            let protected = protect(&context, &owner, &mut observed).await;
+            let pause = write_status(&context, &observed, &Progress::Refused(refusal)).await?;
+            return protected.map(|()| pause);
         }
-        Ok(_) if is_paused => {
-            protect(&context, &owner, &mut observed).await?;
-            Progress::Paused
-        }
+        Ok(_) if is_paused => protect(&context, &owner, &mut observed).await.map(|()| Progress::Paused),
         Ok(()) => match validate::awaited(&observed) {
-            Some(why) => {
-                protect(&context, &owner, &mut observed).await?;
-                Progress::Waiting(why)
-            }
-            None => match advance(&context, &owner, &mut observed).await {
-                Ok(progress) => progress,
-                Err(error) => Progress::Refused(Refusal::of(error)?),
-            },
+            Some(why) => protect(&context, &owner, &mut observed).await.map(|()| Progress::Waiting(why)),
+            None => advance(&context, &owner, &mut observed).await,
         },
     };
-    write_status(&context, &observed, &progress).await
+    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
+        Ok(progress) => write_status(&context, &observed, &progress).await,
+        Err(error) => {
+            tell(&context, &owner, &observed, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// What was seen is said although a step failed: it may be why. That it cannot be said is no other failure.
+async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
+    if context.shall_tell(&owner.what(), error)
+        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
+    {
+        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
+    }
 }
 
 /// The disruption budget of a group that is paused, or waits for a person, goes on following who signs: protecting is not

@@ -443,7 +443,10 @@ async fn ask(context: &Context, owner: &Owner, observed: &Observed, known: Known
     let (Some((target, identity)), Some(authority)) = (target(owner, observed, &voter), &observed.authority) else {
         return Ok(voter);
     };
-    let connection = context.shared.dialers.node(&target, authority, now_s())?;
+    let connection = match context.shared.dialers.node(&target, authority, now_s()) {
+        Ok(connection) => connection,
+        Err(error) => return Ok(Voter { said: Err(error.to_string()), ..voter }),
+    };
     let (said, report) = tokio::join!(connection.status(), connection.report(&identity));
     voter.report = report.ok().filter(|_| said.as_ref().is_ok_and(has_started));
     voter.said = said.map_err(|error| error.to_string());

@@ -23,6 +23,8 @@ pub enum Progress {
     Refused(Refusal),
     /// Nothing was done: the object is paused.
     Paused,
+    /// A step failed, and is tried again.
+    Failed(String),
     /// Nothing was done yet: a group that had the chain id before is on its way out.
     Waiting(String),
     /// The voters do not all run one genesis yet.
@@ -53,7 +55,7 @@ pub fn next(observed: &Observed, progress: &Progress, now: &Time) -> ConsensusGr
     let stalled = stalled(observed, progress);
     let ready = ready(&available, &reconciling, &stalled);
     let statements = [ready, reconciling, stalled, available, at_risk(observed)];
-    let is_in_ceremony = matches!(progress, Progress::Ceremony(_));
+    let is_in_ceremony = matches!(progress, Progress::Ceremony(_) | Progress::Failed(_));
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let mut after = ConsensusGroupStatus {
         observed_generation: Some(generation),
@@ -216,6 +218,7 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
+        Progress::Failed(why) => say(ConditionStatus::True, Reason::StepFailed, why.clone()),
         Progress::Paused => pause::reconciling(&observed.group.metadata, not_carried_out(observed)),
         Progress::Ceremony(_) if observed.voters.iter().filter_map(|voter| voter.node.as_ref()).any(is_stalled) => {
             say(ConditionStatus::False, Reason::ChildStalled, "a node waits for a person".to_string())

@@ -114,13 +114,29 @@ pub async fn obtain(
     now_s: u64,
 ) -> Result<Obtained, Error> {
     let mut obtained = Obtained::default();
+    let mut away: Option<Lack> = None;
     for one in wanted {
-        match step(context, issuer, one, trust, now_s).await? {
-            Ok(pem) => {
+        let (said, again) = match step(context, issuer, one, trust, now_s).await? {
+            Step::There(pem) => {
                 obtained.issued.insert(one.name.clone(), pem);
+                continue;
             }
-            Err((said, again)) => obtained.lacks(said, again),
-        }
+            Step::Lacks(said, again) => (said, again),
+            Step::Ask(present) => match &away {
+                // Each would be waited for as long as the first one.
+                Some(lack) => lack.clone(),
+                None => match begin(context, issuer, one, present.as_deref()).await {
+                    Ok(lack) => lack,
+                    Err(error) => {
+                        let is_away = error.put_off().is_some();
+                        let lack = unmade(error, &one.name)?;
+                        away = is_away.then(|| lack.clone());
+                        lack
+                    }
+                },
+            },
+        };
+        obtained.lacks(said, again);
     }
     Ok(obtained)
 }
@@ -128,41 +144,56 @@ pub async fn obtain(
 /// Not there: why, and when to look again.
 type Lack = (Said, Duration);
 
+/// How far one certificate is.
+enum Step {
+    /// It is there.
+    There(CertificatePem),
+    /// It is not there.
+    Lacks(Said, Duration),
+    /// A request has to be made, in place of this one.
+    Ask(Option<Box<DynamicObject>>),
+}
+
+/// What is said when a request cannot be made or removed. Whoever guards requests, as the webhook of cert-manager does, may be
+/// away while all else is well: then nothing else of the owner waits for it.
+pub(super) fn unmade(error: Error, name: &str) -> Result<Lack, Error> {
+    if let Some(why) = error.put_off() {
+        return Ok((Said::Awaited(format!("CertificateRequest {name} cannot be made: {why}")), AGAIN_LATER));
+    }
+    Refusal::of(error).map(|refusal| (Said::Refused(refusal), AGAIN_LATER))
+}
+
 async fn step(
     context: &Context,
     issuer: &Issuer<'_>,
     wanted: &Wanted,
     trust: &Trust,
     now_s: u64,
-) -> Result<Result<CertificatePem, Lack>, Error> {
+) -> Result<Step, Error> {
     let (namespace, requests) = (issuer.owner.namespace.as_str(), &context.shared.requests);
     let made = requests.get(namespace, wanted, issuer.named);
     let present = match read(context, namespace, &wanted.name).await? {
         Ok(present) => present,
-        Err(refusal) => return Ok(Err((Said::Refused(refusal), AGAIN_LATER))),
+        Err(refusal) => return Ok(Step::Lacks(Said::Refused(refusal), AGAIN_LATER)),
     };
-    let (Some(made), Some(present)) = (&made, &present) else {
-        return begin(context, issuer, wanted, present.as_ref()).await.map(Err);
+    let (made, present) = match (made, present) {
+        (Some(made), Some(present)) if made.uid.is_some() && made.uid == present.uid() => (made, present),
+        (_, present) => return Ok(Step::Ask(present.map(Box::new))),
     };
-    if made.uid.is_none() || made.uid != present.uid() {
-        return begin(context, issuer, wanted, Some(present)).await.map(Err);
-    }
-    let refused = match take(&made.asked, wanted, answer(present), trust, now_s) {
+    let refused = match take(&made.asked, wanted, answer(&present), trust, now_s) {
         // What was answered long ago and not taken is late in its life by now.
-        Ok(Some(pem)) if is_late(&pem.certificate, now_s) => {
-            return begin(context, issuer, wanted, Some(present)).await.map(Err);
-        }
-        Ok(Some(pem)) => return Ok(Ok(pem)),
+        Ok(Some(pem)) if is_late(&pem.certificate, now_s) => return Ok(Step::Ask(Some(Box::new(present)))),
+        Ok(Some(pem)) => return Ok(Step::There(pem)),
         Ok(None) => {
             let again = if made.at.elapsed() < FRESH { AGAIN_SOON } else { AGAIN_LATER };
-            return Ok(Err((Said::Awaited(awaits(issuer, wanted, &answer(present))), again)));
+            return Ok(Step::Lacks(Said::Awaited(awaits(issuer, wanted, &answer(&present))), again));
         }
         Err(refusal) => refusal,
     };
     if made.at.elapsed() >= context.shared.config.pause(REPEAT) {
-        return begin(context, issuer, wanted, Some(present)).await.map(Err);
+        return Ok(Step::Ask(Some(Box::new(present))));
     }
-    Ok(Err((Said::Refused(refused), AGAIN_LATER)))
+    Ok(Step::Lacks(Said::Refused(refused), AGAIN_LATER))
 }
 
 fn is_late(certificate: &str, now_s: u64) -> bool {
@@ -257,7 +288,7 @@ async fn begin(
             );
             return Ok((Said::Refused(Refusal::new(Reason::IssuerKindMissing, note)), AGAIN_LATER));
         }
-        Err(error) => return Refusal::of(error).map(|refusal| (Said::Refused(refusal), AGAIN_LATER)),
+        Err(error) => return Err(error),
     };
     let (at, uid) = (Instant::now(), made.uid());
     let life_s = wanted.life_s;

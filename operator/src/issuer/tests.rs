@@ -11,9 +11,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams
 use serde_json::json;
 use time::{Duration as Span, OffsetDateTime};
 
-use super::obtain::take;
+use super::obtain::{take, unmade};
 use super::{Answer, Ask, Desk, Obtained, Said, Trust, Wanted, answer, request};
 use crate::certificates::{self, NODE_S};
+use crate::error::Error;
 use crate::parts::secrets::CertificatePem;
 use crate::refusal::Refusal;
 use crate::rollover::{Authority, entries};
@@ -254,6 +255,26 @@ fn what_a_person_has_to_do_is_said_before_what_comes_by_itself() {
     let issuance = obtained.issuance.expect("something is said");
     assert_eq!(issuance.refusal().map(|refusal| refusal.reason), Some(Reason::IssuerRefused));
     assert_eq!((issuance.awaited(), issuance.again), (None, second(1)));
+}
+
+#[test]
+fn a_request_that_nobody_takes_now_is_awaited_and_one_that_is_refused_is_for_a_person() {
+    let name = "demo-main-0-tls";
+    let failed = |verb: &'static str, code: u16| {
+        let why = kube::core::Status::failure("the webhook does not answer", "no").with_code(code);
+        let source = Box::new(kube::Error::Api(Box::new(why)));
+        unmade(Error::Write { verb, what: format!("CertificateRequest demo/{name}"), source }, name).ok()
+    };
+    let said = |failed: Option<(Said, std::time::Duration)>| failed.map(|(said, _)| said);
+    let away = |why: &str| Some(Said::Awaited(format!("CertificateRequest {name} cannot be made: {why}")));
+    for code in [429, 500, 503] {
+        assert_eq!(said(failed("create", code)), away("the webhook does not answer"), "{code}");
+    }
+    let late = Error::WriteTimeout { verb: "create", what: name.to_string() };
+    assert_eq!(said(unmade(late, name).ok()), away("no answer in time"));
+    assert!(matches!(said(failed("delete", 403)), Some(Said::Refused(_))), "no right to delete");
+    let conflict = Error::Conflict { what: name.to_string() };
+    assert!(unmade(conflict, name).is_err(), "another look will do");
 }
 
 #[test]

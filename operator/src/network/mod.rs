@@ -56,15 +56,27 @@ pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Res
     let is_paused = is_paused(&network);
     let mut observed = observe::observe(&context, network).await?;
     tell_expiry(&context, &owner, &observed);
-    let progress = match validate::validate(&observed) {
-        Err(refusal) => Progress::Refused(refusal),
-        Ok(()) if is_paused => Progress::Paused,
-        Ok(()) => match advance(&context, &owner, &mut observed).await {
-            Ok(progress) => progress,
-            Err(error) => Progress::Refused(Refusal::of(error)?),
-        },
+    let done = match validate::validate(&observed) {
+        Err(refusal) => Ok(Progress::Refused(refusal)),
+        Ok(()) if is_paused => Ok(Progress::Paused),
+        Ok(()) => advance(&context, &owner, &mut observed).await,
     };
-    write_status(&context, &observed, &progress).await
+    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
+        Ok(progress) => write_status(&context, &observed, &progress).await,
+        Err(error) => {
+            tell(&context, &owner, &observed, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// What was seen is said although a step failed. That it cannot be said is no other failure.
+async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
+    if context.shall_tell(&owner.what(), error)
+        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
+    {
+        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
+    }
 }
 
 /// The end of the authority, and of what an issuer has given to the operator, for alerts.

@@ -29,6 +29,8 @@ pub enum Progress {
     Refused(Refusal),
     /// Nothing was done: the object is paused.
     Paused,
+    /// A step failed, and is tried again.
+    Failed(String),
     /// Children were written.
     Applied,
     /// All children are as they shall be.
@@ -173,6 +175,7 @@ fn reconciling(observed: &Observed, progress: &Progress) -> Statement {
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
+        Progress::Failed(why) => say(ConditionStatus::True, Reason::StepFailed, why.clone()),
         Progress::Paused => match not_carried_out(observed) {
             None if let Some((_, message)) = below(observed) => {
                 say(ConditionStatus::True, Reason::Paused, format!("{PAUSED}; {message}"))

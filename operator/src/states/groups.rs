@@ -51,7 +51,7 @@ fn refused(reason: Reason, message: &str) -> Progress {
 
 /// All states of a group.
 pub(super) fn states() -> Vec<State> {
-    let table: [(&'static str, Change); 26] = [
+    let table: [(&'static str, Change); 27] = [
         ("ready", |_| Progress::Unchanged),
         ("children-written", |seen| {
             unstarted(seen);
@@ -142,6 +142,11 @@ pub(super) fn states() -> Vec<State> {
             Progress::Unchanged
         }),
         ("genesis-lost", |_| refused(Reason::GenesisLost, "ConfigMap demo-main-genesis is gone")),
+        ("step-failed-without-a-quorum", |seen| {
+            silence(seen, 2);
+            let why = "failed to apply Service demo/demo-main-rpc: the webhook of policies does not answer";
+            Progress::Failed(why.to_string())
+        }),
         ("paused", |_| Progress::Paused),
         ("paused-before-a-change", |seen| {
             seen.group.spec.node.image = Some("a:2".to_string());

@@ -64,7 +64,7 @@ fn signing(hash: String) -> Stage {
 
 /// All states of a network.
 pub(super) fn states() -> Vec<State> {
-    let table: [(&'static str, &str, Change); 21] = [
+    let table: [(&'static str, &str, Change); 22] = [
         ("ready", "", |_| Progress::Unchanged),
         ("new", "", |seen| {
             seen.groups = vec![None];
@@ -120,6 +120,10 @@ pub(super) fn states() -> Vec<State> {
         ("issuer-refused", ISSUER, |seen| {
             let why = "CertificateRequest demo-client-main was denied: no such names";
             issuance(seen, Said::Refused(Refusal::new(Reason::IssuerRefused, why)))
+        }),
+        ("step-failed", "", |_| {
+            let why = "failed to apply ConsensusGroup shop/demo-main: the webhook of policies does not answer";
+            Progress::Failed(why.to_string())
         }),
         ("paused", "", |_| Progress::Paused),
         ("paused-before-a-change", "", |seen| {

@@ -75,7 +75,7 @@ fn refused(reason: Reason, message: &str) -> Progress {
 
 /// All states of a node.
 pub(super) fn states() -> Vec<State> {
-    let table: [(&'static str, Change); 28] = [
+    let table: [(&'static str, Change); 29] = [
         ("ready", |_| Progress::Unchanged),
         ("waits-for-the-others", |seen| {
             seen.pod = None;
@@ -191,6 +191,9 @@ pub(super) fn states() -> Vec<State> {
         ("volume-grows", |seen| {
             seen.claim.as_mut().expect("there").requested = Some("2Gi".to_string());
             Progress::Unchanged
+        }),
+        ("step-failed", |_| {
+            Progress::Failed("failed to apply Service demo/demo-main-0-p2p: no answer in time".to_string())
         }),
         ("paused", |_| Progress::Paused),
         ("paused-before-a-change", |seen| {

@@ -149,6 +149,11 @@ fn lacks_members(observed: &Observed) -> Option<String> {
     }
 }
 
+/// The authorities of other members that the node has with its certificate.
+pub fn members_kept(observed: &Observed) -> String {
+    observed.tls.as_ref().and_then(|secret| certificates::text(secret, names::FILE_MEMBERS)).unwrap_or_default()
+}
+
 /// The node's certificate, if it has to be issued now and an issuer has not yet to answer.
 pub fn certificate(
     observed: &Observed,
@@ -156,8 +161,7 @@ pub fn certificate(
     desk: &mut Desk<'_>,
 ) -> Result<Option<Secret>, Error> {
     let id = spiffe_id(observed)?;
-    let kept = observed.tls.as_ref().and_then(|secret| certificates::text(secret, names::FILE_MEMBERS));
-    let kept = kept.unwrap_or_default();
+    let kept = members_kept(observed);
     // Authorities that cannot be read now go on being trusted as they were.
     let members = observed.members.as_ref().unwrap_or(&kept);
     let is_current = |secret: &Secret| certificates::is_current(secret, &id, desk.authority(), desk.now_s());

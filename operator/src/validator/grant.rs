@@ -1,6 +1,6 @@
 //! Answers a node that asks about its claim or the former owner of its key, from live reads only.
 
-use althing_crds::names;
+use althing_crds::{ValidatorNodeSpec, names};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt};
@@ -17,14 +17,32 @@ const UNKNOWN_END: &str = "ContainerStatusUnknown";
 /// Name of the data volume in the pod.
 const VOLUME_DATA: &str = "data";
 
+/// What counts of the spec's word that its storage cuts off a machine that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fencing {
+    /// It counts.
+    AsDeclared,
+    /// It does not: the spec is refused, and may say it for the first time.
+    NotBelieved,
+}
+
+impl Fencing {
+    fn is_declared(self, spec: &ValidatorNodeSpec) -> bool {
+        match self {
+            Self::AsDeclared => spec.node.storage.fencing.unwrap_or(false),
+            Self::NotBelieved => false,
+        }
+    }
+}
+
 /// Sends a grant if there is anything to say.
-pub async fn answer(context: &Context, observed: &Observed) -> Result<(), Error> {
+pub async fn answer(context: &Context, observed: &Observed, fencing: Fencing) -> Result<(), Error> {
     let (Some(asked), Some(connection)) = (&observed.asked, &observed.connection) else { return Ok(()) };
     let question = question(asked);
     if !question.is_asking && !question.lacks_claim {
         return Ok(());
     }
-    let Some(live) = read(context, observed).await? else { return Ok(()) };
+    let Some(live) = read(context, observed, fencing).await? else { return Ok(()) };
     let Some(grant) = decide(&question, &live) else { return Ok(()) };
     let sent = connection.client.grant_start(start_grant(&grant, asked)).await;
     match connection.counted("GrantStart", sent) {
@@ -44,7 +62,7 @@ pub async fn answer(context: &Context, observed: &Observed) -> Result<(), Error>
 }
 
 /// Everything that the decision needs, from the API server itself.
-async fn read(context: &Context, observed: &Observed) -> Result<Option<Live>, Error> {
+async fn read(context: &Context, observed: &Observed, fencing: Fencing) -> Result<Option<Live>, Error> {
     let client = &context.shared.client;
     let namespace = observed.node.namespace().unwrap_or_default();
     let name = observed.node.name_any();
@@ -71,7 +89,7 @@ async fn read(context: &Context, observed: &Observed) -> Result<Option<Live>, Er
         pod: pod_read(pod),
         claim: claim_read(&claim),
         volume,
-        is_declared_fencing: observed.node.spec.node.storage.fencing.unwrap_or(false),
+        is_declared_fencing: fencing.is_declared(&observed.node.spec),
         pods: listed.items.iter().map(pod_read).collect(),
     }))
 }
@@ -131,5 +149,20 @@ fn claim_read(claim: &PersistentVolumeClaim) -> ClaimRead {
         name: claim.name_any(),
         uid: claim.uid().unwrap_or_default(),
         is_single_writer: !modes.is_empty() && modes.iter().all(is_single),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validator::fixtures;
+
+    #[test]
+    fn a_refused_spec_does_not_make_storage_fence() {
+        let mut spec = fixtures::node("demo-main-0").spec;
+        assert!(!Fencing::AsDeclared.is_declared(&spec));
+        spec.node.storage.fencing = Some(true);
+        assert!(Fencing::AsDeclared.is_declared(&spec));
+        assert!(!Fencing::NotBelieved.is_declared(&spec));
     }
 }

@@ -48,15 +48,49 @@ pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Dur
     let owner = owner(&node)?;
     let is_paused = is_paused(&node);
     let mut observed = observe::observe(&context, node).await?;
-    let progress = match validate::validate(&observed) {
-        Err(refusal) => Progress::Refused(refusal),
-        Ok(_) if is_paused => Progress::Paused,
-        Ok(validated) => match advance(&context, &owner, &mut observed, &validated).await {
-            Ok(progress) => progress,
-            Err(error) => Progress::Refused(Refusal::of(error)?),
-        },
+    let done = match validate::validate(&observed) {
+        Err(refusal) if is_paused => Ok(Progress::Refused(refusal)),
+        Err(refusal) => return refuse(&context, &owner, &mut observed, refusal).await,
+        Ok(_) if is_paused => Ok(Progress::Paused),
+        Ok(validated) => advance(&context, &owner, &mut observed, &validated).await,
     };
-    write_status(&context, &observed, &progress).await
+    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
+        Ok(progress) => write_status(&context, &observed, &progress).await,
+        Err(error) => {
+            tell(&context, &owner, &observed, &error).await;
+            Err(error)
+        }
+    }
+}
+
+/// A spec that cannot be carried out is no reason to let a node fall silent that works: it goes on getting certificates, and an
+/// answer when it asks for its start. The refusal is said whatever comes of that.
+async fn refuse(
+    context: &Context,
+    owner: &Owner,
+    observed: &mut Observed,
+    refusal: Refusal,
+) -> Result<Duration, Error> {
+    let kept = if validate::is_itself(observed) { keep(context, owner, observed).await } else { Ok(()) };
+    let pause = write_status(context, observed, &Progress::Refused(refusal)).await?;
+    kept.map(|()| pause)
+}
+
+/// Nothing of the refused spec counts here: not whom it trusts, and not what it says of its storage.
+async fn keep(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<(), Error> {
+    observed.members = Ok(desired::members_kept(observed));
+    let granted = grant::answer(context, observed, grant::Fencing::NotBelieved).await;
+    ensure_certificate(context, owner, observed).await?;
+    granted
+}
+
+/// What was seen is said although a step failed. That it cannot be said is no other failure.
+async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
+    if context.shall_tell(&owner.what(), error)
+        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
+    {
+        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
+    }
 }
 
 /// Brings the children one step closer to what they shall be.
@@ -90,7 +124,7 @@ async fn advance(
         }
     };
     prune(context, owner, &children).await?;
-    grant::answer(context, observed).await?;
+    grant::answer(context, observed, grant::Fencing::AsDeclared).await?;
     genesis::give(context, observed).await?;
     let is_renewed = renewal::advance(context, owner, observed, &children).await?;
     let waits_for_address = observed.node.spec.p2p.expose.is_some() && observed.external_address.is_none();

@@ -15,7 +15,7 @@ use crate::authorities::Of;
 use crate::bundles::{self, Unusable};
 use crate::certificates;
 use crate::chain::agreement::Facts;
-use crate::chain::nodes::{Node, Target};
+use crate::chain::nodes::{Dialers, Node, Target};
 use crate::config::REPORT_AGE_MAX;
 use crate::context::Context;
 use crate::error::Error;
@@ -257,7 +257,7 @@ pub async fn observe(context: &Context, node: ValidatorNode) -> Result<Observed,
         chain,
         is_in_kept_genesis,
     };
-    ask(context, &mut observed).await?;
+    ask(&context.shared.dialers, &mut observed).await;
     Ok(observed)
 }
 
@@ -360,9 +360,16 @@ async fn is_in_kept_genesis(context: &Context, namespace: &str, group: &str, ide
 }
 
 /// Calls the node's process, if there is one.
-async fn ask(context: &Context, observed: &mut Observed) -> Result<(), Error> {
-    let (Some(target), Some(authority)) = (target(observed), &observed.authority) else { return Ok(()) };
-    let node = context.shared.dialers.node(&target, authority, super::now_s())?;
+async fn ask(dialers: &Dialers, observed: &mut Observed) {
+    let (Some(target), Some(authority)) = (target(observed), &observed.authority) else { return };
+    // Of a new chain the operator may have no certificate yet: nobody is called then, and all else goes on.
+    let node = match dialers.node(&target, authority, super::now_s()) {
+        Ok(node) => node,
+        Err(error) => {
+            observed.answer = Answer::Silent(error.to_string());
+            return;
+        }
+    };
     // Also a node that signs is asked: it may have made its key before it was told its claim.
     let (said, asked) = tokio::join!(node.status(), node.start_request());
     observed.asked = asked.ok().filter(|_| said.is_ok());
@@ -371,7 +378,6 @@ async fn ask(context: &Context, observed: &mut Observed) -> Result<(), Error> {
         Err(error) => Answer::Silent(error.to_string()),
     };
     observed.connection = Some(node);
-    Ok(())
 }
 
 /// Where to call the node: only a running pod of a recorded identity.
@@ -390,4 +396,26 @@ pub fn target(observed: &Observed) -> Option<Target> {
 /// `ip:port` of a pod's gRPC; an IPv6 address gets its brackets.
 pub fn address_of(ip: &str) -> String {
     if ip.contains(':') { format!("[{ip}]:{}", names::PORT_GRPC) } else { format!("{ip}:{}", names::PORT_GRPC) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::issuer::tests::Signer;
+    use crate::metrics::Metrics;
+    use crate::validator::fixtures;
+
+    #[tokio::test]
+    async fn a_node_that_the_operator_has_no_certificate_to_call_with_is_silent_and_no_failure() {
+        let dialers = Dialers::new(Arc::new(Metrics::new().expect("metrics")));
+        let company = Signer::new("a");
+        let mut seen = fixtures::observed();
+        seen.node.spec.chain_id = "demo-side".to_string();
+        seen.authority = Some(company.authority(&company.1, &[]));
+        ask(&dialers, &mut seen).await;
+        assert!(matches!(&seen.answer, Answer::Silent(why) if why.contains("no certificate for this chain yet")));
+        assert!(seen.connection.is_none() && seen.asked.is_none());
+    }
 }

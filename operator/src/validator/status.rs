@@ -26,6 +26,8 @@ pub enum Progress {
     Refused(Refusal),
     /// Nothing was done: the object is paused.
     Paused,
+    /// A step failed, and is tried again.
+    Failed(String),
     /// Something that the children need is not there yet.
     Waiting(String),
     /// Children were written.
@@ -252,6 +254,7 @@ fn reconciling(observed: &Observed, progress: &Progress, installation: &Installa
     match progress {
         // kstatus takes a stalled object that still reconciles as one in progress.
         Progress::Refused(_) => say(ConditionStatus::False, Reason::NotStalled, "waiting for a person".to_string()),
+        Progress::Failed(why) => say(ConditionStatus::True, Reason::StepFailed, why.clone()),
         Progress::Paused => {
             let is_former = |pod: &&Pod| !desired::is_up_to_date(&observed.node, pod, installation);
             let why = observed.pod.as_ref().filter(is_former).map(|_| "the pod runs a former spec".to_string());

@@ -43,6 +43,16 @@ pub fn validate(observed: &Observed) -> Result<Validated, Refusal> {
     Ok(Validated { identity, volume })
 }
 
+/// A node whose spec is refused is still the one that it was: of its group, with the identity and the volume that are written down,
+/// and with a certificate. What only keeps it at work goes on then.
+pub fn is_itself(observed: &Observed) -> bool {
+    let (Some(recorded), Some(claim)) = (observed.recorded_identity(), &observed.claim) else { return false };
+    let has_volume = claim.is_ours && !claim.is_deleting && observed.recorded_claim() == Some(claim.uid.as_str());
+    let has_identity = identity(observed).is_ok_and(|found| found.as_deref() == Some(recorded));
+    let is_alone = belongs_to_its_group(observed).is_ok() && is_nobody_elses(observed, recorded).is_ok();
+    has_volume && has_identity && is_alone && observed.tls.is_some()
+}
+
 fn belongs_to_its_group(observed: &Observed) -> Result<(), Refusal> {
     let spec = &observed.node.spec;
     let Some(group) = &observed.group else {
@@ -326,6 +336,42 @@ mod tests {
         seen.claim.as_mut().expect("there").fixed_by = None;
         claim(&mut seen, "2Gi");
         assert_eq!(reason(&seen), Some(Reason::StorageShrunk));
+    }
+
+    #[test]
+    fn a_node_whose_spec_alone_is_refused_is_kept_at_work() {
+        let refused = |change: Change| {
+            let mut seen = observed();
+            seen.tls = Some(k8s_openapi::api::core::v1::Secret::default());
+            seen.node.spec.node.storage.size = serde_yaml::from_str("512Mi").expect("a size");
+            change(&mut seen);
+            assert!(validate(&seen).is_err(), "its spec is refused");
+            is_itself(&seen)
+        };
+        assert!(refused(|_| {}));
+        assert!(refused(|seen| seen.missing = vec![Missing::PriorityClass("high".to_string())]));
+        let others: [(&str, Change); 13] = [
+            ("identity gone", |seen| seen.identity = IdentityRead::Missing),
+            ("identity is another", |seen| seen.identity = IdentityRead::Present("00".repeat(32))),
+            ("identity is no key", |seen| seen.identity = IdentityRead::Invalid("no".into())),
+            ("identity of somebody else", |seen| seen.identity = IdentityRead::Foreign),
+            ("another node has the identity", |seen| {
+                seen.others = vec![node("demo-main-0")];
+                seen.node = node("demo-main-2");
+                seen.node.spec.node.storage.size = serde_yaml::from_str("512Mi").expect("a size");
+            }),
+            ("claim gone", |seen| seen.claim = None),
+            ("claim is another", |seen| seen.claim.as_mut().expect("there").uid = "c-2".into()),
+            ("claim goes", |seen| seen.claim.as_mut().expect("there").is_deleting = true),
+            ("claim of somebody else", |seen| seen.claim.as_mut().expect("there").is_ours = false),
+            ("no identity is written down", |seen| seen.node.status.as_mut().expect("there").identity = None),
+            ("no claim is written down", |seen| seen.node.status.as_mut().expect("there").claim_uid = None),
+            ("group gone", |seen| seen.group = None),
+            ("no certificate yet", |seen| seen.tls = None),
+        ];
+        for (name, change) in others {
+            assert!(!refused(change), "{name}");
+        }
     }
 
     #[test]

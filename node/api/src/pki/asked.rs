@@ -1,5 +1,7 @@
 //! Certificates that somebody else issues: what an issuer is asked, and the check of what it answers.
 
+use std::collections::BTreeSet;
+
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
@@ -202,7 +204,7 @@ impl Asked {
             Subject::Id(_) => Subject::Id(spiffe_id_of(certificate)?),
             Subject::Hosts(_) => Subject::Hosts(EntranceFacts::from_pem(answer_pem)?.names),
         };
-        if found == self.subject {
+        if is_same(&found, &self.subject) {
             return Ok(());
         }
         Err(Flaw::Name { found: found.to_string(), asked: self.subject.to_string() })
@@ -228,6 +230,21 @@ impl Asked {
         }
         Ok(())
     }
+}
+
+/// Issuers put host names in an order of their own.
+fn is_same(found: &Subject, asked: &Subject) -> bool {
+    match (found, asked) {
+        (Subject::Hosts(found), Subject::Hosts(asked)) => are_same_hosts(found, asked),
+        (Subject::Id(_), _) | (_, Subject::Id(_)) => found == asked,
+    }
+}
+
+/// Whether these are the same host names, in whatever order.
+#[must_use]
+pub fn are_same_hosts(some: &[String], others: &[String]) -> bool {
+    let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<String>>();
+    set(some) == set(others)
 }
 
 #[cfg(test)]
@@ -314,6 +331,24 @@ mod tests {
         let hosts = Asked::new(Subject::Hosts(vec!["a.example".to_string()])).expect("a request");
         let more = SanType::DnsName("b.example".try_into().expect("ASCII"));
         assert!(matches!(check(&hosts, |leaf| leaf.subject_alt_names.push(more)), Err(Flaw::Name { .. })));
+    }
+
+    #[test]
+    fn an_issuer_may_put_host_names_in_its_own_order_and_none_may_come_or_go() {
+        let hosts = |names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect();
+            Asked::new(Subject::Hosts(names)).expect("a request")
+        };
+        let asked = hosts(&["b.example", "a.example", "a.example"]);
+        let name = |name: &str| SanType::DnsName(name.try_into().expect("ASCII"));
+        let with = |names: &[&str]| {
+            let names = names.iter().map(|one| name(one)).collect();
+            check(&asked, |leaf| leaf.subject_alt_names = names)
+        };
+        assert_eq!(with(&["a.example", "b.example"]), Ok(()));
+        assert!(matches!(with(&["a.example"]), Err(Flaw::Name { .. })), "one is missing");
+        let more = with(&["a.example", "b.example", "c.example"]);
+        assert!(matches!(more, Err(Flaw::Name { .. })), "one was not asked for");
     }
 
     #[test]
