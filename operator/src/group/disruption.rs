@@ -90,6 +90,13 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
     }
 }
 
+/// A restart of a voter is written down. That of a newcomer holds nobody up: it costs no vote, and the newcomer may need the
+/// change that brings it to the chain to become ready.
+pub fn holds_a_voter(observed: &Observed) -> bool {
+    let Some(begun) = begun(observed) else { return false };
+    !observed.voters.iter().any(|voter| voter.name == begun.node && observed.is_newcomer(voter))
+}
+
 /// The spec does not want the voter any more that was restarted.
 fn is_retired(observed: &Observed, begun: Option<&Begun>) -> bool {
     begun.is_some_and(|begun| observed.group.spec.retired.contains(&begun.node))
@@ -261,6 +268,7 @@ async fn tell(context: &Context, observed: &Observed, reason: &str, note: String
 #[cfg(test)]
 mod tests {
     use althing_crds::conditions::{ConditionStatus, Statement};
+    use althing_crds::group::Members;
     use althing_crds::names;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -273,6 +281,20 @@ mod tests {
         let conditions = conditions::merge(&[], &[statement], 3, &Time(Timestamp::UNIX_EPOCH));
         node.status.as_mut().expect("there").conditions = conditions;
         node
+    }
+
+    #[test]
+    fn a_restarted_newcomer_does_not_hold_up_the_change_that_brings_it_to_the_chain() {
+        let mut seen = super::super::fixtures::observed();
+        assert!(!holds_a_voter(&seen));
+        let status = seen.group.status.as_mut().expect("there");
+        status.members = Some(Members { numbers: vec![0, 1, 2], change: None, height: None });
+        write_down(status, "demo-main-2", "u");
+        assert!(holds_a_voter(&seen));
+        write_down(seen.group.status.as_mut().expect("there"), "demo-main-3", "u");
+        assert!(!holds_a_voter(&seen), "3 joins");
+        write_down(seen.group.status.as_mut().expect("there"), "demo-main-9", "u");
+        assert!(holds_a_voter(&seen), "nobody knows it");
     }
 
     #[test]

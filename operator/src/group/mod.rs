@@ -156,8 +156,7 @@ async fn carry_on(
     observed: &mut Observed,
     written: usize,
 ) -> Result<Progress, Error> {
-    let is_restarting = observed.status().is_some_and(|status| status.disruption.is_some());
-    let change = if !is_restarting && membership::is_under_way(owner, observed) {
+    let change = if !disruption::holds_a_voter(observed) && membership::is_under_way(owner, observed) {
         Some(membership::advance(context, owner, observed).await?)
     } else {
         None
