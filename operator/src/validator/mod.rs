@@ -108,6 +108,8 @@ async fn advance(
         Desired::Waiting(why) => return Ok(Progress::Waiting(why)),
         Desired::Children(children) => children,
     };
+    // It rests on live reads alone: a child that cannot be written now is no reason to let a voter wait.
+    let granted = grant::answer(context, observed, grant::Fencing::AsDeclared).await;
     let cached = |child: &Child| context.children.get(child.kind, &owner.namespace, &child.name);
     if children.iter().any(|child| child.kind == Kind::StatefulSet && cached(child).is_none()) {
         is_still_there(context, owner).await?;
@@ -124,7 +126,7 @@ async fn advance(
         }
     };
     prune(context, owner, &children).await?;
-    grant::answer(context, observed, grant::Fencing::AsDeclared).await?;
+    granted?;
     genesis::give(context, observed).await?;
     let is_renewed = renewal::advance(context, owner, observed, &children).await?;
     let waits_for_address = observed.node.spec.p2p.expose.is_some() && observed.external_address.is_none();
