@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use althing_crds::validator::Role;
 use althing_crds::{NodeTemplate, ValidatorNode, ValidatorNodeSpec, names};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::observe::{Observed, Voter};
@@ -48,6 +49,14 @@ pub fn group_context(observed: &Observed) -> Result<GroupContext, Error> {
 pub fn shall_be_counted(voter: &Voter, facts: Option<&Facts>) -> Option<bool> {
     let facts = facts.filter(|facts| !facts.is_late && (facts.height == 0 || facts.has_quorum()))?;
     Some(facts.voters.get(voter.identity()?).is_some_and(|fact| fact.is_signing))
+}
+
+/// A voter signs, and the disruption budget does not count its pod yet: a drain waits for that.
+pub fn lacks_mark(voters: &[Voter], facts: Option<&Facts>) -> bool {
+    let is_uncounted = |pod: &Pod| is_pod_ready(pod) && !is_counted(pod);
+    voters
+        .iter()
+        .any(|voter| voter.pod.as_ref().is_some_and(is_uncounted) && shall_be_counted(voter, facts) == Some(true))
 }
 
 /// How many of the pods that are or shall be counted must stay: all but what the fault budget lets go now. A pod that is
@@ -125,6 +134,8 @@ mod tests {
         let mut seen = observed();
         seen.voters[2].pod.as_mut().expect("there").metadata.labels = None;
         assert_eq!(pods_needed(&seen.voters, seen.facts.as_ref()), 4, "a voter is not counted yet");
+        assert!(lacks_mark(&seen.voters, seen.facts.as_ref()), "it is looked at soon");
+        assert!(!lacks_mark(&observed().voters, observed().facts.as_ref()));
         let mut seen = observed();
         seen.facts.as_mut().expect("there").is_late = true;
         let count =

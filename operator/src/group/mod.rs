@@ -346,9 +346,10 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
         context.told(&uid);
         context.publish(&observed.group.object_ref(&()), &drafts).await;
     }
+    let is_protected = !desired::lacks_mark(&observed.voters, observed.facts.as_ref());
     let has_processes = observed.voters.iter().any(|voter| voter.connection.is_some());
     Ok(match has_processes {
-        _ if is_settled => SETTLED,
+        _ if is_settled && is_protected => SETTLED,
         true => UNSETTLED,
         false => AWAITED,
     })
