@@ -211,9 +211,10 @@ fn stuck(why: String) -> Refusal {
 async fn count_voters(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
     let (facts, first_seen) = (observed.facts.as_ref(), &context.shared.first_seen);
     let group = observed.group.uid().unwrap_or_default();
-    if let Some(facts) = facts {
+    let has_begun = observed.is_external() || observed.kept_genesis().is_some() || !observe::is_open(observed.status());
+    if facts.is_some() || !has_begun {
         let pods: Vec<String> = observed.voters.iter().filter_map(|voter| voter.pod.as_ref()?.uid()).collect();
-        first_seen.note(&group, &pods, facts.height);
+        first_seen.note(&group, &pods, facts.map(|facts| facts.height));
     }
     for voter in &mut observed.voters {
         let wanted = desired::shall_be_counted(voter, facts);
