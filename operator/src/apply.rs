@@ -407,6 +407,7 @@ mod tests {
             })
         );
     }
+
     #[test]
     fn an_eviction_that_is_answered_with_a_failure_has_failed() {
         let answer = |text: &str| evicted(serde_json::from_str(text).expect("a Status"));

@@ -13,6 +13,7 @@ use kube_runtime::controller::Action;
 use crate::config::RECONCILE_TIMEOUT;
 use crate::context::Context;
 use crate::error::Error;
+use crate::refusal::Refusal;
 use crate::watches::Guarded;
 
 /// Pause after a conflict: the cache has caught up by then.
@@ -61,6 +62,38 @@ where
         context.succeeded(&name);
         Action::requeue(context.shared.config.pause(pause))
     })
+}
+
+/// How a look that did not come to its end is said.
+pub struct Words<P> {
+    /// A person has to help.
+    pub refused: fn(Refusal) -> P,
+    /// A step failed, and is tried again.
+    pub failed: fn(String) -> P,
+}
+
+/// Says how far a look came, or what a person has to do. When a step failed, what was seen is said all the same, unless the
+/// failure may pass as it came: it may be why. That it cannot be said is no other failure.
+pub async fn end<P, F>(
+    context: &Context,
+    what: &str,
+    done: Result<P, Error>,
+    words: Words<P>,
+    write_status: impl Fn(P) -> F,
+) -> Result<Duration, Error>
+where
+    F: Future<Output = Result<Duration, Error>>,
+{
+    let error = match done.or_else(|error| Refusal::of(error).map(words.refused)) {
+        Ok(progress) => return write_status(progress).await,
+        Err(error) => error,
+    };
+    if context.shall_tell(what, &error)
+        && let Err(untold) = write_status((words.failed)(error.said())).await
+    {
+        tracing::debug!(object = what, error = %untold, "a failure is not told");
+    }
+    Err(error)
 }
 
 /// How long to wait after a failure.

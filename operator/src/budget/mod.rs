@@ -88,8 +88,8 @@ impl Budget {
         self.accounts().map(Account::left).min().unwrap_or(0)
     }
 
-    /// Whether this voter may be stopped now. One that does not sign costs nothing while a quorum does; one that counts as down although its
-    /// votes are seen may have come back a moment ago, and costs what it weighs.
+    /// Whether this voter may be stopped now. One that does not sign costs nothing while a quorum does; one that counts as down
+    /// although its votes are seen may have come back a moment ago, and costs what it weighs.
     pub fn permits(&self, identity: &str) -> bool {
         !self.is_closed && self.accounts().all(|account| account.permits(identity))
     }

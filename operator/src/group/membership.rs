@@ -15,7 +15,7 @@ use node_api::proto::{NodeState, Wait};
 
 use super::members::governance::{Answer, Governance, Standing, agreed};
 use super::members::{self, Change, Direction, Move, POWER, View};
-use super::observe::{self, GovernanceRead, Observed, Voter};
+use super::observe::{GovernanceRead, Observed, Voter};
 use super::{ceremony, disruption, pending, rollout};
 use crate::certificates;
 use crate::context::Context;
@@ -58,17 +58,12 @@ pub fn is_under_way(owner: &Owner, observed: &Observed) -> bool {
 /// Takes the next move.
 pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> Result<Progress, Error> {
     let change = pending::change(observed);
-    let newcomer = match &change {
-        Some(Change { number, direction: Direction::Join, .. }) => {
-            Some(observe::member(context, owner, observed, *number).await?)
-        }
-        Some(Change { direction: Direction::Leave, .. }) | None => None,
+    let newcomer_lacks = match (&change, observed.newcomer()) {
+        (Some(Change { direction: Direction::Join, .. }), Some(newcomer)) => follow(context, observed, newcomer).await,
+        (Some(Change { direction: Direction::Join, .. }), None) => Some("its node is not known".to_string()),
+        (Some(Change { direction: Direction::Leave, .. }) | None, _) => None,
     };
-    let newcomer_lacks = match &newcomer {
-        Some(newcomer) => follow(context, observed, newcomer).await,
-        None => None,
-    };
-    let identities = identities(owner, observed.voters.iter().chain(&newcomer));
+    let identities = identities(owner, &observed.voters);
     let is_dead = is_dead(observed).await;
     let change = change.map(|change| Change { proposed_until: change.proposed_until.filter(|_| !is_dead), ..change });
     let (retired, numbers, facts) = (retired(owner, observed), observed.members(), observed.facts.clone());
@@ -124,7 +119,7 @@ pub async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) 
                     return Ok(Progress::Going(why));
                 }
             }
-            propose(context, owner, observed, (&Proposal { change, identities, newcomer }, rules)).await
+            propose(context, owner, observed, (&Proposal { change, identities }, rules)).await
         }
     }
 }
@@ -213,8 +208,9 @@ fn waiting(observed: &Observed, why: String) -> Progress {
     Progress::Waiting(why)
 }
 
-fn identities<'a>(owner: &Owner, voters: impl Iterator<Item = &'a Voter>) -> BTreeMap<u32, String> {
+fn identities(owner: &Owner, voters: &[Voter]) -> BTreeMap<u32, String> {
     voters
+        .iter()
         .filter_map(|voter| Some((names::node_number(&owner.name, &voter.name)?, voter.identity()?.to_string())))
         .collect()
 }
@@ -268,7 +264,6 @@ fn not_running(newcomer: &Voter) -> String {
 struct Proposal {
     change: Change,
     identities: BTreeMap<u32, String>,
-    newcomer: Option<Voter>,
 }
 
 /// Makes the transaction. Written down before it is sent: until it has expired no other one is made.
@@ -337,7 +332,7 @@ async fn transaction(
     (nonce, valid_until): (Nonce, Height),
 ) -> Result<Transaction, String> {
     let genesis = observed.kept_genesis().ok_or("the genesis is not kept")?;
-    let Proposal { change, identities, newcomer } = proposal;
+    let Proposal { change, identities } = proposal;
     let identity_of = |number: u32| {
         let identity: Option<Identity> = identities.get(&number).and_then(|identity| identity.parse().ok());
         identity.ok_or_else(|| format!("the identity of voter {number} is not known"))
@@ -346,7 +341,7 @@ async fn transaction(
     let former = change.replaces.map(identity_of).transpose()?;
     let (incarnation, change) = match change.direction {
         Direction::Join => {
-            let connection = newcomer.as_ref().and_then(|newcomer| newcomer.connection.as_ref());
+            let connection = observed.newcomer().and_then(|newcomer| newcomer.connection.as_ref());
             let connection = connection.ok_or("the newcomer cannot be called")?;
             let reported = connection.counted("GetVoterReport", connection.client.voter_report().await);
             let reported = reported.map_err(|error| error.to_string())?;

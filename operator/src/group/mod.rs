@@ -37,6 +37,7 @@ use crate::events;
 use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::memory::TOLD_AGE_MAX;
 use crate::pause::is_paused;
+use crate::reconcile::{self, Words};
 use crate::refusal::Refusal;
 use crate::validator::pods::is_counted;
 use observe::Observed;
@@ -54,6 +55,7 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
     let is_paused = is_paused(&group);
     let mut observed = observe::observe(&context, group).await?;
     share(&context, &owner, &observed);
+    note_pods(&context, &observed);
     let done = match validate::validate(&observed) {
         Err(refusal) => {
             // The refusal is said whatever comes of protecting.
@@ -67,22 +69,10 @@ pub async fn reconcile(group: ConsensusGroup, context: Arc<Context>) -> Result<D
             None => advance(&context, &owner, &mut observed).await,
         },
     };
-    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
-        Ok(progress) => write_status(&context, &observed, &progress).await,
-        Err(error) => {
-            tell(&context, &owner, &observed, &error).await;
-            Err(error)
-        }
-    }
-}
-
-/// What was seen is said although a step failed: it may be why. That it cannot be said is no other failure.
-async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
-    if context.shall_tell(&owner.what(), error)
-        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
-    {
-        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
-    }
+    let (context, observed) = (&*context, &observed);
+    let write = |progress| async move { write_status(context, observed, &progress).await };
+    let words = Words { refused: Progress::Refused, failed: Progress::Failed };
+    reconcile::end(context, &owner.what(), done, words, write).await
 }
 
 /// The disruption budget of a group that is paused, or waits for a person, goes on following who signs: protecting is not
@@ -107,6 +97,17 @@ fn share(context: &Context, owner: &Owner, observed: &Observed) {
         for voter in &observed.voters {
             context.wakers.node(&owner.namespace, &voter.name);
         }
+    }
+}
+
+/// Remembers at which height each pod was first seen: only newer votes are its own.
+fn note_pods(context: &Context, observed: &Observed) {
+    let has_begun = observed.is_external() || observed.kept_genesis().is_some() || !observe::is_open(observed.status());
+    let facts = observed.facts.as_ref();
+    if facts.is_some() || !has_begun {
+        let pods: Vec<String> = observed.voters.iter().filter_map(|voter| voter.pod.as_ref()?.uid()).collect();
+        let group = observed.group.uid().unwrap_or_default();
+        context.shared.first_seen.note(&group, &pods, facts.map(|facts| facts.height));
     }
 }
 
@@ -211,11 +212,6 @@ fn stuck(why: String) -> Refusal {
 async fn count_voters(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
     let (facts, first_seen) = (observed.facts.as_ref(), &context.shared.first_seen);
     let group = observed.group.uid().unwrap_or_default();
-    let has_begun = observed.is_external() || observed.kept_genesis().is_some() || !observe::is_open(observed.status());
-    if facts.is_some() || !has_begun {
-        let pods: Vec<String> = observed.voters.iter().filter_map(|voter| voter.pod.as_ref()?.uid()).collect();
-        first_seen.note(&group, &pods, facts.map(|facts| facts.height));
-    }
     for voter in &mut observed.voters {
         let wanted = desired::shall_be_counted(voter, facts);
         let newest = voter.identity().and_then(|identity| facts?.last_precommits.get(identity)).copied();

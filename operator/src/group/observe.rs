@@ -155,6 +155,11 @@ impl Observed {
         number.is_some_and(|number| !self.members().contains(&number))
     }
 
+    /// The one that joins the chain.
+    pub fn newcomer(&self) -> Option<&Voter> {
+        self.voters.iter().find(|voter| self.is_newcomer(voter))
+    }
+
     /// Milliseconds between two blocks of the idle chain, as it began.
     pub fn block_interval_ms(&self) -> u64 {
         match self.kept_genesis().filter(|_| self.is_external()) {
@@ -358,13 +363,9 @@ async fn governance_read(context: &Context, group: &ConsensusGroup, owner: &Owne
 
 /// The voters by number, each one asked what it is and what it sees.
 async fn voters(context: &Context, owner: &Owner, observed: &Observed) -> Result<Vec<Voter>, Error> {
-    let asked = observed.numbers.iter().map(|number| member(context, owner, observed, *number));
+    let asked =
+        observed.numbers.iter().map(|number| voter(context, owner, observed, names::node(&owner.name, *number)));
     futures::future::try_join_all(asked).await
-}
-
-/// The node of one number, asked what it is and what it sees.
-pub async fn member(context: &Context, owner: &Owner, observed: &Observed, number: u32) -> Result<Voter, Error> {
-    voter(context, owner, observed, names::node(&owner.name, number)).await
 }
 
 /// Who votes from this group is what the status says, and not the genesis or the spec.

@@ -233,7 +233,7 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             format!("{updated} of {} voters run what the spec says: {why}", observed.voters.len()),
         ),
         Progress::Waiting(why) => say(ConditionStatus::True, Reason::AwaitingChainId, why.clone()),
-        Progress::Changing(_) if newcomer(observed).is_some_and(is_stalled) => {
+        Progress::Changing(_) if observed.newcomer().and_then(|voter| voter.node.as_ref()).is_some_and(is_stalled) => {
             say(ConditionStatus::False, Reason::ChildStalled, "the newcomer's node waits for a person".to_string())
         }
         Progress::Changing(why) => say(ConditionStatus::True, Reason::ChangingVoters, why.clone()),
@@ -250,11 +250,6 @@ fn reconciling(observed: &Observed, progress: &Progress, updated: usize) -> Stat
             }
         },
     }
-}
-
-/// The node that joins the chain.
-fn newcomer(observed: &Observed) -> Option<&althing_crds::ValidatorNode> {
-    observed.voters.iter().find(|voter| observed.is_newcomer(voter))?.node.as_ref()
 }
 
 /// What of the spec is not so. A pod that is not there says nothing: it may have been drained.

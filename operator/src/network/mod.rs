@@ -34,6 +34,7 @@ use crate::kinds::{Child, Kind, Owner, is_controlled};
 use crate::memory::TOLD_AGE_MAX;
 use crate::parts::secrets;
 use crate::pause::is_paused;
+use crate::reconcile::{self, Words};
 use crate::refusal::Refusal;
 use crate::rollover::{Authority, Source};
 use crate::validator::now_s;
@@ -61,22 +62,10 @@ pub async fn reconcile(network: BlockchainNetwork, context: Arc<Context>) -> Res
         Ok(()) if is_paused => Ok(Progress::Paused),
         Ok(()) => advance(&context, &owner, &mut observed).await,
     };
-    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
-        Ok(progress) => write_status(&context, &observed, &progress).await,
-        Err(error) => {
-            tell(&context, &owner, &observed, &error).await;
-            Err(error)
-        }
-    }
-}
-
-/// What was seen is said although a step failed. That it cannot be said is no other failure.
-async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
-    if context.shall_tell(&owner.what(), error)
-        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
-    {
-        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
-    }
+    let (context, observed) = (&*context, &observed);
+    let write = |progress| async move { write_status(context, observed, &progress).await };
+    let words = Words { refused: Progress::Refused, failed: Progress::Failed };
+    reconcile::end(context, &owner.what(), done, words, write).await
 }
 
 /// The end of the authority, and of what an issuer has given to the operator, for alerts.

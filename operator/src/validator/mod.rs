@@ -34,6 +34,7 @@ use crate::issuer::{self, Desk, Issuer, Said, Trust};
 use crate::kinds::{Child, Kind, Owner};
 use crate::memory::TOLD_AGE_MAX;
 use crate::pause::is_paused;
+use crate::reconcile::{self, Words};
 use crate::refusal::Refusal;
 use desired::Desired;
 use observe::Observed;
@@ -54,13 +55,10 @@ pub async fn reconcile(node: ValidatorNode, context: Arc<Context>) -> Result<Dur
         Ok(_) if is_paused => Ok(Progress::Paused),
         Ok(validated) => advance(&context, &owner, &mut observed, &validated).await,
     };
-    match done.or_else(|error| Refusal::of(error).map(Progress::Refused)) {
-        Ok(progress) => write_status(&context, &observed, &progress).await,
-        Err(error) => {
-            tell(&context, &owner, &observed, &error).await;
-            Err(error)
-        }
-    }
+    let (context, observed) = (&*context, &observed);
+    let write = |progress| async move { write_status(context, observed, &progress).await };
+    let words = Words { refused: Progress::Refused, failed: Progress::Failed };
+    reconcile::end(context, &owner.what(), done, words, write).await
 }
 
 /// A spec that cannot be carried out is no reason to let a node fall silent that works: it goes on getting certificates, and an
@@ -82,15 +80,6 @@ async fn keep(context: &Context, owner: &Owner, observed: &mut Observed) -> Resu
     let granted = grant::answer(context, observed, grant::Fencing::NotBelieved).await;
     ensure_certificate(context, owner, observed).await?;
     granted
-}
-
-/// What was seen is said although a step failed. That it cannot be said is no other failure.
-async fn tell(context: &Context, owner: &Owner, observed: &Observed, error: &Error) {
-    if context.shall_tell(&owner.what(), error)
-        && let Err(untold) = write_status(context, observed, &Progress::Failed(error.said())).await
-    {
-        tracing::debug!(object = %owner.what(), error = %untold, "a failure is not told");
-    }
 }
 
 /// Brings the children one step closer to what they shall be.
