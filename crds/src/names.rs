@@ -44,6 +44,8 @@ pub const ANNOTATION_ROLL: &str = "althing.dev/roll-authority";
 /// Annotation on a BlockchainNetwork whose value is the hash of an authority. Of the next one: a person says that everybody
 /// outside trusts it. Of the former one: that nobody outside needs it any more.
 pub const ANNOTATION_CONFIRM: &str = "althing.dev/confirm-authority";
+/// Annotation on a group's disruption budget: when the operator last had its pods counted again.
+pub const ANNOTATION_RECOUNT: &str = "althing.dev/counted-again-at";
 /// Annotation on the pod template: hash of what the node read when it started; a difference means restart.
 pub const ANNOTATION_CONFIG_HASH: &str = "althing.dev/config-hash";
 /// Annotation on what is made once: the genesis it belongs to, or will.

@@ -339,6 +339,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Sets an annotation of a child that no apply sets.
+    pub async fn annotate(
+        &self,
+        owner: &Owner,
+        kind: Kind,
+        name: &str,
+        (key, value): (&str, &str),
+    ) -> Result<(), Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &owner.namespace, &kind.resource());
+        let what = format!("{} {}/{name}", kind.as_str(), owner.namespace);
+        let patch = serde_json::json!({ "metadata": { "annotations": { key: value } } });
+        let params = PatchParams::default();
+        self.write(kind.as_str(), "annotate", &what, api.patch_metadata(name, &params, &Patch::Merge(&patch))).await?;
+        Ok(())
+    }
+
     /// Evicts a pod by these preconditions. What a disruption budget forbids is a write that failed with 429.
     pub async fn evict(&self, namespace: &str, name: &str, preconditions: Preconditions) -> Result<(), Error> {
         let what = format!("Pod {namespace}/{name}");

@@ -119,8 +119,8 @@ struct World {
     sets: HashMap<Key, StatefulSet>,
     pods: HashMap<Key, Pod>,
     budgets: HashMap<Key, PodDisruptionBudget>,
-    /// Namespaces whose budgets are to be counted again.
-    dirty: BTreeSet<String>,
+    /// Budgets that are to be counted again.
+    dirty: BTreeSet<Key>,
     calls: Arc<Semaphore>,
     begun: JoinSet<()>,
 }
@@ -184,13 +184,13 @@ impl World {
                 self.kubelet.forget(&pod.uid().unwrap_or_default());
                 self.pods.remove(&key(&pod));
                 self.shows(&pod, None);
-                self.dirty.insert(pod.namespace().unwrap_or_default());
+                self.count_later(&pod);
                 let (namespace, name) = key(&pod);
                 // Exactly one suffix: the first voter's pod is called `<group>-0-0`.
                 self.make_pod(&(namespace, name.strip_suffix("-0").unwrap_or(&name).to_string()));
             }
             Seen::Budget(Apply(budget) | InitApply(budget)) => {
-                self.dirty.insert(budget.namespace().unwrap_or_default());
+                self.dirty.insert(key(&budget));
                 self.budgets.insert(key(&budget), budget);
             }
             Seen::Budget(Delete(budget)) => drop(self.budgets.remove(&key(&budget))),
@@ -238,7 +238,7 @@ impl World {
     fn pod(&mut self, pod: Pod) {
         let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
         let kubelet = Arc::clone(&self.kubelet);
-        self.dirty.insert(pod.namespace().unwrap_or_default());
+        self.count_later(&pod);
         self.pods.insert(key(&pod), pod.clone());
         self.shows(&pod, Some(Presence::of(&pod)));
         if kubelet::is_silent(&pod) {
@@ -304,29 +304,33 @@ impl World {
         });
     }
 
+    /// The disruption controller counts when a pod changes that a budget selects as the pod is now: of one that is not
+    /// selected any more it hears nothing (`updatePod` in kubernetes/pkg/controller/disruption, 1.36).
+    fn count_later(&mut self, pod: &Pod) {
+        let namespace = pod.namespace().unwrap_or_default();
+        let counting = self.budgets.iter().filter(|((at, _), budget)| *at == namespace && selects(budget, pod));
+        self.dirty.extend(counting.map(|(at, _)| at.clone()));
+    }
+
     /// The disruption controller.
     fn count_budgets(&mut self) {
-        for namespace in std::mem::take(&mut self.dirty) {
-            let budgets: Vec<PodDisruptionBudget> =
-                self.budgets.iter().filter(|((at, _), _)| *at == namespace).map(|(_, budget)| budget.clone()).collect();
-            for budget in budgets {
-                let pods = self.pods.iter().filter(|((at, _), _)| *at == namespace).map(|(_, pod)| pod);
-                let status = counted(&budget, pods);
-                if budget.status.as_ref() == Some(&status) {
-                    continue;
-                }
-                let client = self.client.clone();
-                self.begin(async move {
-                    let api: Api<PodDisruptionBudget> =
-                        Api::namespaced(client, &budget.namespace().unwrap_or_default());
-                    let changed = PodDisruptionBudget { status: Some(status), ..budget.clone() };
-                    match api.replace_status(&budget.name_any(), &PostParams::default(), &changed).await {
-                        Ok(_) => Ok(()),
-                        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-                        Err(error) => Err(error.into()),
-                    }
-                });
+        for at in std::mem::take(&mut self.dirty) {
+            let Some(budget) = self.budgets.get(&at).cloned() else { continue };
+            let pods = self.pods.iter().filter(|((namespace, _), _)| *namespace == at.0).map(|(_, pod)| pod);
+            let status = counted(&budget, pods);
+            if budget.status.as_ref() == Some(&status) {
+                continue;
             }
+            let client = self.client.clone();
+            self.begin(async move {
+                let api: Api<PodDisruptionBudget> = Api::namespaced(client, &at.0);
+                let changed = PodDisruptionBudget { status: Some(status), ..budget };
+                match api.replace_status(&at.1, &PostParams::default(), &changed).await {
+                    Ok(_) => Ok(()),
+                    Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            });
         }
     }
 }
@@ -371,11 +375,14 @@ fn pod_of(set: &StatefulSet, pod_name: &str) -> Option<Pod> {
     })
 }
 
+fn selects(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let mut wanted = selector.and_then(|selector| selector.match_labels.as_ref()).into_iter().flatten();
+    wanted.all(|(label, value)| pod.labels().get(label) == Some(value))
+}
+
 fn counted<'a>(budget: &PodDisruptionBudget, pods: impl Iterator<Item = &'a Pod>) -> PodDisruptionBudgetStatus {
-    let wanted = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    let wanted = wanted.and_then(|selector| selector.match_labels.clone()).unwrap_or_default();
-    let selected: Vec<&Pod> =
-        pods.filter(|pod| wanted.iter().all(|(label, value)| pod.labels().get(label) == Some(value))).collect();
+    let selected: Vec<&Pod> = pods.filter(|pod| selects(budget, pod)).collect();
     let is_ready = |pod: &&&Pod| Presence::of(pod) == Presence::Ready;
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let healthy = number(selected.iter().filter(is_ready).count());

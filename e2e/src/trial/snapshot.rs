@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use althing_crds::names::ANNOTATION_RECOUNT;
 use anyhow::Result;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
@@ -31,6 +32,7 @@ const LEFT_OUT: &[&str] = &[
     "certificateAuthorityExpires",
     "timeMs",
     "selfLink",
+    ANNOTATION_RECOUNT,
 ];
 
 /// Everything in a namespace by kind and name.
@@ -68,6 +70,8 @@ fn reduce(value: &mut Value, is_secret: bool, namespace: &str) {
                     reduce(field, is_secret, namespace);
                 }
             }
+            let is_empty = |field: &Value| field.as_object().is_some_and(serde_json::Map::is_empty);
+            fields.retain(|name, field| name != "annotations" || !is_empty(field));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| reduce(item, is_secret, namespace)),
         Value::String(text) => *text = plain(text, namespace),

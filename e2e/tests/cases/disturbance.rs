@@ -33,6 +33,7 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
     let (victim, number) = off_node_1(&network).await?;
     scene.environment.cluster(&["node", "partition", &number]).await?;
     load.wait_more(20, 60).await.context("the chain goes on while one is cut off")?;
+    nobody_may_be_drained(&network).await.context("of the three that are left")?;
     network.kubectl(&["delete", "pod", &victim.pod, "--grace-period=0", "--force", "--wait=false"]).await?;
     load.wait_more(20, 60).await?;
     scene.environment.cluster(&["node", "heal", &number]).await?;
@@ -42,6 +43,17 @@ pub async fn a_partitioned_validator_never_signs_twice(scene: &Scene) -> Result<
     watch.acknowledged(&load.stop().await);
     watch.report(1).await?;
     Ok(())
+}
+
+/// The disruption budget counts the three that sign, and lets none of them go: also while the pod of the fourth is still ready.
+async fn nobody_may_be_drained(network: &Network) -> Result<()> {
+    let path = "jsonpath={.status.expectedPods} {.status.disruptionsAllowed}";
+    eventually("the disruption budget lets nobody go", 60, || async {
+        let said = network.kubectl(&["get", "poddisruptionbudget", &network.group, "-o", path]).await?;
+        ensure!(said == "3 0", "counted and allowed: {said}");
+        Ok(())
+    })
+    .await
 }
 
 /// A machine loses its power under load and comes back with its disk: the chain goes on meanwhile and status says with how

@@ -18,6 +18,7 @@ mod disruption;
 pub mod fixtures;
 mod membership;
 mod pending;
+mod recount;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,13 +82,13 @@ async fn protect(context: &Context, owner: &Owner, observed: &mut Observed) -> R
     if observed.kept_genesis().is_none() {
         return Ok(());
     }
+    count_voters(context, owner, observed, false).await?;
     // Of a spec that nothing can be built from there is none.
     let Ok(budget) = desired::budget(observed) else { return Ok(()) };
-    count_voters(context, observed, false).await?;
     let cached = cached(context, owner, &budget);
     // A name that belongs to somebody else is said later.
     context.shared.writer.apply(owner, &budget, cached.as_ref()).await?;
-    count_voters(context, observed, true).await
+    count_voters(context, owner, observed, true).await
 }
 
 /// Lets the nodes' reconcilers know what the voters report.
@@ -119,7 +120,7 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
     if let Some(refusal) = ceremony::ensure_governance(context, owner, observed).await? {
         return Ok(Progress::Refused(refusal));
     }
-    count_voters(context, observed, false).await?;
+    count_voters(context, owner, observed, false).await?;
     knows_its_voters(context, owner, observed).await?;
     let children = desired::children(observed)?;
     let recorded = observed.children_hash.as_deref();
@@ -131,7 +132,7 @@ async fn advance(context: &Context, owner: &Owner, observed: &mut Observed) -> R
             written
         }
     };
-    count_voters(context, observed, true).await?;
+    count_voters(context, owner, observed, true).await?;
     prune(context, owner, observed, &children).await?;
     match ceremony::advance(context, owner, observed).await? {
         ceremony::Advance::Refused(refusal) => Ok(Progress::Refused(refusal)),
@@ -209,24 +210,26 @@ fn stuck(why: String) -> Refusal {
 /// it goes, and must not stand in for one that does; nor does a new pod while only the votes of the one before were seen.
 /// Marks are taken away before the budget is written and set after it, so that at no moment more pods may go than the budget
 /// permits.
-async fn count_voters(context: &Context, observed: &mut Observed, shall: bool) -> Result<(), Error> {
+async fn count_voters(context: &Context, owner: &Owner, observed: &mut Observed, shall: bool) -> Result<(), Error> {
     let (facts, first_seen) = (observed.facts.as_ref(), &context.shared.first_seen);
-    let group = observed.group.uid().unwrap_or_default();
     for voter in &mut observed.voters {
         let wanted = desired::shall_be_counted(voter, facts);
         let newest = voter.identity().and_then(|identity| facts?.last_precommits.get(identity)).copied();
         let has_voted =
-            |pod: &Pod| pod.uid().is_some_and(|uid| first_seen.has_voted(&group, &uid, newest.unwrap_or(0)));
+            |pod: &Pod| pod.uid().is_some_and(|uid| first_seen.has_voted(&owner.uid, &uid, newest.unwrap_or(0)));
         let Some(pod) = voter.pod.as_mut().filter(|pod| is_counted(pod) != shall) else { continue };
         if wanted != Some(shall) || shall && !has_voted(pod) {
             continue;
+        }
+        if !shall {
+            recount::is_due(context, owner);
         }
         context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall.then_some("true")).await?;
         if !shall && let Some(labels) = pod.metadata.labels.as_mut() {
             labels.remove(names::LABEL_VOTER);
         }
     }
-    Ok(())
+    if shall { Ok(()) } else { recount::recount(context, owner).await }
 }
 
 fn cached(context: &Context, owner: &Owner, child: &Child) -> Option<ObjectMeta> {
@@ -343,10 +346,12 @@ async fn write_status(context: &Context, observed: &Observed, progress: &Progres
         context.told(&uid);
         context.publish(&observed.group.object_ref(&()), &drafts).await;
     }
-    let is_protected = !desired::lacks_mark(&observed.voters, observed.facts.as_ref());
+    let lacks_mark = desired::lacks_mark(&observed.voters, observed.facts.as_ref());
+    // Before there is a genesis nobody votes.
+    let is_recounted = observed.kept_genesis().is_none() || recount::is_done(context, &owner(&observed.group)?);
     let has_processes = observed.voters.iter().any(|voter| voter.connection.is_some());
     Ok(match has_processes {
-        _ if is_settled && is_protected => SETTLED,
+        _ if is_settled && is_recounted && !lacks_mark => SETTLED,
         true => UNSETTLED,
         false => AWAITED,
     })
