@@ -54,6 +54,8 @@ pub struct Memories {
     pub applied: Memory<()>,
     /// What specs name and is there.
     pub references: Memory<()>,
+    /// The newest generation of each object that was looked at.
+    pub generations: Memory<i64>,
     /// Groups whose disruption budget counts no pod without a mark.
     pub recounted: Memory<()>,
     /// The names of the children at which nothing was left over.
@@ -75,6 +77,7 @@ impl Memories {
             told: Memory::new(config.pause(TOLD_AGE_MAX)),
             applied: Memory::new(config.pause(APPLIED_AGE_MAX)),
             references: Memory::new(config.pause(REFERENCE_AGE_MAX)),
+            generations: Memory::new(config.pause(VERSION_AGE_MAX)),
             recounted: Memory::new(config.pause(VERSION_AGE_MAX)),
             pruned: Memory::new(config.pause(PRUNED_AGE_MAX)),
         }

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use kube::{Resource, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource, ResourceExt};
 use kube_runtime::controller::Action;
+use serde::de::DeserializeOwned;
 
 use crate::config::RECONCILE_TIMEOUT;
 use crate::context::Context;
@@ -33,7 +36,7 @@ pub async fn framed<K, F>(
     reconcile: impl FnOnce(K, Arc<Context>) -> F,
 ) -> Result<Action, Error>
 where
-    K: Resource<DynamicType = ()> + Clone,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
     F: Future<Output = Result<Duration, Error>>,
 {
     let kind = K::kind(&()).into_owned();
@@ -48,7 +51,11 @@ where
     // What is not in a cache that is still being filled may exist.
     context.filling.done().await;
     let started = Instant::now();
-    let guarded = AssertUnwindSafe(reconcile(decoded, Arc::clone(&context))).catch_unwind();
+    let look = async {
+        refuse_former(&context, &decoded).await?;
+        reconcile(decoded, Arc::clone(&context)).await
+    };
+    let guarded = AssertUnwindSafe(look).catch_unwind();
     let result = match tokio::time::timeout(RECONCILE_TIMEOUT, guarded).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(Error::Panicked(message(&*panic))),
@@ -62,6 +69,28 @@ where
         context.succeeded(&name);
         Action::requeue(context.shared.config.pause(pause))
     })
+}
+
+/// Of an object whose spec is older than one that was looked at before a list was behind, and what it asks for was taken back: a
+/// voter that has left would be asked for again. That it is so all the same, as after a restore of the API server's storage,
+/// only the API server itself can say.
+async fn refuse_former<K>(context: &Context, object: &K) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let (uid, Some(generation)) = (object.uid().unwrap_or_default(), object.meta().generation) else { return Ok(()) };
+    let (memory, at) = (&context.shared.memories.generations, Instant::now());
+    if memory.get(&uid, "").is_some_and(|seen| generation < seen) {
+        let (what, name) = (what(object), object.name_any());
+        let api: Api<K> = Api::namespaced(context.shared.client.clone(), &object.namespace().unwrap_or_default());
+        let live = api.get_metadata_opt(&name).await.map_err(Error::read(&what))?;
+        let is_so = |meta: &ObjectMeta| meta.uid.as_ref() == Some(&uid) && meta.generation == Some(generation);
+        if !live.is_some_and(|live| is_so(&live.metadata)) {
+            return Err(Error::Conflict { what });
+        }
+    }
+    memory.put(&uid, "", at, generation);
+    Ok(())
 }
 
 /// How a look that did not come to its end is said.

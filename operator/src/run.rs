@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use kube::Client;
 use kube::client::ClientBuilder;
+use kube::core::NamespaceResourceScope;
 use kube_runtime::controller::{Action, Config as ControllerConfig};
 use kube_runtime::reflector::ObjectRef;
 use kube_runtime::reflector::store::Writer as StoreWriter;
@@ -323,7 +324,13 @@ fn control<K, F>(
     reconcile: fn(K, Arc<Context>) -> F,
 ) -> BoxFuture<'static, ()>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
     F: Future<Output = Result<Duration, ReconcileError>> + Send + 'static,
 {
     let Controlled { stream, store, wakes, lists, context } = controlled;

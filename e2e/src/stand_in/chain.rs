@@ -37,8 +37,8 @@ pub struct Chain {
     last_block: Instant,
     /// By the first height at which they vote.
     sets: BTreeMap<Height, VoterSet>,
-    /// Nodes that run, with the key that each of them signs with.
-    running: BTreeMap<Identity, SessionKey>,
+    /// Nodes that run, with the pod whose process it is and the key that it signs with.
+    running: BTreeMap<Identity, (String, SessionKey)>,
     /// The newest block on each node's volume.
     reached: BTreeMap<Identity, Height>,
     signed: VecDeque<(Height, BTreeSet<Identity>)>,
@@ -120,14 +120,19 @@ impl Chain {
     }
 
     /// A node runs from now on and goes on from the block that its volume holds.
-    pub fn run(&mut self, identity: Identity, session_key: SessionKey) {
-        self.running.insert(identity, session_key);
+    pub fn run(&mut self, identity: Identity, pod_uid: &str, session_key: SessionKey) {
+        self.running.insert(identity, (pod_uid.to_string(), session_key));
         self.reached.entry(identity).or_insert(Height::ZERO);
     }
 
-    /// A node does not run any more; false when it did not.
-    pub fn stop(&mut self, identity: &Identity) -> bool {
-        self.running.remove(identity).is_some()
+    /// The process of this pod does not run any more; false when it did not, or that of the next pod already does.
+    pub fn stop(&mut self, identity: &Identity, pod_uid: &str) -> bool {
+        let is_this = self.running.get(identity).is_some_and(|(running, _)| running == pod_uid);
+        is_this && self.running.remove(identity).is_some()
+    }
+
+    fn signs_with(&self, identity: &Identity, session_key: &SessionKey) -> bool {
+        self.running.get(identity).is_some_and(|(_, key)| key == session_key)
     }
 
     /// The voters of a height that is decided.
@@ -207,7 +212,7 @@ impl Chain {
         let voters = self.voters(height).context("the voters of the next height are decided")?;
         let signs = |entry: &&VoterEntry| {
             self.reached.get(&entry.identity) == Some(&self.height)
-                && self.running.get(&entry.identity) == Some(&entry.session_key)
+                && self.signs_with(&entry.identity, &entry.session_key)
         };
         let signing: Vec<&VoterEntry> = voters.entries().iter().filter(signs).collect();
         let power: u64 = signing.iter().map(|entry| entry.power.get()).sum();
@@ -227,7 +232,7 @@ impl Chain {
         self.move_on(height, &signers);
         let next = outcome.sets.first;
         let is_absent = |entry: &&VoterEntry| {
-            self.running.get(&entry.identity) != Some(&entry.session_key)
+            !self.signs_with(&entry.identity, &entry.session_key)
                 || self.reached.get(&entry.identity) != Some(&self.height)
         };
         let absent = next.entries().iter().filter(is_absent).map(|entry| entry.identity).collect();

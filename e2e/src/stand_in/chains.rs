@@ -23,6 +23,8 @@ pub struct Member {
     pub number: Option<u32>,
     /// Who it is.
     pub identity: Identity,
+    /// Its pod.
+    pub pod_uid: String,
 }
 
 /// All chains.
@@ -43,7 +45,7 @@ impl Chains {
 
     /// A node runs from now on, with this session key.
     pub fn run(&self, member: &Member, genesis: &Genesis, session_key: SessionKey) -> Result<()> {
-        let Member { namespace, number, identity } = member;
+        let Member { namespace, number, identity, pod_uid } = member;
         let mut chains = self.locked();
         let chain = match chains.entry((namespace.clone(), genesis.hash())) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
@@ -52,15 +54,15 @@ impl Chains {
         if let Some(number) = number {
             self.witness.is_called(namespace, *number, *identity);
         }
-        chain.run(*identity, session_key);
+        chain.run(*identity, pod_uid, session_key);
         Ok(())
     }
 
     /// A node does not run any more.
-    pub fn stop(&self, namespace: &str, identity: Identity) {
-        for (_, chain) in self.locked().iter_mut().filter(|((place, _), _)| place == namespace) {
-            if chain.stop(&identity) {
-                self.witness.stopped(namespace, identity);
+    pub fn stop(&self, member: &Member) {
+        for (_, chain) in self.locked().iter_mut().filter(|((place, _), _)| *place == member.namespace) {
+            if chain.stop(&member.identity, &member.pod_uid) {
+                self.witness.stopped(&member.namespace, member.identity);
             }
         }
     }

@@ -42,8 +42,6 @@ impl Volume {
 pub struct Process {
     /// Where it is and who it is.
     pub member: Member,
-    /// UID of its pod.
-    pub pod_uid: String,
     /// Its chain.
     pub chain_id: ChainId,
     /// Version that it reports.
@@ -78,7 +76,7 @@ pub async fn serve(process: Process, address: SocketAddr, tls: Arc<TlsStore>, st
             }
             () = stop.cancelled() => {}
         }
-        process.chains.stop(&process.member.namespace, process.member.identity);
+        process.chains.stop(&process.member);
     });
     Ok(())
 }
@@ -324,7 +322,7 @@ impl lifecycle_server::Lifecycle for Process {
         drop(volume);
         Ok(Response::new(proto::StartRequest {
             asking: false,
-            own: Some(proto::Owner { pod_uid: self.pod_uid.clone(), ..proto::Owner::default() }),
+            own: Some(proto::Owner { pod_uid: self.member.pod_uid.clone(), ..proto::Owner::default() }),
             session_key: session_key.as_bytes().to_vec(),
             epoch: epoch.get(),
             key_claim_uid: claim_uid.clone(),
@@ -338,7 +336,7 @@ impl lifecycle_server::Lifecycle for Process {
         request: Request<proto::StartGrant>,
     ) -> Result<Response<proto::GrantStartResponse>, Status> {
         let grant = request.into_inner();
-        if grant.pod_uid != self.pod_uid {
+        if grant.pod_uid != self.member.pod_uid {
             return Err(Status::failed_precondition("the grant is for another pod"));
         }
         self.volume().claim_uid = grant.claim_uid;

@@ -37,7 +37,7 @@ impl Progress {
             let left: File =
                 serde_json::from_str(&text).with_context(|| format!("failed to parse {}", path.display()))?;
             if left.commit == commit {
-                file.passed = left.passed;
+                file = left;
             }
         }
         Ok(Self { path, is_campaign, file })
@@ -48,10 +48,18 @@ impl Progress {
         self.is_campaign && self.file.passed.contains_key(name)
     }
 
+    /// It is kept for a run that goes on with it.
+    pub const fn is_campaign(&self) -> bool {
+        self.is_campaign
+    }
+
     /// Keeps what came of a case: whether its fault came to pass.
     pub fn record(&mut self, name: &str, judged: &Result<bool, &anyhow::Error>) -> Result<()> {
         match judged {
-            Ok(has_fired) => drop(self.file.passed.insert(name.to_string(), *has_fired)),
+            Ok(has_fired) => {
+                self.file.failed.remove(name);
+                self.file.passed.insert(name.to_string(), *has_fired);
+            }
             Err(error) => drop(self.file.failed.insert(name.to_string(), format!("{error:#}"))),
         }
         let text = serde_json::to_string_pretty(&self.file)?;

@@ -9,6 +9,9 @@ use node_core::types::{
 
 use super::*;
 
+/// The pod of every node.
+const POD: &str = "a";
+
 fn pair(number: u8, of: u8) -> KeyPair {
     KeyPair::from_seed([number + 16 * of; 32])
 }
@@ -52,7 +55,7 @@ fn genesis(voters: u8) -> Genesis {
 fn chain(voters: u8, height: u64) -> (Chain, Incarnation) {
     let genesis = genesis(voters);
     let mut chain = Chain::new(&genesis).expect("a chain");
-    (0..voters).for_each(|number| chain.run(identity(number), session(number)));
+    (0..voters).for_each(|number| chain.run(identity(number), POD, session(number)));
     for _ in 0..height {
         tick(&mut chain).expect("a quorum signs");
     }
@@ -84,7 +87,7 @@ fn names(identities: &BTreeSet<Identity>) -> Vec<u8> {
 #[test]
 fn a_node_follows_before_it_is_voted_in_and_signs_three_heights_after_that() {
     let (mut chain, incarnation) = chain(4, 40);
-    chain.run(identity(4), session(4));
+    chain.run(identity(4), POD, session(4));
     let view = |chain: &Chain| chain.view(&identity(4)).expect("it follows");
     assert!(!view(&chain).is_synced && view(&chain).height == 0);
     let mut ticks = 0;
@@ -110,7 +113,7 @@ fn a_node_follows_before_it_is_voted_in_and_signs_three_heights_after_that() {
 #[test]
 fn one_that_is_voted_in_before_it_has_the_last_blocks_is_absent() {
     let (mut chain, incarnation) = chain(4, 60);
-    chain.run(identity(4), session(4));
+    chain.run(identity(4), POD, session(4));
     let joins = change(&chain, incarnation, joins(incarnation, 4));
     chain.submit(joins).0.expect("taken");
     let first = tick(&mut chain).expect("a quorum");
@@ -119,7 +122,7 @@ fn one_that_is_voted_in_before_it_has_the_last_blocks_is_absent() {
     let third = tick(&mut chain).expect("a quorum");
     assert_eq!((names(&third.hasty), names(&third.absent)), (vec![], vec![4]));
     // Of five four are a quorum.
-    assert!(chain.stop(&identity(0)));
+    assert!(chain.stop(&identity(0), POD));
     assert!(tick(&mut chain).is_none());
 }
 
@@ -133,9 +136,9 @@ fn one_that_is_voted_out_signs_no_more_and_needs_another_key_to_come_back() {
     assert_eq!(signers, [5, 5, 5, 4]);
     assert_eq!(chain.next_epoch(&identity(4)).expect("a state"), Some(Epoch::new(2)));
     // A quorum of the four that are left.
-    assert!(chain.stop(&identity(4)) && chain.stop(&identity(0)));
+    assert!(chain.stop(&identity(4), POD) && chain.stop(&identity(0), POD));
     assert!(tick(&mut chain).is_some());
-    assert!(chain.stop(&identity(1)));
+    assert!(chain.stop(&identity(1), POD));
     assert!(tick(&mut chain).is_none());
 }
 
@@ -171,4 +174,13 @@ fn a_stranger_changes_nothing() {
     let signed = with_signature(&unsigned(&terms, leaves), &pair(1, 2)).expect("there is room");
     let taken = chain.submit(verify_transaction(signed).expect("a signature")).0;
     assert_eq!(taken, Err(Refusal::WouldFail(FailureReason::WrongSigners)));
+}
+
+#[test]
+fn the_late_end_of_a_former_process_does_not_end_the_next_one() {
+    let (mut chain, _) = chain(4, 3);
+    chain.run(identity(0), "b", session(0));
+    assert!(!chain.stop(&identity(0), POD), "the next pod already runs");
+    assert_eq!(tick(&mut chain).expect("a quorum").signers.len(), 4);
+    assert!(chain.stop(&identity(0), "b") && !chain.stop(&identity(0), "b"));
 }
