@@ -222,7 +222,7 @@ async fn count_voters(context: &Context, owner: &Owner, observed: &mut Observed,
             continue;
         }
         if !shall {
-            recount::is_due(context, owner);
+            recount::request(context, owner);
         }
         context.shared.writer.label_pod(pod, names::LABEL_VOTER, shall.then_some("true")).await?;
         if !shall && let Some(labels) = pod.metadata.labels.as_mut() {

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::kinds::{Kind, Owner, is_controlled};
 
 /// A mark was taken away: the count is not known to be right.
-pub fn is_due(context: &Context, owner: &Owner) {
+pub fn request(context: &Context, owner: &Owner) {
     context.shared.memories.recounted.forget(&owner.uid, &owner.name);
 }
 
